@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# cmaes 0.13.1. A pickled optimiser does not keep its random generator, and loading it makes a new one from the system's
-# entropy: two copies of one pickle of CMA(seed=1) propose different points, and neither proposes those of the optimiser
-# that was pickled. CMAwM does so too. Who stores an optimiser to go on later has to store and set the generator as well.
+# cmaes 0.13.1. A pickled optimiser does not keep its random generator. Loading it makes a new generator from the
+# system's entropy. Two copies loaded from one pickle of CMA(seed=1) therefore propose different points, and both differ
+# from the points of the original optimiser. CMAwM has the same problem. To store an optimiser and continue later, also
+# store and restore the generator.
 #
-# Output seen (Python 3.11, numpy 2.4.6): "CMA: the original and 2 copies propose 3 different points" and the same of CMAwM.
+# Output seen (Python 3.11, numpy 2.4.6): "CMA: the original and 2 copies propose 3 different points" and the same for CMAwM.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # optuna 5.0.0. NSGAIISampler with a pruner that stops most trials proposes exactly the points of RandomSampler with the
-# same seed, however many trials there are: only COMPLETE trials count towards a generation, and a pruned trial, although
-# it has a value, never becomes a parent. Nothing is logged.
+# same seed, for any number of trials. Only COMPLETE trials count towards a generation. A pruned trial has a value, but
+# never becomes a parent. Nothing is logged.
 #
 # Output seen (optuna 5.0.0, Python 3.11): "60 of 60 points equal random search when trials are pruned, 21 of 60 when they
 # complete".

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# SciPy 1.17.1. scipy.stats.permutation_test counts ties with a tolerance that is relative to the observed statistic. Where
-# that is zero on paper, and so 1e-17 or the like in floating point, the tolerance vanishes and equal values no longer
-# count as ties. For the paired differences -0.4, 0.2, -0.8, 1.1, 0.2, -0.3, which add up to 0, every flip of signs is at
-# least as extreme, so the exact two-sided p-value is 1; SciPy gives 0.96875. Of 3,000 such small samples of rounded
-# numbers, some of them with a sum of zero, 45 had a p-value below the exact one. The error is on the side of a discovery.
+# SciPy 1.17.1. scipy.stats.permutation_test counts ties with a tolerance relative to the observed statistic. If the
+# statistic is zero on paper, and thus about 1e-17 in floating point, the tolerance is nearly zero and equal values no
+# longer count as ties. Example: the paired differences -0.4, 0.2, -0.8, 1.1, 0.2, -0.3 have sum 0. Every sign flip is
+# at least as extreme, so the exact two-sided p-value is 1, but SciPy gives 0.96875. Of 3,000 such small samples of
+# rounded numbers, some of them with sum zero, 45 had a p-value below the exact one. A p-value that is too small favours
+# false discoveries.
 #
 # Output seen (Python 3.11, numpy 2.4.6): "SciPy: 0.96875, by exact fractions: 1.0".
 set -euo pipefail

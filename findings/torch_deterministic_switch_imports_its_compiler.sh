@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# torch 2.14.1: `torch.use_deterministic_algorithms(True)` imports torch._inductor and torch._dynamo, the compiler, more
-# than 500 modules, although nothing is compiled. `torch.set_deterministic_debug_mode("error")`, documented as
-# another interface to the same setting, sets the same flag and imports nothing. In a program of many short processes
-# the import is a large part of the time (here 1.5 s of processor time for each, half as much as `import torch`).
+# torch 2.14.1: `torch.use_deterministic_algorithms(True)` imports the compiler (torch._inductor and torch._dynamo, more
+# than 500 modules), although nothing is compiled. `torch.set_deterministic_debug_mode("error")`, documented as another
+# interface to the same setting, sets the same flag and imports nothing. In a program of many short processes, the
+# import takes a large part of the time (here 1.5 s of processor time per process, half as much as `import torch`).
 #
 # Output seen (Python 3.11, x86_64): "debug mode: flag True, compiler imported False, more than 500 new modules False"
 # and "switch: flag True, compiler imported True, more than 500 new modules True".

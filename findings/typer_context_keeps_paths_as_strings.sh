@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# typer 0.28.0 gives a command's parameter declared as Path a Path, and the same parameter in `context.params` is a str:
-# types are converted between the context and the call. In 0.29.2 both are Paths. A program that reads its options from
-# the context, to know which ones the user gave, works with one version and fails with the other.
+# typer 0.28.0 passes a Path to a command's parameter that is declared as Path, but the same parameter in
+# `context.params` is a str: types are converted between the context and the call. In 0.29.2, both are Paths. Some
+# programs read options from the context to know which ones the user gave. They work with one version and fail with the
+# other.
 #
 # Output seen (Python 3.11): "0.28.0: argument PosixPath, context str" and "0.29.2: argument PosixPath, context PosixPath".
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""What many tests share: a real small study, and real data where there is any."""
+"""Fixtures shared by many tests: a real small study, and real data if available."""
 
 import io
 import json
@@ -26,26 +26,26 @@ pytest_plugins = ["tests.tiers"]
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
-# No test asserts a time, and a machine may be busy.
+# No test checks a duration, and the machine may be busy.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with more time than others begin first, then studies: one that is begun last is what all the rest wait for.
+    """Start the files with the longest total time first, then studies, because the last file to start delays the end.
 
-    pytest-xdist keeps to it with `--no-loadscope-reorder`; else the file with the most tests begins.
+    pytest-xdist keeps this order with `--no-loadscope-reorder`. Without it, the file with the most tests starts first.
     """
     items.sort(key=lambda item: (item.get_closest_marker("timeout") is None, "study" not in item.path.parts))
 
 
 def pytest_collection_finish() -> None:
-    """Remember the environment before a test changes it."""
+    """Store the environment before a test changes it."""
     environment_of_server()
 
 
 class Said(NamedTuple):
-    """How a command line ended."""
+    """Exit code and output of a command line."""
 
     code: int
     out: str
@@ -53,17 +53,17 @@ class Said(NamedTuple):
 
     @property
     def said(self) -> str:
-        """All that it printed."""
+        """Stdout followed by stderr."""
         return self.out + self.err
 
 
 class StudyRun(NamedTuple):
-    """A study as its run left it, whatever is done to its folder later."""
+    """State of a study directly after the run. Later changes of the folder do not affect it."""
 
     directory: Path
-    result: dict[str, Any]  # of --json
-    said: str  # on stderr
-    summary: dict[str, Any]  # of summary.json
+    result: dict[str, Any]  # printed by --json
+    said: str  # stderr
+    summary: dict[str, Any]  # content of summary.json
 
 
 def start_process(
@@ -74,7 +74,7 @@ def start_process(
     forks: bool = True,
     **environment: str,
 ) -> Process:
-    """Start a command of the project. Its output goes to pipes, or to the given file descriptors."""
+    """Start a command of the project. Output goes to pipes, or to the given file descriptors."""
     environment = {**environment_to_inherit(), "COLUMNS": "120", **environment}
     words = [str(each) for each in arguments]
     if forks and may_fork(environment):
@@ -89,7 +89,7 @@ def start_process(
 def run_launcher(
     *arguments: str | Path, timeout: float = 240, module: str = "study.launch", forks: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The real command line in a process of its own."""
+    """Run the real command line in a separate process."""
     process = start_process(module, *arguments, forks=forks, **environment)
     try:
         said = process.communicate(timeout=timeout)
@@ -101,14 +101,14 @@ def run_launcher(
 
 @pytest.fixture(scope="session", autouse=True)
 def no_wait_for_the_disk() -> Iterator[None]:
-    """Leave out `os.fsync` in this process: no test cuts the power, and waiting takes a tenth of the unit tests."""
+    """Replace `os.fsync` in this process. No test cuts the power, and waiting takes a tenth of the unit tests' time."""
     with mock.patch("os.fsync"):
         yield
 
 
 @pytest.fixture(scope="session")
 def tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[None]]:
-    """A context in which MLflow makes its tables once and copies them afterwards, where MLflow is imported at all."""
+    """Return a context in which MLflow creates its tables once and then copies them, if MLflow is imported at all."""
     folder = tmp_path_factory.mktemp("mlflow_tables")
 
     def context() -> AbstractContextManager[None]:
@@ -126,7 +126,10 @@ def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     tables_made_once: Callable[[], AbstractContextManager[None]],
 ) -> Callable[..., Said]:  # fmt: skip
-    """Runs the `main` of a command line in this process. A study writes its result to the file descriptor."""
+    """Return a function that runs the `main` of a command line in this process.
+
+    Output is captured from the file descriptors, because a study writes the result to them.
+    """
 
     def run(main: Callable[[], None], *arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
@@ -144,7 +147,10 @@ def command(
 
 @pytest.fixture(scope="session")
 def full_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A device that takes no byte. Where there is no /dev/full, a redirection to that name would make a file."""
+    """Return a device that accepts no bytes.
+
+    On machines without /dev/full, a redirection to that name would create a file, so a device is made.
+    """
     device = Path("/dev/full")
     if not device.is_char_device():
         device = tmp_path_factory.mktemp("devices") / "full"
@@ -162,13 +168,13 @@ def launch() -> Launch:
 
 @pytest.fixture(scope="session")
 def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One output folder for the studies of a test run: they share a teacher and an MLflow store."""
+    """Output folder shared by the studies of a test run, including a teacher and an MLflow store."""
     return tmp_path_factory.mktemp("study_results")
 
 
 @pytest.fixture(scope="session")
 def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
-    """A study that the real launcher ran, alone in its output folder."""
+    """Study run by the real launcher, alone in an output folder."""
     output_dir = tmp_path_factory.mktemp("small_study")
     done = run_launcher(
         "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
@@ -182,7 +188,7 @@ def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
 
 @pytest.fixture(scope="session")
 def small_study(small_study_run: StudyRun) -> Path:
-    """The folder of a small study that the real launcher ran."""
+    """Folder of a small study run by the real launcher."""
     return small_study_run.directory
 
 
@@ -190,7 +196,7 @@ def small_study(small_study_run: StudyRun) -> Path:
 def in_process_study_run(
     tmp_path_factory: pytest.TempPathFactory, tables_made_once: Callable[[], AbstractContextManager[None]]
 ) -> StudyRun:
-    """The study of `small_study_run`, one trial after the other in this process, without Ray."""
+    """The study of `small_study_run`, with trials one after the other in this process, without Ray."""
     from study.launch import main
 
     output_dir = tmp_path_factory.mktemp("in_process_study")
@@ -211,23 +217,23 @@ def in_process_study_run(
 
 @pytest.fixture(scope="session")
 def in_process_study(in_process_study_run: StudyRun) -> Path:
-    """The folder of a small study that ran in this process, which takes a third of the launcher's time."""
+    """Folder of a small study run in this process, which takes a third of the launcher's time."""
     return in_process_study_run.directory
 
 
 @pytest.fixture(scope="session")
 def golden_root() -> Path:
-    """Answers of reference models; a test that needs them is skipped where there are none, unless they are required."""
+    """Folder with outputs of reference models. Tests that need it are skipped without it, unless it is required."""
     return _folder("PESFKD_GOLDEN_ROOT", "reference answers of the CIFAR models")
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The published files of Fashion-MNIST, CIFAR-100 and SST-2; likewise."""
+    """Folder with the published files of Fashion-MNIST, CIFAR-100 and SST-2. Tests are skipped without it, as above."""
     return _folder("PESFKD_DATA_ROOT", "the published files of Fashion-MNIST, CIFAR-100 and SST-2")
 
 
-# Credentials for the server below, and nothing of this machine's own.
+# Credentials for the server below. They replace all credentials of this machine.
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -238,40 +244,40 @@ S3_ENVIRONMENT = {
 
 
 class S3:
-    """An S3-compatible server on loopback.
+    """S3-compatible server on loopback.
 
     Args:
-        port: where it listens.
+        port: port of the server.
     """
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     def uri(self, place: str, *, user: str = "", **parameters: str) -> str:
-        """The URI of a bucket or of a folder in one."""
+        """Return the URI of a bucket or of a folder in a bucket."""
         listed = "".join(f"&{name}={value}" for name, value in parameters.items())
         return f"s3://{user}{place}?endpoint_override=127.0.0.1:{self.port}&scheme=http{listed}"
 
     def new_bucket(self) -> str:
-        """The name of a bucket of one's own."""
+        """Create a bucket for one test and return the name."""
         name = f"bucket-{secrets.token_hex(4)}"
         system, _ = pafs.FileSystem.from_uri(self.uri(name, allow_bucket_creation="true"))
         system.create_dir(name)
         return name
 
     def names(self, bucket: str) -> set[str]:
-        """The names of everything in a bucket, which others may be writing and removing meanwhile."""
+        """Return the names of all objects in a bucket. Other processes may add and remove objects at the same time."""
         system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
         found = system.get_file_info(pafs.FileSelector(bucket, recursive=True))
         return {info.path.removeprefix(f"{bucket}/") for info in found if info.type == pafs.FileType.File}
 
     def objects(self, bucket: str) -> dict[str, bytes]:
-        """Everything in a bucket that nobody writes now, by name."""
+        """Return the content of all objects in a bucket by name. No other process may write at the same time."""
         system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
         return {name: system.open_input_stream(f"{bucket}/{name}").read() for name in self.names(bucket)}
 
     def put(self, bucket: str, name: str, content: bytes) -> None:
-        """Put an object, in place of what is there."""
+        """Write an object and replace an existing one."""
         system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
         with system.open_output_stream(f"{bucket}/{name}") as stream:
             stream.write(content)
@@ -288,7 +294,7 @@ def s3_server() -> Iterator[int]:
 
 @pytest.fixture
 def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """A running server, and credentials for it in the environment."""
+    """Return a running server, with credentials for it in the environment."""
     for name, value in S3_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
@@ -297,6 +303,7 @@ def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 
 def _folder(variable: str, what: str) -> Path:
+    """Return the folder named by an environment variable. Without it, skip or fail the test."""
     value = os.environ.get(variable)
     if value and Path(value).is_dir():
         return Path(value)

@@ -1,9 +1,9 @@
-"""Commands of the project in processes that are forked from one which has imported everything.
+"""Run commands of the project in processes forked from a process with all imports done.
 
-Importing PyTorch, Ray, MLflow and SciPy takes 7 s of processor time, more than many a small study. A forked process has
-its own arguments, environment, folder, standard streams and process id; only its imports are done.
+Importing PyTorch, Ray, MLflow and SciPy takes 7 s of processor time, more than many small studies. A forked process has
+separate arguments, environment, working directory, standard streams and process id. Only the imports are shared.
 
-`python -m tests.forking SOCKET` is the server, which `Forked` starts once in each process of pytest.
+`python -m tests.forking SOCKET` is the server. `Forked` starts it once in each pytest process.
 """
 
 import atexit
@@ -35,16 +35,16 @@ IMPORTED = (
     "study.running.on_ray", "study.running.runner", "study.running.session", "study.stages.confirmation",
     "trainables.data.digits", "trainables.run.run", "trainables.storage.mlflow_store", "trainables.tune.trainable",
 )  # fmt: skip
-# The token of the Ray that this process has started; a command that joins this Ray needs it.
+# Token of the Ray started by this process. A command that joins this Ray needs the token.
 RAY_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-# Not inherited by commands. Libraries may have read any other variable when they were imported.
+# Variables that commands do not inherit. The libraries may have read all others at import.
 OWN_MATTER = ("PYTHONBREAKPOINT", *RAY_TOKEN)
 READ_LATE = ("AWS_", "CUBLAS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
 LONGEST_REQUEST = 1 << 20
 
 
 def may_fork(environment: dict[str, str]) -> bool:
-    """Whether a process with this environment may be forked: no variable differs that is read during imports."""
+    """Return whether a process with this environment may be forked: no variable read during imports differs."""
     same = set(environment_of_server().items())
     differing = {name for name, _ in set(environment.items()) ^ same if not name.startswith(READ_LATE)}
     if not differing:
@@ -54,18 +54,18 @@ def may_fork(environment: dict[str, str]) -> bool:
 
 
 class Forked:
-    """A command that runs, with those methods of `subprocess.Popen` that tests use.
+    """Running command with the methods of `subprocess.Popen` that the tests use.
 
     Args:
         module: as after `python -m`.
         arguments: after the module.
         environment: see `may_fork`.
-        stdout: file descriptor for its standard output, or `subprocess.DEVNULL`; None for a pipe.
-        stderr: likewise.
+        stdout: file descriptor for standard output, or `subprocess.DEVNULL`; None for a pipe.
+        stderr: as `stdout`, for standard error.
 
     Attributes:
         pid: process id.
-        returncode: exit code, the negative number of the signal that ended it, or None while it runs.
+        returncode: exit code, or the negative number of the signal that ended the process; None while it runs.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end of the process, and return its exit code."""
+        """Wait for the end of the process and return the exit code."""
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -114,7 +114,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for the end of the process, and return the text from both pipes."""
+        """Wait for the end of the process and return the text from both pipes."""
         deadline = time.monotonic() + (1e9 if timeout is None else timeout)
         said = {"stdout": "", "stderr": ""}
 
@@ -139,22 +139,22 @@ class Forked:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        """Ask the process to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
 
 def environment_to_inherit() -> dict[str, str]:
-    """The environment of this process, without the variables of a Ray that it started."""
+    """Return the environment of this process without the variables of a Ray that it started."""
     return {name: value for name, value in os.environ.items() if name not in OWN_MATTER}
 
 
 @functools.cache
 def environment_of_server() -> dict[str, str]:
-    """The environment that the server has: that of the first call, which comes before any test sets a variable."""
+    """Return the environment of the server, cached at the first call, before any test sets a variable."""
     return environment_to_inherit()
 
 
@@ -163,7 +163,7 @@ Process = Forked | subprocess.Popen[str]
 
 @functools.cache
 def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]", dict[str, str]]:
-    """Start the server. Returns the connection to it, its process, and the variables that its imports set."""
+    """Start the server. Return the connection to it, the process, and the variables set by its imports."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         command = [sys.executable, "-m", "tests.forking", str(its.fileno())]
@@ -174,7 +174,7 @@ def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]", dict[str, str]]
 
 
 def _fork(request: dict[str, object], files: list[int]) -> int:
-    """Have the server fork a process; its id."""
+    """Have the server fork a process and return the process id."""
     connection, _, _ = _server()
     socket.send_fds(connection, [json.dumps(request).encode()], files)
     answer = connection.recv(16)
@@ -183,9 +183,10 @@ def _fork(request: dict[str, object], files: list[int]) -> int:
 
 
 def _serve(connection: socket.socket) -> None:
+    """Import everything, then serve requests for commands until the connection closes."""
     before = dict(os.environ)
     start_here()
-    import_module("study.running.cluster")  # sets what Ray reads when it is imported
+    import_module("study.running.cluster")  # sets variables that Ray reads at import
     import_with_ray(IMPORTED)
     from tests.mlflow_tables import made_once  # imports MLflow
 
@@ -196,10 +197,11 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _serve_commands(connection: socket.socket, before: dict[str, str]) -> None:
-    # Variables that our modules set for Ray and other libraries when they are imported.
+    """Fork a command for each request until the connection closes."""
+    # Variables that our modules set at import, for Ray and other libraries.
     own = {name: value for name, value in os.environ.items() if before.get(name) != value}
     connection.send(json.dumps(own).encode())
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for a command
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies: nobody waits for the forked processes
     while True:
         content, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 3)
         if not content:
@@ -211,7 +213,7 @@ def _serve_commands(connection: socket.socket, before: dict[str, str]) -> None:
 
 
 def _wait_for_command(connection: socket.socket, request: dict, files: list[int], own: dict[str, str]) -> NoReturn:
-    """Start a command, report its id to the test, and its end when it ends."""
+    """Start a command. Report the process id to the test at once, and the exit status at the end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *streams, status = files
     process = os.fork()

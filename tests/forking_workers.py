@@ -1,7 +1,7 @@
-"""Servers that fork workers of Ray, in tests themselves forked from a process that has imported PyTorch.
+"""Servers that fork Ray workers, forked in tests from a process that has imported PyTorch.
 
-`study.running.worker_server.start_server` starts an interpreter for each study. Its imports take 4 s of processor time,
-more than many a small study. Here they are done once, before the server of forked commands imports Ray.
+`study.running.worker_server.start_server` starts an interpreter for each study. The imports take 4 s of processor time,
+more than many small studies. Here they are done once, before the server of forked commands imports Ray.
 """
 
 import json
@@ -18,18 +18,18 @@ from pathlib import Path
 from study.running import worker_server
 from trainables.process.environment import WORKERS, set_unless_set
 
-# A command with this variable starts a server of its own. Its workers are then among its child processes.
+# With this variable, a command starts a separate server, and the workers are child processes of the command.
 OWN_SERVER = {"PESFKD_TESTS_OWN_SERVER": "1"}
 IMPORTED = (*worker_server.WITHOUT_RAY, "trainables.data.digits")
 LONGEST_REQUEST = 1 << 18
 
 
 def start_here() -> None:
-    """Fork the process that forks servers. From now on, this process and its forks have theirs from it.
+    """Fork the process that forks servers. This process and later forks of it then request servers from that process.
 
-    Call it before Ray is imported, which reads variables of each study during import.
+    Call this before Ray is imported, because Ray reads variables of each study at import.
     """
-    set_unless_set(WORKERS)  # read by PyTorch during import
+    set_unless_set(WORKERS)  # read by PyTorch at import
     for name in IMPORTED:
         import_module(name)
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -56,15 +56,15 @@ def start_here() -> None:
 
 
 class ForkedServer:
-    """A server, with those methods of `subprocess.Popen` that are used."""
+    """Server with the methods of `subprocess.Popen` that are used."""
 
     def __init__(self, pid: int) -> None:
         self._process: int | None = None
-        with suppress(ProcessLookupError):  # it has ended
+        with suppress(ProcessLookupError):  # it has already ended
             self._process = os.pidfd_open(pid)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Send SIGKILL."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
@@ -77,10 +77,10 @@ class ForkedServer:
 
 
 def _fork_servers(connection: socket.socket) -> None:
-    """Fork a server for each request, until all those that may ask have ended."""
+    """Fork a server for each request, until all possible clients have ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in range(3, 256):  # of the server of commands
+    for number in range(3, 256):  # inherited from the server of commands
         if number != connection.fileno():
             with suppress(OSError):
                 os.close(number)
@@ -97,6 +97,7 @@ def _fork_servers(connection: socket.socket) -> None:
 
 
 def _become_server(request: dict, answer: int, listener: int, lifeline: int) -> None:
+    """Turn this process into the server of a request, and report the process id."""
     os.write(answer, str(os.getpid()).encode())
     os.close(answer)
     silent = os.open(os.devnull, os.O_RDWR)

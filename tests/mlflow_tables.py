@@ -1,6 +1,6 @@
-"""MLflow's tables, made once and copied into each further store of the tests.
+"""MLflow's tables, created once and copied into each further store of the tests.
 
-MLflow makes the tables by running all its migrations, which takes a second of processor time.
+MLflow creates the tables by running all migrations, which takes a second of processor time.
 """
 
 import os
@@ -16,10 +16,10 @@ from mlflow.store.db import utils
 
 @contextmanager
 def made_once(folder: Path) -> Iterator[None]:
-    """Have MLflow make its tables once, and copy them afterwards.
+    """Have MLflow create the tables once, and copy them afterwards.
 
     Args:
-        folder: for the copy; it may be that of other processes too.
+        folder: folder of the copy. Other processes may use the same folder.
     """
     make, copy = utils._initialize_tables, folder / "tables.db"
 

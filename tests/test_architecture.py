@@ -1,4 +1,4 @@
-"""The structure of the packages: contracts between rooms, no import cycles, few modules outside, a line about each."""
+"""Structure of the packages: import contracts, no import cycles, few top-level modules, a description of each."""
 
 import ast
 import logging.config
@@ -12,7 +12,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("analysis", "search_spaces", "study", "trainables")
-# The names that others rely on, whose code lies in a room.
+# Public top-level names. The code lies in a subpackage.
 SHORT_NAMES = {"trainables": {"adapter", "sharpness", "student_file"}, "analysis": {"pooling"}}
 COMMANDS = {"launch", "confirm", "sync", "rerun", "export", "power"}
 
@@ -22,7 +22,7 @@ def loose_modules(package: str) -> set[str]:
 
 
 def cycles(graph: grimp.ImportGraph) -> list[list[str]]:
-    """Modules that import each other, however indirectly."""
+    """Return groups of modules that import each other, directly or indirectly."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -62,8 +62,8 @@ def test_a_cycle_would_be_found():
 
 def test_the_import_contracts_are_kept(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # it adds the folder
-    monkeypatch.setattr(logging.config, "dictConfig", lambda settings: None)  # it would silence our loggers
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the linter adds the folder
+    monkeypatch.setattr(logging.config, "dictConfig", lambda settings: None)  # the linter would silence our loggers
     assert lint_imports(no_cache=True) == EXIT_STATUS_SUCCESS, capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""What the documents promise is held to the tests that they name."""
+"""The documents name the tests of their claims. These tests check that the named tests exist."""
 
 import re
 from pathlib import Path
@@ -54,5 +54,5 @@ def test_every_module_with_statistics_is_in_the_table():
     statistics = {
         path.relative_to(ROOT / "analysis").as_posix() for path in (ROOT / "analysis" / "statistics").glob("*.py")
     }
-    # Resampling and correlation are what others are made of; `ranks` has the interval of correlations.
+    # Other statistics use resampling and correlation. `ranks` has the interval of correlations.
     assert statistics - listed == {"statistics/__init__.py", "statistics/correlation.py"}

@@ -1,4 +1,4 @@
-"""Commands that are forked end, write and are signalled as those in processes of their own."""
+"""Forked commands end, write and receive signals like commands in separately started processes."""
 
 import signal
 import subprocess

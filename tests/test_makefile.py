@@ -1,4 +1,4 @@
-"""Where `make ui` listens, with a program in MLflow's place that says how it was called."""
+"""Addresses used by `make ui`, with a stand-in for MLflow that prints the arguments."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The wheel, built and installed as a user would have it, away from the source tree."""
+"""The wheel, built and installed as a user would do it, outside the source tree."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    # A copy: a build writes into the tree that it builds, and would take along what an earlier one left there.
+    # A copy, because a build writes into the source tree and would include files left there by an earlier build.
     source = tmp_path_factory.mktemp("source")
     for package in ("study", "trainables", "search_spaces", "analysis"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -53,8 +53,8 @@ def test_an_installed_wheel_lists_its_spaces_from_any_folder(wheel, tmp_path):
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
         check=True, capture_output=True,
     )  # fmt: skip
-    # The dependencies are those of this environment: nothing is fetched by a test. A path line brings its packages and
-    # not its editable installs, so that what is imported is the wheel.
+    # The dependencies are those of this environment, so a test downloads nothing. A .pth file with this path makes the
+    # packages importable, but not the editable installs, so that the wheel is imported.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = subprocess.run(
         [python, "-c", "import study; print(study.__file__)"], cwd=tmp_path, capture_output=True, text=True, check=True

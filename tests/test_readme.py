@@ -1,4 +1,4 @@
-"""Every command in the README runs; what a test cannot run whole, it runs as far as can be."""
+"""Every command in the README runs. Commands that a test cannot run completely are run as far as possible."""
 
 import re
 import shlex
@@ -55,7 +55,7 @@ def test_a_launch_in_the_readme_is_understood(arguments, command, in_process_stu
         tokeniser = train_tokeniser(["a fine film", "a film that never ends"], vocabulary_size=60)
         known = SimpleNamespace(tokeniser=tokeniser, vocabulary_size=tokeniser.vocabulary_size)
         arguments = [*arguments, "--teacher-checkpoint", str(fine_tuned(tmp_path / "teacher", known))]
-    elif "--teacher-checkpoint" in arguments:  # one as `python -m trainables.teacher` would have left it there
+    elif "--teacher-checkpoint" in arguments:  # a teacher as trained by `python -m trainables.teacher`
         path = tmp_path / "teacher.safetensors"
         model = build_model("cnn_32_64", num_classes=10, in_channels=1)
         save_model(model, path, metadata=CheckpointInfo("cnn_32_64", 10, 1, (0.3,), (0.4,), "").to_metadata())
@@ -65,8 +65,8 @@ def test_a_launch_in_the_readme_is_understood(arguments, command, in_process_stu
         for name in ("cat", "dog"):
             write_images(tmp_path / "photos" / "train" / name, photos, kind="jpg")
         monkeypatch.chdir(tmp_path)
-    # The last of an option counts; a dry run checks the whole plan and touches neither cluster nor server. In this
-    # process: what takes the time is importing torch.
+    # The last occurrence of an option counts. A dry run checks the whole plan and uses neither cluster nor server. It
+    # runs in this process, because importing torch takes most of the time.
     done = command(launcher, *arguments, "--dry-run", "--output-dir", str(tmp_path / "out"))
     assert done.code == 0, done.said
     assert done.said
@@ -83,7 +83,7 @@ def test_a_confirmation_of_the_readme_is_understood(arguments, command, in_proce
 
 def test_exports_and_reruns_of_the_readme_are_understood(command, in_process_study):
     place = ("--output-dir", str(in_process_study.parent))
-    for arguments in EXPORTS:  # of a study that was not confirmed: what comes after, tests/study/test_export.py runs
+    for arguments in EXPORTS:  # without a confirmation; tests/study/test_export.py runs whole exports
         done = command(export_command, in_process_study.name, *arguments[1:], *place)
         assert done.code == 2, done.said
         assert "has no confirmation" in done.said
@@ -125,7 +125,7 @@ def test_a_teacher_of_the_readme_is_understood(arguments, command, tmp_path):
 
 
 def test_the_smoke_study_of_the_readme_runs(launch, tmp_path):
-    """In a process that has imported nothing, in an empty folder: as somebody who has just installed it."""
+    """Runs in a new process without imports, in an empty folder, as right after an installation."""
     arguments = ("--space", "adapter_width", "--smoke", "--name", "smoke", "--output-dir", tmp_path)
     done = launch(*arguments, forks=False, timeout=500)
     assert done.returncode == 0, done.stderr
@@ -151,7 +151,7 @@ def test_the_readme_s_reading_of_records_works(in_process_study):
 def test_files_that_the_readme_names_exist():
     named = set(re.findall(r"`((?:[a-z_]+/)+[a-z0-9_]+\.py)`", README)) - {
         "search_spaces/NAME.py",
-        "trainables/methods/logit_matching.py",  # the example of a new method, which a test of its own tries out
+        "trainables/methods/logit_matching.py",  # the example of a new method, which has a separate test
     }
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []

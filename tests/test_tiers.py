@@ -100,7 +100,7 @@ def test_asks_git():
 
 @pytest.fixture
 def selected(pytester: pytest.Pytester):
-    """The names of the tests that `-m` selects in these modules."""
+    """Return a function that returns the names of the tests selected by `-m` in these modules."""
 
     def select(tier: str) -> set[str]:
         run = pytester.inline_run("-p", "tests.tiers", "-m", tier, "-W", "ignore")

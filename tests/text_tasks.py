@@ -1,4 +1,4 @@
-"""Tasks of GLUE in miniature, for tests: sentences whose class some of their words tell."""
+"""Small GLUE tasks for tests, with sentences that contain a word typical of the class."""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ LONGEST = 14
 
 
 def sentences(count: int, *, seed: int = 0) -> list[tuple[str, int]]:
-    """Sentences of 2 to 14 words with their class; one in ten has the other class's word."""
+    """Return sentences of 2 to 14 words with their class. One in ten contains the other class's word."""
     drawn = random.Random(seed)
     found = []
     for _ in range(count):
@@ -29,7 +29,7 @@ def sentences(count: int, *, seed: int = 0) -> list[tuple[str, int]]:
 
 
 def write_rte(root: Path) -> Path:
-    """RTE's files under a data root, in number of samples as published, with sentences of ours."""
+    """Write RTE's files under a data root, with the published number of samples and invented sentences."""
     folder = root / "RTE"
     folder.mkdir(parents=True)
     for part, count, seed in (("train", 2490, 0), ("dev", 277, 1)):
@@ -41,7 +41,7 @@ def write_rte(root: Path) -> Path:
 
 
 def small_text_dataset(*, train: int, validation: int, test: int) -> TextDataset:
-    """A task in memory, under the name of SST-2, with a tokeniser trained on it."""
+    """Return a task in memory, under the name of SST-2, with a tokeniser trained on it."""
     drawn = sentences(train + validation + test)
     texts = [sentence for sentence, _ in drawn]
     tokeniser = train_tokeniser(texts, vocabulary_size=120)

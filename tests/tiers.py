@@ -1,16 +1,16 @@
-"""Tiers: every test is in exactly one, and the tests of two of them may start no process.
+"""Tiers of tests: every test is in exactly one tier, and tests of `unit` and `conformance` may start no process.
 
-| tier | its tests |
+| tier | tests |
 | --- | --- |
-| `unit` | call functions and start no process; every test that names no other tier |
-| `conformance` | what each implementation of an interface must pass; start no process |
-| `study` | work for seconds in the test's own process: run or simulate studies, make a store, build large models |
+| `unit` | call functions and start no process; every test without another tier |
+| `conformance` | check requirements on every implementation of an interface; start no process |
+| `study` | work for seconds in the test's process: run or simulate studies, make a store, build large models |
 | `launcher` | start the real command or any other process |
 | `slow` | take minutes |
-| `fault` | break something for real meanwhile |
+| `fault` | cause a real fault during the run |
 
-`slow` and `fault` precede all others: a `slow` test in a file of `study` tests is no `study` test. Otherwise the
-nearest mark counts, or the tier of a fixture if that comes later in the table.
+`slow` and `fault` have priority over the other tiers: a `slow` test in a file of `study` tests is not a `study` test.
+Otherwise the nearest mark counts, or the tier of a fixture if it is later in the table.
 """
 
 import ast
@@ -27,33 +27,33 @@ import pytest
 TIERS = ("unit", "conformance", "study", "launcher", "slow", "fault")
 LENGTHY = ("slow", "fault")
 WITHOUT_PROCESSES = ("unit", "conformance")
-# A test that asks for one of these runs a study, or reads one that ran for another test.
+# Tests with these fixtures run a study, or read one that ran for another test.
 FIXTURES = {
     "launch": "launcher", "small_study": "launcher", "small_study_run": "launcher",
     "in_process_study": "study", "in_process_study_run": "study",
 }  # fmt: skip
 ROOT = Path(__file__).parents[1]
 
-# Programs that any test may start, each for its reason.
+# Programs that any test may start, with the reason.
 ALLOWED = {
     "git": "`trainables.process.versions` asks once a process which commit runs, in whatever test is first",
 }
 
 _SPAWN = "tests.spawn"
-# Audit events, and the position of the command among their arguments.
+# Audit events, and the position of the command among the arguments.
 _EVENTS = {
     "subprocess.Popen": 1, "os.exec": 1, "os.posix_spawn": 1, "os.system": 0, "os.fork": None, "os.forkpty": None,
     _SPAWN: 1,
 }  # fmt: skip
-# Processes started so far, listed once for every guarded test and every fixture that is being set up.
+# Processes started so far, one list for each guarded test and each fixture being set up.
 _watches: list[list[str]] = []
-# Name and scope of each fixture that started a process, perhaps for a test that may.
+# Name and scope of each fixture that started a process, possibly for a test that may start processes.
 _starting_fixtures: set[tuple[str, str]] = set()
 _STARTED = pytest.StashKey[list[str]]()
 
 
 def tier_of(item: pytest.Item) -> str:
-    """The tier of a test: `slow` or `fault`, or else the later one of its nearest mark and its fixtures' tiers."""
+    """Return the tier of a test: `slow` or `fault`, or else the later of the nearest mark and the fixtures' tiers."""
     marks = [mark.name for mark in item.iter_markers() if mark.name in TIERS]
     lengthy = next((name for name in marks if name in LENGTHY), None)
     by_fixtures = [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]
@@ -61,7 +61,7 @@ def tier_of(item: pytest.Item) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import a file without tests of the tiers that `-m` names; importing all of them takes 20 s."""
+    """Do not import a file without tests of the tiers that `-m` names. Importing all files takes 20 s."""
     wanted = set(config.getoption("markexpr").split(" or "))
     if not wanted <= set(TIERS) or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
@@ -69,7 +69,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def _possible_tiers(module: ast.Module) -> set[str]:
-    """The tiers that tests of a module may have; fixtures make some of them launcher or study tests."""
+    """Return the tiers that tests of a module may have. Fixtures make some of them launcher or study tests."""
     assigned = [
         node.value for node in module.body
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["pytestmark"]
@@ -95,7 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Watch a guarded test, its fixtures included."""
+    """Watch a guarded test and the fixtures."""
     if not any(item.get_closest_marker(tier) for tier in WITHOUT_PROCESSES):
         return (yield)
     with _Watch() as started:
@@ -105,7 +105,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a guarded test that started a process, or that uses a fixture that did."""
+    """Fail a guarded test that started a process or uses a fixture that did."""
     result = yield
     _check(item)
     return result
@@ -113,7 +113,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Likewise when its fixtures end."""
+    """Fail a guarded test with fixtures that started a process when they ended."""
     result = yield
     _check(item)
     return result
@@ -121,7 +121,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[object]:
-    """Remember a fixture that starts a process: later tests that use it start none themselves."""
+    """Remember a fixture that starts a process, because later tests that use it start none themselves."""
     with _Watch() as started:
         try:
             return (yield)
@@ -131,7 +131,7 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[object]
 
 
 class _Watch:
-    """Collects the processes that are started meanwhile."""
+    """Context that collects the processes started meanwhile."""
 
     def __enter__(self) -> list[str]:
         self._started: list[str] = []
@@ -143,6 +143,7 @@ class _Watch:
 
 
 def _check(item: pytest.Item) -> None:
+    """Fail a guarded test if it or one of its fixtures started a process."""
     started = item.stash.get(_STARTED, None)
     if started is None:
         return
@@ -156,6 +157,7 @@ def _check(item: pytest.Item) -> None:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Add a process that is being started to all open watches."""
     if _watches and event in _EVENTS:
         position = _EVENTS[event]
         if position is not None and _program(arguments[position]) in ALLOWED:
@@ -166,13 +168,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _program(command: Any) -> str:
-    """The name of the program in a command as a list or as a text."""
+    """Return the program's name of a command given as a list or as text."""
     first = command[0] if isinstance(command, list | tuple) and command else command
     return Path(os.fsdecode(first)).name if isinstance(first, str | bytes | os.PathLike) else ""
 
 
 def _caller() -> str:
-    """The nearest line of the project in the stack."""
+    """Return the innermost line of the project in the stack."""
     frame = sys._getframe(2)
     while frame.f_back is not None:
         path = Path(frame.f_code.co_filename)
@@ -183,6 +185,8 @@ def _caller() -> str:
 
 
 def _audited(spawn: Callable[..., int]) -> Callable[..., int]:
+    """Wrap multiprocessing's spawn so that it raises an audit event."""
+
     @wraps(spawn)
     def audited(path: bytes, arguments: list[bytes], passed: list[int]) -> int:
         sys.audit(_SPAWN, path, arguments, passed)
@@ -192,5 +196,5 @@ def _audited(spawn: Callable[..., int]) -> Callable[..., int]:
 
 
 sys.addaudithook(_audit)
-# The one way to start a process of which Python reports no event: multiprocessing's spawn, and its resource tracker.
+# The only ways to start a process without an audit event: multiprocessing's spawn, and the resource tracker.
 multiprocessing.util.spawnv_passfds = _audited(multiprocessing.util.spawnv_passfds)

@@ -1,4 +1,4 @@
-"""What the tests of the analysis share."""
+"""Fixtures shared by the analysis tests."""
 
 import pytest
 from matplotlib.figure import Figure
@@ -17,6 +17,6 @@ def caption_of(figure: Figure) -> str:
 
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An eighth of the draws: a simulation is about how often an interval covers, not about the digits of one."""
+    """Use an eighth of the draws, for simulations of coverage that need no precise single interval."""
     monkeypatch.setattr(analysis.statistics.resampling, "RESAMPLES", FEW)
     monkeypatch.setattr(analysis.statistics.ranks, "PERMUTATIONS", FEW)

@@ -1,4 +1,4 @@
-"""Studies in which what goes with what was planted."""
+"""Simulated studies with planted effects."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 
 def records(rows: list[dict[str, Any]], epochs: list[dict[str, Any]] | None = None) -> StudyRecords:
-    """A study of these trials; each reached at every epoch what it reached at last, unless `epochs` says otherwise."""
+    """Return a study with these trials. Without `epochs`, every epoch of a trial has the measures of the last one."""
     if epochs is None:
         epochs = [
             {"trial_id": row["trial_id"], "epoch": epoch, **{n: row[n] for n in row if n.startswith("val/")}}
@@ -21,7 +21,7 @@ def records(rows: list[dict[str, Any]], epochs: list[dict[str, Any]] | None = No
 
 
 def measured(gap: float, accuracy: float) -> dict[str, float]:
-    """A trial's measures, all four gaps alike."""
+    """Return the measures of a trial. All kinds of gap have the same value."""
     gaps = dict.fromkeys(("val/sharpness_gap", "val/sharpness_gap_centred", "val/sharpness_gap_tempered"), gap)
     return {"val/accuracy": accuracy, "val/entropy_student": 1.0 + gap, "val/entropy_adapted": 1.0, **gaps}
 
@@ -36,7 +36,10 @@ def searched(
     rate_on_both: float = 0.0,
     noise: float = 1.0,
 ) -> StudyRecords:
-    """A search: linear effects of log2(width), of the gap and of log2(rate), with noise of a nat and of `noise`."""
+    """Return a search with linear effects of log2(width), gap and log2(rate).
+
+    The noise of the gap has a standard deviation of 1 nat, that of accuracy of `noise`.
+    """
     rows = []
     for number in range(configs):
         width, rate = int(np.round(2 ** generator.uniform(1, 8))), float(2 ** generator.uniform(-10, -4))
@@ -59,10 +62,10 @@ def repeated(
     seed_noise: float = 1.0,
     shared: float = 0.0,
 ) -> StudyRecords:
-    """Configs on fresh seeds, with an effect of the gap between configs and another one within them.
+    """Return configs on fresh seeds, with one effect of the gap between configs and another within configs.
 
-    Of what differs within configs the share `shared` comes from the seed alone, the same for all configs; without it
-    every trial has a seed of its own.
+    The share `shared` of the variance of the gap within configs depends on the seed alone and is the same for all
+    configs. If it is 0, every trial has a different seed.
     """
     rows = []
     common = generator.normal(size=(2, seeds + 1)) if shared else np.zeros((2, seeds + 1))
@@ -80,7 +83,7 @@ def repeated(
 
 
 def imposed(generator: np.random.Generator, configs: int, **effects: float) -> StudyRecords:
-    """Arms of so many configs, with an effect of the target on accuracy; every arm meets half of its target."""
+    """Return `configs` trials per arm, with an effect of the target on accuracy. Trials reach half of the target."""
     rows = []
     for control, effect in effects.items():
         for target in generator.uniform(0, 2, size=configs):

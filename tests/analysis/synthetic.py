@@ -1,4 +1,4 @@
-"""Records of an invented study, with a truth that is known because it was planted."""
+"""Records of simulated studies with planted effects."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
 
 
 def trial(number: int, **changes: Any) -> dict[str, Any]:
-    """One trial's row: a finished search trial unless `changes` says otherwise."""
+    """Return the row of a finished search trial, with `changes` applied."""
     row = {
         **CONFIG,
         "trial_id": f"s-{number:04d}",
@@ -46,19 +46,20 @@ def trial(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def trials_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as the trials' table; a column that no row names is null."""
+    """Return the rows as a trials table. Columns that no row contains are null."""
     return pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA)
 
 
 def epochs_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as the epochs' table."""
+    """Return the rows as an epochs table."""
     return pa.Table.from_pylist(rows, schema=EPOCHS_SCHEMA)
 
 
 def whole_study(*, searched: int = 24, pruned: int = 4, replicates: int = 5) -> tuple[pa.Table, pa.Table]:
-    """A search over width and rate, its three best configs and the controls on fresh seeds, and every epoch.
+    """Return the tables of a search over width and rate, with repetitions and all epochs.
 
-    Accuracy falls by 0.02 a nat of gap, the gap with the width's logarithm; a replicate's trials share noise.
+    The three best configs and the controls are repeated on fresh seeds. Accuracy falls by 0.02 per nat of gap. The gap
+    falls with the logarithm of the width. Trials of a replicate share noise.
     """
     generator = np.random.default_rng(0)
     rows = []
@@ -108,7 +109,7 @@ def whole_study(*, searched: int = 24, pruned: int = 4, replicates: int = 5) -> 
 
 
 def write_records(directory: Path, trials: pa.Table, epochs: pa.Table) -> None:
-    """Write both tables where a study's records lie."""
+    """Write both tables where a study has them."""
     for kind, table in (("trials", trials), ("epochs", epochs)):
         (directory / "records" / kind).mkdir(parents=True)
         pq.write_table(table, directory / "records" / kind / "segment-0.parquet")

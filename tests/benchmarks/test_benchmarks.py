@@ -24,6 +24,7 @@ LOADER_ROW = {"images": str, "against": str, "ratio": float, "n": int, "load": f
 
 
 def rows_of(name: str, folder: Path) -> list[dict]:
+    """Run a benchmark with `--quick` and return the rows."""
     path = folder / "rows.json"
     command = [sys.executable, str(FOLDER / name), "--quick", "--json", str(path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)

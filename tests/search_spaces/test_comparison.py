@@ -1,4 +1,4 @@
-"""What a comparison of methods tunes, and what it refuses."""
+"""Parameters tuned in a comparison of methods, and rejected comparisons."""
 
 import pytest
 

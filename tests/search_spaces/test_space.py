@@ -1,4 +1,4 @@
-"""What a parameter and a space refuse, and what they contain."""
+"""Rejected definitions of parameters and spaces, and membership of values."""
 
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ HELD = Parameter(name="held", kind="float", role="fixed", why="held", value=1.0)
 
 
 def described(**changes: object) -> Parameter:
+    """Return a valid parameter with changed fields."""
     fields: dict[str, object] = {
         "name": "width", "kind": "int", "role": "scientific", "why": "asked", "value": 4, "low": 2, "high": 8,
     }  # fmt: skip

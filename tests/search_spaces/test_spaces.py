@@ -1,4 +1,4 @@
-"""What every space owes, whichever it is."""
+"""Properties that every space must have."""
 
 import itertools
 import subprocess
@@ -18,6 +18,7 @@ EVERY_SPACE = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys(
 
 
 def sampled(space: SearchSpace, sampler: optuna.samplers.BaseSampler, count: int) -> list[dict[str, Value]]:
+    """Return `count` points suggested by a sampler."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=sampler)
     points = []
@@ -34,6 +35,7 @@ def assert_inside(space: SearchSpace, values: Mapping[str, Value]) -> None:
 
 
 def extremes(parameter: Parameter) -> tuple[Value, ...]:
+    """Return the bounds, the choices or the fixed value of a parameter."""
     if parameter.role == "fixed":
         return (parameter.value,)
     if parameter.kind == "categorical":

@@ -1,4 +1,4 @@
-"""A pretended study that is confirmed."""
+"""Simulated study with a confirmation."""
 
 from analysis.questions.confirmation import summarise_confirmation
 from study.ledger.ledger import StudyLedger
@@ -12,7 +12,10 @@ GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
 
 
 def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=(), epochs=None):
-    """A pretended study whose first choice gains so much on kd, seed by seed, with students that were really kept."""
+    """Return the ledger and the result of a simulated study with a confirmation and real student files.
+
+    The first choice exceeds kd by `gains`, seed by seed.
+    """
     plan = make_plan(
         folder, name=name, confirmation={"configs": 1, "seeds": len(gains), "epochs": epochs}, base=dict(base)
     )

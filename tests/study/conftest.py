@@ -1,4 +1,4 @@
-"""What the tests of a study share."""
+"""Fixtures shared by the study tests."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from trainables.spec.trial import TrialConfig
 
 @pytest.fixture(scope="module")
 def run() -> DistillationRun:
-    """A trial by cross-entropy that trained its one epoch."""
+    """Return a finished trial with cross-entropy and one epoch."""
     run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
     run_epoch(run)
     return run

@@ -1,11 +1,11 @@
-"""Trials with something to do before each of their epochs, for tests that break a study in the middle."""
+"""Hooks before each epoch of a trial, for tests that interrupt a study."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def before_each_epoch(run: Any, do: Callable[[int], None]) -> Any:
-    """Call `do` with the number of the epoch before a run trains it. Returns the run."""
+    """Call `do` with the epoch number before each epoch of a run. Return the run."""
     inner = run.train_epoch
 
     def train_epoch() -> dict[str, float]:

@@ -17,6 +17,7 @@ FEW = ["ce", "kd", "dkd", "dkd+adapter", "at"]
 
 
 def make_plan(folder: Path, **values: Any) -> StudyPlan:
+    """Return a small plan of the space `adapter_width`, with changed values."""
     base = {"epochs": 4, **values.pop("base", {})}
     plan = resolve_plan(
         {
@@ -36,7 +37,7 @@ def make_plan(folder: Path, **values: Any) -> StudyPlan:
 
 
 def compare(folder: Path, space: str = "method", methods: list[str] | None = FEW, **values: Any) -> StudyPlan:
-    """The plan of a comparison of methods."""
+    """Return the plan of a comparison of methods."""
     base = {"epochs": 4, "method": "kd", **values.pop("base", {})}
     compared = choose_methods(methods, base, values.get("overrides", {}))
     counts = {"promising": 1, "trials": 3}
@@ -44,12 +45,12 @@ def compare(folder: Path, space: str = "method", methods: list[str] | None = FEW
 
 
 def accuracy_of(config: dict[str, Any], epoch: int) -> float:
-    """A pretended accuracy that depends on the config and grows with the epochs."""
+    """Return a simulated accuracy that depends on the config and grows with the epochs."""
     return 1.0 / (1.0 + abs(config["adapter_width"] - 20) / 20 + 1.0 / epoch)
 
 
 class PretendedTune:
-    """Drives a search as Tune does, one trial at a time, without processes."""
+    """Drive a search as Tune does, one trial at a time, without processes."""
 
     def __init__(self, search: StudySearch, ledger: StudyLedger) -> None:
         self.search = search
@@ -57,7 +58,7 @@ class PretendedTune:
         self._number = 0
 
     def next(self) -> tuple[str, dict[str, Any]] | None:
-        """Tune's name of the next trial and its settings."""
+        """Return Tune's name of the next trial and the settings, or None."""
         tune_id = f"tune{id(self)}-{self._number}"
         settings = self.search.suggest(tune_id)
         if not isinstance(settings, dict):
@@ -75,7 +76,7 @@ class PretendedTune:
         self.search.on_trial_complete(tune_id, {"finished": True})
 
     def run(self, count: int | None = None) -> list[dict[str, Any]]:
-        """Run `count` trials to their end, or all."""
+        """Run `count` trials to the end, or all of them."""
         ran = []
         while (count is None or len(ran) < count) and (got := self.next()) is not None:
             self.finish(*got)
@@ -84,7 +85,7 @@ class PretendedTune:
 
 
 class PretendedSeeds(PretendedTune):
-    """Trials whose accuracy is of their config and a bit of luck."""
+    """Trials with an accuracy that depends on config and seed."""
 
     def __init__(self, search: StudySearch, ledger: StudyLedger, lucky: str | None = None) -> None:
         super().__init__(search, ledger)
@@ -107,7 +108,7 @@ class PretendedSeeds(PretendedTune):
 
 
 class TuneTrial:
-    """All that ASHA asks of a trial of Tune's."""
+    """The attributes of a Tune trial that ASHA reads."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.config = settings
@@ -121,16 +122,16 @@ def search_with_asha(
     proposals: int | None = None,
     fails: Callable[[int], bool] = lambda ordinal: False,
 ) -> tuple[StudySearch, list[dict[str, Any]]]:
-    """Run the search of a study, `slots` trials at once, each stopped when ASHA says so.
+    """Run the search of a study, with trials stopped by ASHA.
 
     Args:
-        ledger: of the study; one that was stopped goes on.
-        slots: trials at once, which take turns to report an epoch.
-        proposals: trials to hand out, the last of which are left running after an epoch; all trials if None.
-        fails: whether the trial of that number fails in its first epoch.
+        ledger: ledger of the study. An interrupted study continues.
+        slots: concurrent trials. They take turns to report an epoch.
+        proposals: number of trials to start; all trials if None. The last one stays running after an epoch.
+        fails: returns whether the trial with this number fails in the first epoch.
 
     Returns:
-        The search, and the config of each trial that it handed out.
+        The search, and the config of each started trial.
     """
     search, scheduler = StudySearch(ledger, {}), SearchASHA(ledger)
     tune, running, configs = PretendedTune(search, ledger), deque[tuple[str, dict[str, Any], int]](), []

@@ -1,4 +1,4 @@
-"""Trials that go wrong for real, and studies of them in this process, on a real Ray."""
+"""Trials with real faults, and studies of such trials in this process, on a real Ray."""
 
 import ctypes
 import io
@@ -33,7 +33,10 @@ def _note_work(folder: Path, trial: str, epoch: int, node: str) -> None:
 
 
 def begin_and_note(folder: Path, seconds_per_epoch: float = 0.0) -> session.BeginRun:
-    """Begins trials of a study without Ray; each of their epochs is a line in `folder/work`, and takes longer."""
+    """Return a function that begins trials without Ray and logs and delays each epoch.
+
+    Each epoch adds a line to `folder/work`.
+    """
 
     def begin(settings: dict[str, Any]) -> Any:
         def before(epoch: int) -> None:
@@ -46,10 +49,10 @@ def begin_and_note(folder: Path, seconds_per_epoch: float = 0.0) -> session.Begi
 
 
 class FaultyTrainable(distillation.DistillationTrainable):
-    """A real trial that does what a file in `folder` says, once, in the epoch that the file names.
+    """Real trial with one fault, as described by the file `folder/TRIAL_ID.fault`.
 
-    `folder/NAME.fault` says what and where; it is removed by who does it. Every epoch that is computed
-    is a line in `folder/work`.
+    The file names the kind of fault and the place (see `Lab.inject`). The trial removes it before the fault, unless the
+    fault is repeated. Every epoch that is begun adds a line to `folder/work`.
     """
 
     folder: Path
@@ -60,7 +63,7 @@ class FaultyTrainable(distillation.DistillationTrainable):
         self._trial = settings["trial_id"]
         named = self.saves_every_epoch
         saves_every = self._trial in named if isinstance(named, tuple) else named
-        session.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if saves_every else SECONDS_BETWEEN_CHECKPOINTS  # of this process
+        session.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if saves_every else SECONDS_BETWEEN_CHECKPOINTS  # in this process
         self._break("begin")
 
         def before(epoch: int) -> None:
@@ -88,11 +91,12 @@ class FaultyTrainable(distillation.DistillationTrainable):
 
 
 def _hold_the_interpreter(trial: Any) -> None:
-    # A C function that keeps the lock of the interpreter: no signal handler, no other thread of Python runs.
+    # This C function holds the interpreter lock, so no signal handler and no other Python thread runs.
     ctypes.PyDLL(None).sleep(100_000)
 
 
 def _use_up_memory(trial: Any) -> None:
+    """Allocate more memory than a temporary limit of the process allows."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
@@ -107,6 +111,8 @@ def _raise(trial: Any) -> None:
 
 
 def _damage_and_die(how: Callable[[bytes], bytes]) -> Callable[[Any], None]:
+    """Return a fault that damages the newest checkpoint and kills the process."""
+
     def fault(trial: Any) -> None:
         newest = max(Path(trial._storage.trial_fs_path).glob("checkpoint_*/trial.safetensors"))
         newest.write_bytes(how(newest.read_bytes()))
@@ -116,7 +122,7 @@ def _damage_and_die(how: Callable[[bytes], bytes]) -> Callable[[Any], None]:
 
 
 def flipped(content: bytes) -> bytes:
-    """With one bit in the middle of it changed."""
+    """Return the content with one bit in the middle flipped."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
@@ -143,15 +149,15 @@ class Begun(NamedTuple):
 
 
 class Lab:
-    """A study in this process, whose trials can be made to go wrong.
+    """Study in this process with trials that can be made to fail.
 
     Args:
-        folder: for what goes on between this process and the trials'.
-        seconds_per_epoch: that an epoch takes beyond its own work.
-        saves_every_epoch: whether there is a checkpoint of each, as where epochs take a second; or the trials with one.
+        folder: folder for files shared by this process and the trials.
+        seconds_per_epoch: added duration of an epoch.
+        saves_every_epoch: True to save every epoch, as if epochs took seconds; or the trials that do so.
 
     Attributes:
-        said: what a person would have read.
+        said: messages shown to the user.
     """
 
     def __init__(
@@ -168,12 +174,12 @@ class Lab:
         self.trainable = type("FaultyTrainableHere", (FaultyTrainable,), attributes)
 
     def inject(self, trial_id: str, kind: str, place: int | str, *, again: bool = False) -> None:
-        """Have a trial go wrong in its epoch number `place`, when it begins, or when its process takes it."""
+        """Make a trial fail at a place: an epoch number, `begin`, or `reset` (when a process takes the trial)."""
         content = {"kind": kind, "place": place, "again": again}
         (self.folder / f"{trial_id}.fault").write_text(json.dumps(content))
 
     def run(self, plan: StudyPlan, **options: Any) -> dict[str, TrialEntry]:
-        """Run what is left of the study; its trials, by identifier. Without Ray, nothing goes wrong."""
+        """Run the rest of the study and return the trials by identifier. Without Ray, no faults occur."""
         with (
             mock.patch.object(distillation, "DistillationTrainable", self.trainable),
             mock.patch.object(session, "begin_run", begin_and_note(self.folder)),
@@ -184,12 +190,12 @@ class Lab:
         return run.ledger.entries
 
     def work(self) -> list[Begun]:
-        """Every epoch that was begun."""
+        """Return every epoch that was begun."""
         lines = (self.folder / "work").read_text().split("\n")[:-1]
         return [Begun(trial, int(epoch), int(process), node) for trial, epoch, process, node in map(str.split, lines)]
 
 
 def numbers_of(entry: TrialEntry) -> dict[int, dict[str, float]]:
-    """What a trial reported but for what depends on the machine's load."""
+    """Return the reported measures of a trial that do not depend on the machine's load, by epoch."""
     kept = ("train/", "val/")
     return {epoch: {k: v for k, v in m.items() if k.startswith(kept)} for epoch, m in entry.epochs.items()}

@@ -1,6 +1,7 @@
-"""`python -m tests.study.fuzz_readers records|outputs [OPTIONS OF LIBFUZZER] FOLDER`: atheris against a binary reader.
+"""`python -m tests.study.fuzz_readers records|outputs [OPTIONS OF LIBFUZZER] FOLDER`: fuzz a reader with atheris.
 
-Guided by the code coverage of the readers. Records have no sidecar, so that the reader behind the digest is tried too.
+The code coverage of the readers guides the fuzzer. Records have no sidecar, so that the fuzzer also reaches the reader
+behind the digest check.
 """
 
 import sys
@@ -18,7 +19,7 @@ _ORIGIN = {"of": "a test"}
 
 
 def write_whole(kind: str, path: Path) -> None:
-    """A file to begin with."""
+    """Write a valid file to start from."""
     if kind == "records":
         row = {"trial_id": "a-0000", "study": "a", "status": "finished", "epochs": 1}
         table = records.pa.Table.from_pylist([row], schema=records.TRIALS_SCHEMA)
@@ -29,6 +30,7 @@ def write_whole(kind: str, path: Path) -> None:
 
 
 def _read_records(content: bytes) -> None:
+    """Read the content as a file of records. Only the error for damaged records may be raised."""
     folder = _PLACE / "records" / "trials"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "segment-a.parquet").write_bytes(content)
@@ -39,6 +41,7 @@ def _read_records(content: bytes) -> None:
 
 
 def _map_outputs(content: bytes) -> None:
+    """Map the content as teacher outputs. Only the error for damaged files may be raised."""
     path = _PLACE / "rows.arrow"
     path.write_bytes(content)
     try:

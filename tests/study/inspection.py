@@ -1,4 +1,4 @@
-"""What a study leaves behind, checked from the outside: records, journal and MLflow against each other."""
+"""Checks of a finished study from outside: records, journal and MLflow agree."""
 
 import time
 from collections import Counter
@@ -17,7 +17,7 @@ from study.records import read_epochs, read_trials
 
 
 def runs_of(plan: StudyPlan) -> tuple[Run, list[Run]]:
-    """The study's parent run and its children."""
+    """Return the parent run of a study and the child runs."""
     client = MlflowClient(plan.tracking_uri)
     experiments = [e.experiment_id for e in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.study_id = '{plan.study_id}'", max_results=1000)
@@ -26,7 +26,10 @@ def runs_of(plan: StudyPlan) -> tuple[Run, list[Run]]:
 
 
 def assert_whole(directory: Path, tracking_uri: str | None = None) -> None:
-    """Every trial ended exactly once, in the records as in MLflow (there, if not where the plan says); both agree."""
+    """Assert that every trial ended exactly once, in the records and in MLflow, and that both agree.
+
+    The MLflow store is that of the plan, unless a tracking URI is given.
+    """
     plan = load_plan(directory)
     if tracking_uri is not None:
         plan = plan.model_copy(update={"tracking_uri": tracking_uri})
@@ -49,19 +52,19 @@ def assert_whole(directory: Path, tracking_uri: str | None = None) -> None:
 
 
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The valid events, oldest first, and the numbers of damaged lines."""
+    """Return the valid events, oldest first, and the numbers of damaged lines."""
     lines = list(read_lines(path))
     return [event for _, event in lines if event is not None], [number for number, event in lines if event is None]
 
 
 def files_in(folder: Path, *, without: Collection[str] = ()) -> dict[str, bytes]:
-    """The files below a folder with what is in them; those of some names left out."""
+    """Return the content of the files below a folder by path, except files with the names in `without`."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in without)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def wait_until(reached: Callable[[], bool], timeout: float = 300) -> None:
-    """Returns when it is `reached`; fails after `timeout` seconds, of which a full machine needs many."""
+    """Return as soon as `reached` returns True. Fail after `timeout` seconds. A busy machine needs a long time."""
     deadline = time.monotonic() + timeout
     while not reached():
         assert time.monotonic() < deadline, "it did not get that far"

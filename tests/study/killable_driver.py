@@ -1,8 +1,8 @@
-"""`python -m tests.study.killable_driver FOLDER NAME ...`: the launcher, with trials that take time and tell of it.
+"""`python -m tests.study.killable_driver FOLDER NAME ...`: the launcher, with slow trials that log their epochs.
 
-Every epoch that a trial begins is a line in `FOLDER/work`; ASHA's rungs are written to `FOLDER/rungs-NAME.json` after
-each result and to `FOLDER/restored-NAME.json` when they were rebuilt. An epoch takes a quarter of a second and each is
-saved, as one of a second would be: what a study of larger nets does, at four times its pace. Trials run on Ray or, with
+Every epoch that a trial begins adds a line to `FOLDER/work`. ASHA's rungs are written to `FOLDER/rungs-NAME.json` after
+each result, and to `FOLDER/restored-NAME.json` after they were rebuilt. An epoch takes a quarter of a second, and every
+epoch is saved. Studies of larger networks save every epoch too, with epochs of a second. Trials run on Ray or, with
 `--executor in-process`, in the driver.
 """
 

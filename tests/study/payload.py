@@ -1,10 +1,10 @@
-"""What a hostile file would run."""
+"""Stand-in for hostile code in a pickle."""
 
 from pathlib import Path
 
 
 class Payload:
-    """Makes a file when it is unpickled: what a hostile journal would do worse."""
+    """Object that creates a file when it is unpickled. A hostile journal could run any code."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

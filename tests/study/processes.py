@@ -1,4 +1,4 @@
-"""Studies of the real launcher that run while a test goes on, to be stopped, killed or kept from what they need."""
+"""Studies of the real launcher in the background, for tests that stop, kill or disturb them."""
 
 import subprocess
 import time
@@ -14,23 +14,23 @@ STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--rep
 
 
 def start_study(*arguments: str | Path, **environment: str) -> Process:
-    """Start the launcher; what it says is in the process's `stderr`."""
+    """Start the launcher. Messages go to the process's `stderr`."""
     return start_process("study.launch", *arguments, stdout=subprocess.DEVNULL, **environment)
 
 
 def start(name: str, output_dir: Path, *arguments: str, **environment: str) -> Process:
-    """Start a study of some seconds."""
+    """Start a study that takes some seconds."""
     return start_study(*STUDY, "--name", name, "--output-dir", output_dir, *arguments, **environment)
 
 
 def start_without_ray(*arguments: str | Path, seconds_per_epoch: float = 0.1) -> Process:
-    """Start the launcher with trials in its own process, and have each epoch take longer."""
+    """Start the launcher with trials in the launcher's process and slower epochs."""
     words = (str(seconds_per_epoch), *arguments, "--executor", "in-process")
     return start_process("tests.study.slow_driver", *words, stdout=subprocess.DEVNULL)
 
 
 def wait_in_study(process: Process, reached: Callable[[], object], timeout: float = 300) -> None:
-    """Wait until it is `reached`; fail if the study ends before."""
+    """Wait until `reached` returns True. Fail if the study ends before."""
     deadline = time.monotonic() + timeout
     while True:
         assert process.poll() is None, f"the study ended before: {process.communicate()[1]}"
@@ -41,19 +41,19 @@ def wait_in_study(process: Process, reached: Callable[[], object], timeout: floa
 
 
 def wait_for_trials(process: Process, directory: Path, events: int, timeout: float = 300) -> None:
-    """Wait until the study's journal holds so many events: the study is then in the middle of things."""
+    """Wait until the study's journal has `events` events, so that the study is running trials."""
     path = directory / "journal.jsonl"
     wait_in_study(process, lambda: path.exists() and len(read_journal(path)[0]) >= events, timeout)
 
 
 def kill(process: Process) -> str:
-    """Kill the driver, and return what it said."""
+    """Kill the driver and return the text on stderr."""
     process.kill()
     return process.communicate()[1]
 
 
 def finished_before(directory: Path) -> dict[str, tuple]:
-    """When each recorded trial began, its accuracy and its seconds: what a resume must leave as it is."""
+    """Return start, accuracy and seconds of each recorded trial. A resume must not change them."""
     return {
         row["trial_id"]: (row["started"], row["val/accuracy"], row["seconds"])
         for row in read_trials(directory).to_pylist()

@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests, each ended with all of its processes."""
+"""Real servers on loopback for tests. Each server is ended with all its processes."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
-PATIENCE = 480.0  # seconds: MLflow's server takes minutes to start where every core has twenty jobs
-PASSWORD = "correct-horse-7391"  # of the database; a study must show it to nobody
+PATIENCE = 480.0  # seconds: MLflow's server takes minutes to start on a machine with twenty jobs per core
+PASSWORD = "correct-horse-7391"  # password of the database, which a study must never show
 
 
 def require(found: Any, what: str) -> None:
-    """Skip the test with a reason where a program is not installed, or fail it where it has to be."""
+    """Skip the test with a reason if a program is not installed. Fail instead if programs are required."""
     if found:
         return
     if os.environ.get("PESFKD_REQUIRE_PROGRAMS"):
@@ -32,7 +32,7 @@ def require(found: Any, what: str) -> None:
 
 
 def free_port() -> int:
-    """A port of loopback where nothing listens now."""
+    """Return a port of loopback that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -47,7 +47,7 @@ def running(
     end_by: signal.Signals = signal.SIGTERM,
     **options: Any,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A server in a process group of its own, from when it answers on."""
+    """Start a server in a new process group, yield it as soon as `answers` returns True, and end it afterwards."""
     with log.open("ab") as output:
         server = subprocess.Popen(
             list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options
@@ -64,6 +64,7 @@ def running(
 
 
 def _end(server: subprocess.Popen[bytes], by: signal.Signals) -> None:
+    """End a server's process group with a signal, or with SIGKILL after 30 s."""
     for each in (by, signal.SIGKILL):
         try:
             os.killpg(server.pid, each)
@@ -75,7 +76,7 @@ def _end(server: subprocess.Popen[bytes], by: signal.Signals) -> None:
 
 
 def listens(port: int) -> bool:
-    """Whether something takes connections at a port of loopback."""
+    """Return whether something accepts connections at a port of loopback."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -84,7 +85,7 @@ def listens(port: int) -> bool:
 
 
 def mlflow_arguments(port: int, database: Path, artifacts: Path) -> list[str]:
-    """Arguments of an MLflow server on loopback that keeps everything in these places."""
+    """Return the arguments of an MLflow server on loopback with these locations for database and artifacts."""
     return [
         "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{database}",
         "--artifacts-destination", str(artifacts),
@@ -100,7 +101,7 @@ def mlflow_server(
     command: str = "server",
     end_by: signal.Signals = signal.SIGTERM,
 ) -> Iterator[str]:
-    """An MLflow server with one worker; its address."""
+    """Start an MLflow server with one worker and yield the address."""
     address = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:
@@ -110,17 +111,17 @@ def mlflow_server(
             return False
 
     started = [sys.executable, "-m", "mlflow", command, *arguments, "--workers", "1"]
-    # Its jobs, which no study uses, are eight processes of 3 s of processor time each.
+    # No study uses the server's jobs, which would be eight processes with 3 s of processor time each.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with running(started, answers, log=folder / "mlflow.log", end_by=end_by, cwd=folder, env=environment):
         yield address
 
 
 class PostgreSQL:
-    """A database server on loopback.
+    """Database server on loopback.
 
     Args:
-        port: where it listens.
+        port: port of the server.
     """
 
     def __init__(self, port: int) -> None:
@@ -139,7 +140,7 @@ class PostgreSQL:
         return True
 
     def new_database(self, name: str) -> str:
-        """The URI of an empty database, with its password."""
+        """Create an empty database and return the URI with the password."""
         connection = self.connect()
         connection.execute(f"CREATE DATABASE {name}")
         connection.close()
@@ -148,11 +149,11 @@ class PostgreSQL:
 
 @contextmanager
 def postgresql_server() -> Iterator[PostgreSQL]:
-    """PostgreSQL with its data in a folder that goes with it; it will not run as root, so `postgres` runs it there."""
+    """Start PostgreSQL on a temporary folder. PostgreSQL refuses to run as root, so root runs it as `postgres`."""
     programs = _postgresql_programs()
     require(programs, "PostgreSQL (apt-get install postgresql)")
     assert programs is not None
-    folder = Path(tempfile.mkdtemp(prefix="pesfkd-postgresql-"))  # pytest's own are closed to other users
+    folder = Path(tempfile.mkdtemp(prefix="pesfkd-postgresql-"))  # pytest's folders are closed to other users
     who: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     try:
         (folder / "password").write_text(PASSWORD)
@@ -176,7 +177,7 @@ def postgresql_server() -> Iterator[PostgreSQL]:
             "-k",
             folder,
         ]
-        # SIGINT: end now, and let no client finish.
+        # SIGINT is a fast shutdown, which does not wait for clients.
         with running(command, server.answers, log=folder / "log", end_by=signal.SIGINT, cwd=folder, **who):
             yield server
     finally:
@@ -184,8 +185,9 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 def _postgresql_programs() -> Path | None:
+    """Return the folder of PostgreSQL's programs, or None."""
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).parent
-    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")  # Debian keeps them off the PATH
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")  # Debian does not put them on the PATH
     return max((path.parent for path in versions), key=lambda path: int(path.parent.name), default=None)

@@ -1,6 +1,6 @@
-"""`python -m tests.study.slow_driver SECONDS ...`: the launcher, with epochs that take longer and no processor time.
+"""`python -m tests.study.slow_driver SECONDS ...`: the launcher, with longer epochs at no cost in processor time.
 
-Only for `--executor in-process`. A study of digits would end before anybody could break something in the middle of it.
+Only for `--executor in-process`. Without the delay, a study of digits would end before a test could interrupt it.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Confirmations of trials with more epochs than the trials that the configs were chosen by."""
+"""Confirmed trials with more epochs than the trials used to choose the configs."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_confirmed_trials_alone_have_the_epochs_of_the_confirmation(tmp_path):
     ledger, ran = pretend(tmp_path / "long")
     usual, others = pretend(tmp_path / "usual", confirmation=ASKED)
     assert {(trial["stage"] == "confirm", trial["config"]["epochs"]) for trial in ran} == {(False, 4), (True, 9)}
-    # Otherwise the trials are those of a confirmation of four epochs: the same choice, settings and seeds.
+    # Apart from the epochs, the trials equal those of a confirmation of four epochs: same choice, settings and seeds.
     assert [{**trial["config"], "epochs": 4} for trial in ran] == [trial["config"] for trial in others]
     pairs = zip(ledger.confirmation.choices, usual.confirmation.choices, strict=True)
     for long, short in pairs:
@@ -110,8 +110,8 @@ def test_plan_preview_note_and_command_count_the_epochs_of_both_schedules(tmp_pa
     assert note_text(plan).endswith("on 3 additional seeds, in 9 epochs each.")
     assert "--confirm-epochs 9" in start_command(plan)
     assert "--confirm-epochs" not in start_command(usual)
-    assert ConfirmationRequest(**ASKED).model_dump() == ASKED  # as earlier versions write it
-    # Digits have nine views, so the confirmed trials use five slots that the others do not.
+    assert ConfirmationRequest(**ASKED).model_dump() == ASKED  # the format of earlier versions
+    # Digits have nine views, so the confirmed trials use five slots that the other trials do not use.
     storage, before = reckon_teacher_storage(plan), reckon_teacher_storage(usual)
     assert (storage.passes_stored, before.passes_stored) == (9, 4)
     taught = 3 * (3 + 1 + 1)  # all confirmed configs but ce
@@ -120,7 +120,7 @@ def test_plan_preview_note_and_command_count_the_epochs_of_both_schedules(tmp_pa
 
 def test_the_teacher_passes_of_a_comparison_include_those_of_its_confirmation(tmp_path):
     before = reckon_teacher_storage(compare(tmp_path))
-    # ce needs no teacher; at needs maps, and thus a teacher of its own in every epoch.
+    # ce needs no teacher. at needs feature maps, so the teacher runs live in every epoch.
     after = reckon_teacher_storage(compare(tmp_path, confirmation={"configs": 2, "seeds": 3, "epochs": 9}))
     assert after.passes_live - before.passes_live == 3 * 9 * 3  # kd, at and dkd
     assert after.passes_stored - before.passes_stored == (9 - 4) + 3 * 9
@@ -267,7 +267,7 @@ def test_a_longer_confirmation_is_resumed_repeated_to_the_bit_and_reported(comma
     }  # fmt: skip
     read = {(row["epoch"], row["trial_id"]) for row in read_epochs(directory).to_pylist() if row["test/accuracy"]}
     assert read == {(6, row["trial_id"]) for row in rows if row["stage"] == "confirm"}
-    # The confirmed trials use four further slots, filled before the first trial and not by the trials.
+    # The confirmed trials use four further slots. They are filled before the first trial, not during trials.
     filled = [event["forwards"] for event in read_journal(directory / "journal.jsonl")[0] if event["event"] == "fill"]
     assert sum(filled) == 6 * 1077 + 360  # train and validation samples
     for trial_id in (stopped[1], rows[0]["trial_id"]):

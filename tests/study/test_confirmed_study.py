@@ -1,4 +1,4 @@
-"""Confirmations: killed and gone on with, made later in Ray's packs, of a comparison of methods, of a smoke test."""
+"""Confirmations: killed and resumed, added later with Ray and packs, of a comparison of methods, of a smoke test."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ IN_PROCESS = ("--executor", "in-process")
 
 
 def start_and_kill_in_confirmation(directory, *arguments, ended):
+    """Start a study and kill it after `ended` confirmed trials have ended."""
     path = directory / "journal.jsonl"
 
     def reached():
@@ -36,7 +37,7 @@ def start_and_kill_in_confirmation(directory, *arguments, ended):
 
 
 def assert_the_student_is_the_same_both_ways(directory, plan, result):
-    """What MLflow's registry serves is what our loader reads, and both say what the trial's student said."""
+    """Assert that the model in MLflow's registry and the file read by our loader give the trial's student logits."""
     kept, client = result["student"], MlflowClient(plan.tracking_uri)
     path = directory / "students" / f"{kept['trial_id']}.safetensors"
     assert path == Path(kept["file"])

@@ -1,4 +1,4 @@
-"""Studies that are confirmed over two teachers or splits, from the command line to the report and a rerun."""
+"""Studies confirmed over two teachers or splits, from the command line to the report and a rerun."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_a_study_is_confirmed_over_two_teachers(output_dir, command):
         assert comparison["beyond_seeds"]["mean"]["value"] == pytest.approx(comparison["difference"]["value"])
         assert (comparison["beyond_seeds"]["share"]["groups"], comparison["beyond_seeds"]["share"]["n"]) == (2, 4)
     assert any("2 teachers are few, so these intervals are wide" in text for text in result["verdict"])
-    passes = 2 * (1077 + 360)  # the only slot of one epoch and the validation split, for two teachers
+    passes = 2 * (1077 + 360)  # the one slot of one epoch and the validation split, for two teachers
     assert summary["teacher_forwards"]["ahead"] == passes
 
     parent, children = runs_of(load_plan(directory))

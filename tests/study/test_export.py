@@ -1,4 +1,4 @@
-"""The command line that exports a confirmed student, on studies whose students were really trained."""
+"""Command line that exports a confirmed student, on studies with really trained students."""
 
 import json
 import subprocess
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.study
 
 @pytest.fixture
 def study(tmp_path, run):
-    """The ledger of a confirmed study named `planned` in the test's folder."""
+    """Ledger of a confirmed study named `planned` in the test's folder."""
     ledger, _ = confirmed_study(tmp_path, run)
     ledger.plan.save()
     return ledger
 
 
 def carried_names(path):
-    """The names of the classes in an exported file."""
+    """Return the class names stored in an exported file."""
     if path.suffix == ".onnx":
         return json.loads(onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["class_names"])
     files = {"class_names.json": ""}

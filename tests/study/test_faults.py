@@ -1,4 +1,4 @@
-"""Studies that are stopped, killed or made to fail, for real."""
+"""Studies that are really stopped, killed or made to fail."""
 
 import json
 import os
@@ -75,7 +75,8 @@ def test_a_study_that_is_told_to_stop_ends_tidily_and_prints_how_to_go_on(output
 @pytest.mark.fault
 def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
     arguments = ("--trials", "1", "--replicates", "1", "--epochs", "4", "--name", "contended")
-    # Slow enough not to end before the second one begins. A stopped process could hold the lock of MLflow's store.
+    # The first driver is slow enough to outlast the second. If it were stopped instead, it could hold the lock of
+    # MLflow's store.
     process = start_without_ray(*STUDY, *arguments, "--output-dir", output_dir, seconds_per_epoch=3)
     wait_for_trials(process, output_dir / "contended", 1)
     second = launch("--resume", "contended", "--output-dir", output_dir)
@@ -94,7 +95,7 @@ def test_trials_that_diverge_fail_by_name_and_the_study_goes_on(output_dir, laun
     assert done.returncode == 3, done.stderr
     assert "NonFiniteLossError" in done.stdout
     trials = read_trials(output_dir / "diverged")
-    # Two of the search and the two controls; nothing is promising, so nothing is repeated.
+    # Two trials of the search and the two controls. No config is promising, so none is repeated.
     assert trials["status"].to_pylist() == ["failed"] * 4
     assert all("epoch 1" in error and "batch" in error for error in trials["error"].to_pylist())
     _, children = runs_of(load_plan(output_dir / "diverged"))
@@ -118,7 +119,7 @@ def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     said = " ".join(done.stdout.split())
     assert f"{len(pruned)} were stopped early and are in it as they were then, so no survivor is selected" in said
     assert "Survivors only" not in said
-    # The correlation is of all of them, at the last epoch that all reached.
+    # The correlation includes all trials, at the last epoch that all reached.
     found = json.loads((directory / "summary.json").read_text())["gap_accuracy_correlation"]
     reached = min(row["epochs"] for row in rows if row["stage"] == "search")
     assert (found["trials"], found["epoch"], found["last_epoch"]) == (9, reached, 6)
@@ -157,7 +158,7 @@ def test_a_study_out_of_time_or_without_its_cluster_says_how_to_go_on_and_is_who
         assert read_journal(directory / "journal.jsonl")[1] == []
         parent, children = runs_of(load_plan(directory))
         assert "RUNNING" not in {parent.info.status, *(run.info.status for run in children)}
-        # What Ray has left behind is not read: here it would make a file.
+        # Files left by Ray are not read. Unpickling them would create a file here.
         left = [path for path in (directory / "tune").rglob("*") if path.is_file() and path.suffix != ".safetensors"]
         assert left
         for path in left:
@@ -223,7 +224,7 @@ def test_a_study_whose_folders_moved_keeps_its_runs_and_one_whose_journal_is_los
     assert refused.code == 2
     assert f"is a copy of {in_process_study}" in refused.err
 
-    original.rename(hidden)  # as if it had been moved, and not copied
+    original.rename(hidden)  # as if the study had been moved, not copied
     try:
         done = launch(*sync, module="study.sync")
         assert done.returncode == 0, done.stderr

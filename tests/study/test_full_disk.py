@@ -1,4 +1,4 @@
-"""Disks that are full, for real: a small file system in memory, filled to the brim before each write."""
+"""Full disks: a real small file system in memory, filled completely before each write."""
 
 import shutil
 import subprocess
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.fault
 
 
 class SmallDisk:
-    """A file system of a few megabytes.
+    """File system of a few megabytes.
 
     Args:
-        folder: where it is mounted.
+        folder: mount point.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """Leave not a byte."""
+        """Fill the disk completely."""
         with self._ballast.open("ab", buffering=0) as file:
             size = 1 << 16
             while size:
@@ -44,7 +44,7 @@ class SmallDisk:
                     size //= 2
 
     def empty(self) -> None:
-        """Make room again."""
+        """Free the space again."""
         self._ballast.unlink()
 
 
@@ -70,7 +70,7 @@ def test_a_journal_on_a_full_disk_says_so_and_keeps_what_it_has(small_disk):
     journal = Journal(path)
     journal.append({"event": "first", "text": "x" * 5000})
     small_disk.fill()
-    event = {"event": "second", "text": "y" * 9000}  # more than is left of a page that is begun
+    event = {"event": "second", "text": "y" * 9000}  # more than the rest of the current page
     with pytest.raises(
         OSError, match=r"journal.jsonl cannot be written \(.*\): it needs [\d,]+ bytes, and there are [\d,]+"
     ):
@@ -121,7 +121,7 @@ def test_nothing_half_written_is_read_as_whole_and_all_is_written_when_there_is_
 
 @pytest.mark.parametrize("events", [0, 40])
 def test_a_study_whose_disk_fills_up_says_what_it_needs_and_goes_on_when_there_is_room(small_disk, launch, events):
-    """Nothing at all fits (0), or the disk fills while trials are running (40): MLflow's database lies there too."""
+    """Either nothing fits at all (0), or the disk, which also holds MLflow's database, fills during trials (40)."""
     study = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
     if not events:
         small_disk.fill()

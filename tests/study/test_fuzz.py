@@ -1,4 +1,4 @@
-"""Thousands of bad inputs: whatever a command line, a plan or a file holds, it is refused in our own words."""
+"""Thousands of bad inputs to command lines, plans and files are rejected with our error messages."""
 
 import contextlib
 import io
@@ -40,14 +40,14 @@ pytestmark = pytest.mark.fault
 TRIED: Counter[str] = Counter()
 
 
-def many(count: int) -> settings:
-    """So many inputs, always the same ones."""
+def examples(count: int) -> settings:
+    """Return settings for `count` inputs, the same ones in every run."""
     return settings(
         max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
     )
 
 
-# What a shell can hand over: any text without a null, and what somebody might mean.
+# Possible command-line arguments: any text without null characters, and likely values.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 LIKELY = st.sampled_from([
     "", "0", "-1", "1", "3", "1e9", "nan", "inf", "-0.0", "0.25", "1e400", "99999999999999999999", "auto",
@@ -74,6 +74,7 @@ def run_launcher(arguments: list[str]) -> tuple[int, str]:
 
 
 def run_command(command: ModuleType, arguments: list[str]) -> tuple[int, str]:
+    """Run a command line in this process and return exit code and output."""
     out, code = io.StringIO(), 0
     before, sys.argv = sys.argv, ["", *arguments]
     try:
@@ -91,7 +92,7 @@ def nowhere(tmp_path_factory):
     return tmp_path_factory.mktemp("nowhere") / "out"
 
 
-@many(1500)
+@examples(1500)
 @given(
     st.lists(st.one_of(WORDS, TEXT.map(lambda word: [word])), max_size=5), st.sampled_from([None, "joint", "method"])
 )
@@ -106,7 +107,7 @@ def test_any_command_line_is_planned_or_refused_in_our_words(nowhere, words, spa
     assert not nowhere.exists()
 
 
-# Commands that name a study, with none to be found, and a teacher that is only planned.
+# Commands that name a study, although none exists, and a teacher that is only planned.
 OTHER_COMMANDS = {
     "confirm": (confirm, []),
     "sync": (sync, []),
@@ -132,7 +133,7 @@ def test_any_command_line_of_the_other_commands_is_answered_in_our_words(name, n
         lambda option: st.just([option]) if options.get(option, True) else VALUES.map(lambda value: [option, value])
     )
 
-    @many(100)
+    @examples(100)
     @given(VALUES, st.lists(words, max_size=3))
     def attempt(first: str, more: list[list[str]]) -> None:
         TRIED["other command lines"] += 1
@@ -161,7 +162,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study that has ended, without any trial having been trained."""
+    """Plan of a study that has ended without training any trial."""
     ledger = StudyLedger(make_plan(tmp_path_factory.mktemp("fuzzed"), trials=4))
     PretendedTune(StudySearch(ledger, {}), ledger).run()
     ledger.plan.save()
@@ -173,7 +174,7 @@ def study(tmp_path_factory):
     return ledger.plan
 
 
-@many(1500)
+@examples(1500)
 @given(st.dictionaries(st.sampled_from([*StudyPlan.model_fields, "unknown"]), JSON, min_size=1, max_size=4))
 def test_any_plan_is_one_or_is_refused_in_our_words(study, values):
     TRIED["plans"] += 1
@@ -183,7 +184,7 @@ def test_any_plan_is_one_or_is_refused_in_our_words(study, values):
 
 
 def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """A file after an accident: bits flipped, cut short, a stretch lost, doubled or overwritten, or anything at all."""
+    """Generate a damaged copy: bits flipped, cut short, a part lost, doubled or overwritten, or arbitrary bytes."""
     places = st.integers(0, len(whole) - 1)
     flips = st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=4)
     return st.one_of(
@@ -197,6 +198,7 @@ def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
 
 
 def _flipped(whole: bytes, flips: list[tuple[int, int]]) -> bytes:
+    """Return the content with bits flipped by XOR at these positions."""
     content = bytearray(whole)
     for position, flip in flips:
         content[position] ^= flip
@@ -204,10 +206,10 @@ def _flipped(whole: bytes, flips: list[tuple[int, int]]) -> bytes:
 
 
 def try_all(path: Path, name: str, count: int, read) -> None:
-    """Read a file after so many accidents."""
+    """Read a file with `count` kinds of damage."""
     whole = path.read_bytes()
 
-    @many(count)
+    @examples(count)
     @given(damaged(whole))
     def attempt(content: bytes) -> None:
         TRIED[name] += 1
@@ -235,7 +237,7 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     def read(is_whole: bool) -> None:
         events, _ = read_journal(path)
         assert {json.dumps(event) for event in events} <= set(known)
-        if not any(event["event"] == "trial" for event in events):  # nothing of it can be taken
+        if not any(event["event"] == "trial" for event in events):  # no trial can be read
             with contextlib.suppress(StudyError):
                 StudyLedger(study, read_only=True)
             return
@@ -244,7 +246,7 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     try_all(path, "journals", 800, read)
 
 
-@many(800)
+@examples(800)
 @given(st.dictionaries(st.sampled_from(["event", "trial_id", "epoch", "measures", "time", "config", "status"]), JSON))
 def test_a_line_of_a_journal_that_no_version_wrote_is_refused_in_our_words(study, event):
     TRIED["lines of journals"] += 1

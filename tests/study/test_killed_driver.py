@@ -1,4 +1,4 @@
-"""One study whose driver is killed with SIGKILL at twenty random moments, in every phase that it has."""
+"""One study with a driver killed by SIGKILL at twenty random moments, covering all phases."""
 
 import json
 import os
@@ -28,19 +28,19 @@ PHASES = (
     + ["search"] * 12
     + ["collecting the result"] * 3
 )
-# Outside the search, drivers with and without Ray take turns: what one leaves behind, the other begins with.
+# Outside the search, drivers with and without Ray alternate, so each resumes the work of the other.
 ON_RAY = ("--executor", "ray", "--max-concurrent", "2", "--cpus-per-trial", "0.5")
 IN_PROCESS = ("--executor", "in-process")
 SEED = int(os.environ.get("PESFKD_FAULT_SEED", "0"))
 
 
 class Driver:
-    """A driver that can be killed.
+    """Driver that can be killed.
 
     Args:
-        folder: that all of them share.
-        name: of this one.
-        arguments: of the launcher.
+        folder: folder shared by all drivers.
+        name: name of this driver.
+        arguments: arguments of the launcher.
     """
 
     def __init__(self, folder, name, *arguments):
@@ -65,7 +65,7 @@ class Driver:
             time.sleep(0.01)
 
     def kill_in(self, phase, chance):
-        """Kill it at a random moment of a phase; what it has of ASHA's rungs by then is in its file."""
+        """Kill the driver at a random moment of a phase. A file contains the driver's ASHA rungs at that moment."""
         if phase == "search":
             wanted = self.begun + chance.randint(1, 30)
             self.wait_for(lambda: self.events() >= wanted)
@@ -83,6 +83,7 @@ class Driver:
 
 
 def rungs_in(path):
+    """Return the scores in a file of ASHA's rungs by (epochs, trial)."""
     if not path.exists():
         return {}
     found = json.loads(path.read_text())
@@ -119,7 +120,7 @@ def test_a_driver_killed_at_twenty_random_moments_loses_nothing_and_does_little_
     known = {}
     for number in range(len(PHASES)):
         restored = rungs_in(tmp_path / f"restored-d{number:02}.json")
-        if restored:  # this driver came as far as the search
+        if restored:  # this driver reached the search
             lost = known.keys() - restored.keys()
             assert len(lost) <= 1, "rungs that a driver had are not there in the next: at most the last, unrecorded one"
             known = rungs_in(tmp_path / f"rungs-d{number:02}.json") or restored

@@ -1,4 +1,4 @@
-"""The command line where it needs no cluster: help, plans, refusals before any work, and studies in this process."""
+"""Command line without a cluster: help, plans, errors before any work, and studies in this process."""
 
 import json
 import socket
@@ -214,7 +214,7 @@ def test_bad_input_is_refused_before_any_work(command, tmp_path, monkeypatch, ar
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(launch, tmp_path):
-    """In a process of its own, as are the three below: what is refused there ends without a traceback too."""
+    """Runs in a separate process, as do the three tests below, to check that errors end without a traceback."""
     (tmp_path / "file").write_text("")
     done = launch("--space", "joint", "--output-dir", tmp_path / "file" / "out")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""A comparison of methods, killed in the middle and gone on with: in one process, or on Ray."""
+"""A comparison of methods, killed and resumed, in one process or on Ray."""
 
 import json
 
@@ -14,6 +14,7 @@ METHODS = ["ce", "kd", "dkd", "dist+adapter", "at"]
 
 
 def start_and_kill(directory, *arguments, events):
+    """Start a study and kill it when the journal has `events` events."""
     process = start_study(
         *arguments, "--executor", "in-process", "--name", directory.name, "--output-dir", directory.parent
     )

@@ -1,4 +1,4 @@
-"""A study in a folder with characters that URIs, shells and MLflow read as something else."""
+"""A study in a folder with characters that are special in URIs, shells and MLflow."""
 
 import os
 import sys

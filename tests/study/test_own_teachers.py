@@ -1,4 +1,4 @@
-"""Which teachers a study makes ready: one for all, one of a method's own, or none."""
+"""Teachers prepared by a study: a shared one, one per method that needs it, or none."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_trial_finds_the_teacher_that_is_its_methods(tmp_path):
 
 
 def test_a_trial_finds_the_teacher_of_its_number_and_no_other_is_accepted(tmp_path):
-    numbers = {0: (0, 0), 1: (1, 0), 2: (0, 1)}  # of a teacher and of a split
+    numbers = {0: (0, 0), 1: (1, 0), 2: (0, 1)}  # teacher number and split number
     names = ("teacher_number", "split_number")
     configs = {
         (m, n): {**SMALL, "method": m, **dict(zip(names, numbers[n], strict=True))}

@@ -1,4 +1,4 @@
-"""The planner's command line, on studies that come with the package."""
+"""Command line of the planner, on the shipped studies."""
 
 import json
 

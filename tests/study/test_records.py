@@ -43,7 +43,7 @@ def write_as_earlier_version(table, path):
 
 
 def assert_checked(folder, count):
-    """Assert that a folder has this many files, each with the digest that hashlib computes, and nothing else."""
+    """Assert that a folder has this many files, each with the digest computed by hashlib, and nothing else."""
     files = list(folder.glob("*.parquet"))
     assert len(files) == count
     for path in files:
@@ -330,7 +330,7 @@ def test_a_kill_between_removing_a_file_and_its_sidecar_is_no_damage(ended, monk
 
 
 def test_a_kill_while_a_damaged_file_is_moved_does_not_leave_it_without_its_sidecar(ended, monkeypatch):
-    """Without it, the file would pass for whole: this byte is not in a page."""
+    """Without the sidecar, the file would pass as undamaged, because the changed byte is not in a page."""
     writer = RecordWriter(ended.plan.directory)
     write_all(ended, writer)
     before = read_trials(ended.plan.directory), read_epochs(ended.plan.directory)
@@ -375,7 +375,7 @@ def test_a_file_that_a_running_study_replaces_while_it_is_read_is_not_called_dam
 
 @pytest.mark.parametrize("name", ["fashion-joint", "sst2-pkd"])
 def test_records_of_an_earlier_version_are_read_and_keep_their_identifiers(name, tmp_path):
-    """Those of sst2-pkd have a digest in their footer, which is not used. Those of fashion-joint have none."""
+    """Those of sst2-pkd have a digest in the footer, which is not used. Those of fashion-joint have none."""
     shutil.copytree(EXAMPLES / name, tmp_path / name)
     for kind, reader in (("trials", read_trials), ("epochs", read_epochs)):
         (path,) = (tmp_path / name / "records" / kind).glob("*.parquet")

@@ -1,4 +1,4 @@
-"""The command line that runs a trial again, as a program, on a study that the real launcher ran."""
+"""Command line that runs a trial again, as a program, on a study run by the real launcher."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Passwords in the URIs of a study: a whole run, and everything that it wrote and said."""
+"""Passwords in the URIs of a study: a whole run, with all files and messages."""
 
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ ENCODED = quote(SECRET, safe="")
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """An MLflow server with a database behind it: its port and its folder."""
+    """Start an MLflow server with a database. Yield port and folder."""
     port, folder = free_port(), tmp_path / "server"
     folder.mkdir()
     with mlflow_server(mlflow_arguments(port, folder / "mlflow.db", folder / "artifacts"), folder, port=port):
@@ -36,7 +36,7 @@ def test_no_password_of_a_uri_is_written_or_said_anywhere(s3, server, launch, tm
     port, folder = server
     bucket = s3.new_bucket()
     out = tmp_path / "out"
-    sessions = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a longer path would be too long for a socket
+    sessions = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the path of a socket has a limited length
     arguments = (
         "--space", "adapter_width", "--smoke", "--max-concurrent", "1", "--name", "quiet", "--output-dir", out, "-v",
         f"--tracking-uri=http://someone:{ENCODED}@127.0.0.1:{port}",

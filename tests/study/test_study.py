@@ -1,4 +1,4 @@
-"""A small study, run by the real launcher on a real Ray: what it leaves and what it says."""
+"""A small study, run by the real launcher on a real Ray: results on disk and messages."""
 
 import json
 
@@ -55,7 +55,7 @@ def test_every_row_says_what_it_cost_and_what_that_is_to_cross_entropy(small_stu
     costs = {config["config_id"]: config["cost"] for config in result["configs"]}
     trials = read_trials(directory).to_pylist()
     assert {row["cost/step_flops"] is None for row in trials} == {False}
-    # 3 passes of the teacher over the train split, for 12 trials of 3 epochs.
+    # The teacher passes the train split 3 times, for 12 trials of 3 epochs.
     passes = 3 * 1077 / (12 * 3 * 1077)
     for row in trials:
         if row["stage"] == "search":
@@ -104,7 +104,7 @@ def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_pat
     assert config == entry.config
     dataset = load_dataset(config.dataset, None, seed=config.split_seed)
     teacher = load_teacher(ensure_teacher(config, dataset, small_study.parent / "teachers"), config, dataset)
-    # In a folder of its own: outputs computed anew are those that the study's trials read.
+    # A new folder, so that the outputs are computed again. They must equal those read by the study's trials.
     store = TeacherOutputsStore(
         tmp_path, teacher, dataset, architecture=config.teacher, augmentation=config.augmentation,
         dtype=plan.teacher_outputs_dtype,
@@ -128,7 +128,7 @@ def test_the_parent_run_holds_question_command_result_and_artifacts(small_study)
     assert top == {"plan.json", "summary.json", "records", "figures", "report.html"}
     figures = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/adapter_width_against_accuracy.png" in figures
-    assert len(figures) == 5  # and the folder of those in the note
+    assert len(figures) == 5  # including the folder of the figures in the note
     small = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures/note")}
     assert small == {path.replace("figures/", "figures/note/") for path in figures - {"figures/note"}}
     for path in small:
@@ -144,7 +144,7 @@ def test_one_teacher_is_trained_for_all_trials(small_study):
 
 def test_the_teacher_sees_each_slot_of_views_once_for_all_trials(small_study_run):
     directory, result, said, _ = small_study_run
-    # 3 epochs use 3 slots of 1,077 samples, and the validation split has 360: what a live teacher costs one trial.
+    # 3 epochs use 3 slots of 1,077 samples, and the validation split has 360: the cost of a live teacher in one trial.
     assert result["teacher_forwards"] == {"ahead": 3 * 1077 + 360, "in_trials": 0}
     assert sum(read_epochs(directory)["cost/teacher_forwards"].to_pylist()) == 0
     assert len(list((directory.parent / "teacher_outputs").glob("*/*.arrow"))) == 4

@@ -1,4 +1,4 @@
-"""Studies whose tracking server, a real one, stops, answers nonsense, is slow, and comes back or does not."""
+"""Studies with a real tracking server that stops, fails or is slow, and recovers or not."""
 
 import http.client
 import http.server
@@ -28,7 +28,7 @@ def start_slow(directory, tracking_uri):
 
 
 class Server:
-    """`mlflow server` on loopback, over a database that outlives it."""
+    """`mlflow server` on loopback. The database remains when the server stops."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -47,7 +47,7 @@ class Server:
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Stands before the server, and can be told to answer 500, or late."""
+    """Proxy for the server that can answer 500 or delay answers."""
 
     def __init__(self, port):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -86,7 +86,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server that every test leaves running; it takes longer to start than a study."""
+    """Server that every test leaves running, because it takes longer to start than a study."""
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
@@ -140,7 +140,7 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
         wait_for_trials(process, directory, 20, timeout=240)
         server.kill()
         wait_for_trials(process, directory, 45)
-        process.send_signal(signal.SIGSTOP)  # so that it does not end before the server answers
+        process.send_signal(signal.SIGSTOP)  # so that the study does not end before the server answers
         server.start()
         process.send_signal(signal.SIGCONT)
         wait_for_trials(process, directory, 70)
@@ -158,7 +158,7 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
     assert "no MLflow tracking server answers" in refused.stderr
 
     server.start()
-    for _ in range(2):  # again changes nothing
+    for _ in range(2):  # the second time changes nothing
         done = launch(*sync, module="study.sync")
         assert done.returncode == 0, done.stderr
         assert_whole(directory)

@@ -1,4 +1,4 @@
-"""Studies of text, by the command lines: GLUE's files with sentences of ours, networks of one layer."""
+"""Studies of text, by the command lines: GLUE's files with invented sentences, and networks of one layer."""
 
 import json
 import re
@@ -63,12 +63,12 @@ def test_a_dry_run_shows_how_many_sources_validate(command, root):
     counts = json.loads(command(main, *TASK, "--data-root", root, "--dry-run", "--json").out)
     assert shown
     assert (int(shown[1]), int(shown[2].replace(",", ""))) == (counts["validation_sources"], counts["sources"])
-    assert counts["sources"] < 2490  # short sentences of few words come twice
+    assert counts["sources"] < 2490  # short sentences of few words can be equal
 
 
 @pytest.fixture(scope="module")
 def folder(root, tmp_path_factory):
-    """Writes a fine-tuned BERT in Hugging Face's layout, with the task's tokeniser."""
+    """Return a function that writes a fine-tuned BERT in Hugging Face's layout, with the task's tokeniser."""
     task = load_dataset("glue:rte", root)
     small = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
     named = {"id2label": {0: "Not_Entailment", 1: "Entailment"}}
@@ -193,7 +193,7 @@ def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(command, r
     events, _ = read_journal(journal)
     (dataset,) = [event["dataset"] for event in events if event["event"] == "dataset"]
     assert dataset["sources"] > dataset["validation_sources"] > 0
-    with closing(Journal(journal)) as writer:  # as if this version split the data otherwise
+    with closing(Journal(journal)) as writer:  # as if this version split the data differently
         writer.append({"event": "dataset", "dataset": dataset | {"digest": "0" * 64}})
     content = journal.read_bytes()
     refused = command(

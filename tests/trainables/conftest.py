@@ -1,4 +1,4 @@
-"""What the tests of a trial share: the digits, a teacher trained once, and small trials."""
+"""Fixtures shared by the trial tests: the digits, a teacher trained once, and small trials."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ TIMED = (
     "cost/teacher_forwards",
 )  # fmt: skip
 
-# A smaller teacher than the default: its training takes half a second.
+# Smaller than the default teacher, to train in half a second.
 SMALL = {"teacher": "cnn_8_16", "epochs": 3, "batch_size": 128}
 TEXT = {
     "dataset": "glue:sst2", "teacher": "bert_2_32", "student": "bert_2_32", "teacher_epochs": 1, "epochs": 3,
@@ -64,6 +64,8 @@ def teacher(teacher_file: Path, digits: Dataset) -> FrozenTeacher:
 
 @pytest.fixture
 def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeStore:
+    """Return a function that opens a store of teacher outputs with changed arguments."""
+
     def make(**changes: object) -> TeacherOutputsStore:
         values = {"architecture": "cnn_8_16", "augmentation": "views", "dtype": "float32"} | changes
         values = {"folder": tmp_path, "teacher": teacher, "dataset": digits} | values
@@ -73,7 +75,7 @@ def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeS
 
 
 def slot_path(store: TeacherOutputsStore, slot: int) -> Path:
-    """The file of a slot on this node."""
+    """Return the file of a slot on this node."""
     return store.folder / store.tables.slot(slot).file_name
 
 
@@ -96,7 +98,7 @@ def small_config(**changes: object) -> TrialConfig:
 
 @pytest.fixture(scope="session")
 def text() -> Dataset:
-    """Sentences in miniature, as many as there are digits, under the name of SST-2."""
+    """Small text dataset under the name of SST-2, with as many sentences as there are digits."""
     return small_text_dataset(train=1077, validation=120, test=60)
 
 
@@ -112,6 +114,8 @@ def text_teacher(text_teacher_file: Path, text: Dataset) -> FrozenTeacher:
 
 @pytest.fixture
 def make_text_store(tmp_path: Path, text_teacher: FrozenTeacher, text: Dataset) -> MakeStore:
+    """Return a function that opens a store of a text teacher's outputs with changed arguments."""
+
     def make(**changes: object) -> TeacherOutputsStore:
         values = {"architecture": "bert_2_32", "augmentation": "none", "dtype": "float32"} | changes
         values = {"folder": tmp_path, "teacher": text_teacher, "dataset": text} | values

@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Properties common to all figures."""
 
 import io
 import math

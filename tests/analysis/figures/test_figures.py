@@ -1,4 +1,4 @@
-"""What the figures show, by value, and that drawing them needs no display and no pyplot."""
+"""Values shown by the figures. Drawing them needs no display and no pyplot."""
 
 import math
 import subprocess
@@ -96,7 +96,7 @@ def test_gap_against_accuracy_is_of_all_configs_at_one_epoch_and_not_of_the_surv
     said = caption_of(draw_gap_against_accuracy(found))
     assert "n = 24 configs of the search" in said
     assert "24 trials at epoch 5 of 15" in said
-    # The controls stand at that epoch too.
+    # The controls are shown at the same epoch.
     kd = study.epochs.filter(pc.equal(study.epochs["epoch"], 5)).to_pylist()
     ids = {row["trial_id"] for row in study.trials.to_pylist() if row["method"] == "kd"}
     assert found.references["kd"][1].value == pytest.approx(
@@ -113,7 +113,7 @@ def test_the_arms_of_an_imposed_gap_are_not_pooled() -> None:
 
 
 def test_a_correlation_that_early_stopping_hides_among_survivors_is_told_whole() -> None:
-    # Configs of a large gap are stopped for their accuracy; among the rest there is none.
+    # Configs with a large gap are stopped early because of their accuracy. Among the others there is no correlation.
     rows, epochs = [], []
     for number in range(30):
         gap, pruned = float(number), number >= 10

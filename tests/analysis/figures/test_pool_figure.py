@@ -1,4 +1,4 @@
-"""The figure of several studies."""
+"""Figure of several studies."""
 
 import numpy as np
 import pytest

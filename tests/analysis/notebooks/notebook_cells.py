@@ -1,4 +1,4 @@
-"""Runs a notebook's cells in this process: as Jupyter would, without the seconds that a kernel takes to start."""
+"""Run the cells of a notebook in this process, as Jupyter would, without the seconds that a kernel takes to start."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 
 def run_cells(script: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the cells show, in order: the values that they end with, and what they hand to `display`."""
+    """Return the outputs of the cells in order: the value of each last expression, and arguments of `display`."""
     shown: list[Any] = []
     monkeypatch.setattr(IPython.display, "display", shown.append)
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -31,10 +31,10 @@ def run_cells(script: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def prose(shown: list[Any]) -> str:
-    """All that the cells say."""
+    """Return all text in the outputs."""
     return "\n\n".join(each.data for each in shown if isinstance(each, Markdown))
 
 
 def figures(shown: list[Any]) -> list[Figure]:
-    """All that they draw."""
+    """Return all figures in the outputs."""
     return [each for each in shown if isinstance(each, Figure)]

@@ -1,7 +1,7 @@
-"""The notebooks run from top to bottom, say what the records say, and each pair of files says the same.
+"""The notebooks run from top to bottom and agree with the records. Both files of a notebook have the same content.
 
-One of them runs in a Jupyter kernel of its own, which takes seconds to start; the cells of all of them run in this
-process (`notebook_cells`), on the records that come with the package and on those of a real small study.
+One notebook runs in a separate Jupyter kernel, which takes seconds to start. The cells of all notebooks run in this
+process (`notebook_cells`), on the records shipped with the package and on those of a real small study.
 """
 
 import ast
@@ -50,7 +50,7 @@ def ran(script: Path, monkeypatch: pytest.MonkeyPatch, study: Path | None = None
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[Any]]:
-    """What a notebook shows of the shipped records; each runs once."""
+    """Return a function that returns the outputs of a notebook on the shipped records. Each notebook runs once."""
 
     @cache
     def shown(script: Path) -> list[Any]:
@@ -63,8 +63,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[A
     return shown
 
 
-def well_said(shown: list[Any]) -> str:
-    """What the cells say, nothing of it the leavings of a number that is none or of a type's own name."""
+def checked_text(shown: list[Any]) -> str:
+    """Return the text of the outputs. Fail if it contains nan, None or a Python representation."""
     text = prose(shown)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b|Estimate\(|<function|[{}]", text), text
     assert all(figure.get_supxlabel() for figure in figures(shown))
@@ -76,7 +76,7 @@ def test_the_first_look_runs_in_a_kernel_of_its_own_on_a_real_study(
 ) -> None:
     monkeypatch.setenv("PESFKD_STUDY", str(in_process_study))
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parents[1]))
-    # A user's own matplotlibrc, or a display that is not there, must not matter.
+    # The user's matplotlibrc or a missing display must not matter.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(FIRST_LOOK.with_suffix(".ipynb"), as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
@@ -105,7 +105,7 @@ def test_every_notebook_says_and_draws_something_of_the_shipped_records(
 ) -> None:
     (script,) = NOTEBOOKS.glob(f"{number}_*.py")
     shown = shipped(script)
-    assert "fashion-" in well_said(shown)
+    assert "fashion-" in checked_text(shown)
     assert len(figures(shown)) == drawn
 
 
@@ -113,7 +113,7 @@ def test_every_notebook_says_and_draws_something_of_the_shipped_records(
 def test_a_small_study_of_ones_own_is_enough_for_every_question_that_it_asked(
     script: Path, in_process_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = well_said(ran(script, monkeypatch, in_process_study))
+    text = checked_text(ran(script, monkeypatch, in_process_study))
     assert in_process_study.name in text
     assert "too few" in text or script == METHODS
 
@@ -143,7 +143,7 @@ def test_the_prose_follows_what_was_planted(
 ) -> None:
     planted = searched(np.random.default_rng(1), 24, width_on_accuracy=effect, noise=0.005)
     write_records(tmp_path / "planted", planted.trials, planted.epochs)
-    text = well_said(ran(WIDTH, monkeypatch, tmp_path / "planted"))
+    text = checked_text(ran(WIDTH, monkeypatch, tmp_path / "planted"))
     assert f"wider adapters went with {said} students" in text
     assert "No config was repeated on fresh seeds" in text
 
@@ -172,7 +172,7 @@ def test_an_imposed_gap_is_spoken_of_as_an_effect_and_its_placebo_too(
     study = imposed(np.random.default_rng(3), 30, centred=-1.5, placebo=0.0)
     write_records(tmp_path / "imposed", study.trials, study.epochs)
     shown = ran(GAP, monkeypatch, tmp_path / "imposed")
-    text = well_said(shown)
+    text = checked_text(shown)
     assert len(figures(shown)) == 3
     (centred,) = set(re.findall(r"- \*\*centred\*\*.*", text))
     (placebo,) = set(re.findall(r"- \*\*placebo\*\*.*", text))
@@ -194,7 +194,7 @@ def test_methods_are_compared_in_accuracy_and_in_cost(tmp_path: Path, monkeypatc
     methods = records(rows)
     write_records(tmp_path / "methods", methods.trials, methods.epochs)
     shown = ran(METHODS, monkeypatch, tmp_path / "methods")
-    text = well_said(shown)
+    text = checked_text(shown)
     assert len(figures(shown)) == 3
     assert "The study has no search." in text
     assert "Of the 4 methods with known costs, ce and dkd are on the front" in text
@@ -211,7 +211,7 @@ def test_a_real_comparison_of_methods_is_read(
     )  # fmt: skip
     assert done.code == 0, done.err
     shown = ran(METHODS, monkeypatch, output_dir / "read-methods")
-    text = well_said(shown)
+    text = checked_text(shown)
     assert len(figures(shown)) == 3
     assert "| dist+adapter | 2 |" in text
     assert "Of the 3 methods with known costs" in text
@@ -234,7 +234,7 @@ def test_many_studies_are_read_from_an_object_store(s3: S3, monkeypatch: pytest.
         s3.put(bucket, path.relative_to(EXAMPLES).as_posix(), path.read_bytes())
     studies = [s3.uri(f"{bucket}/fashion-{name}") for name in ("temperature", "joint")]
     monkeypatch.setenv("PESFKD_STUDIES", " ".join(studies))
-    text = well_said(run_cells(MANY, monkeypatch))
+    text = checked_text(run_cells(MANY, monkeypatch))
     assert "2 studies have 64 trials. 10 of them repeat a run of another study" in text
 
 

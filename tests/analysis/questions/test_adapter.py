@@ -1,4 +1,4 @@
-"""What is said of adapters that training did not move."""
+"""Warnings about adapters that training did not move."""
 
 import pytest
 
@@ -40,9 +40,9 @@ def test_nothing_is_said_of_a_threshold_that_is_reached_of_other_trials_and_of_o
     assert adapter_warnings(trials_table(rows([0.0])).drop_columns([SHIFT])) == []
 
 
-# What the README says of shipped records, in which the measure is missing.
-def moved(example, stage="confirm"):
-    """Trials with an adapter, and how far the adapted sharpness moved between the epochs of each trial."""
+# The shipped records lack the measure of the shift. These tests check statements of the README about them.
+def sharpness_ranges(example, stage="confirm"):
+    """Return the trials with an adapter, and for each the range of the adapted sharpness over the epochs."""
     records = open_study(EXAMPLES / example)
     rows = [row for row in records.trials.to_pylist() if row["method"] == "pesf_kd" and row["stage"] == stage]
     sharpness = {}
@@ -53,7 +53,7 @@ def moved(example, stage="confirm"):
 
 
 def test_the_records_named_published_have_an_adapter_that_hardly_moved_beside_the_shift_of_its_init():
-    rows, spans = moved("fashion-published")
+    rows, spans = sharpness_ranges("fashion-published")
     assert {(r["adapter_learning_rate"], r["adapter_schedule"], r["adapter_init"]) for r in rows} == {
         (2e-5, "cosine", "default")
     }
@@ -64,8 +64,8 @@ def test_the_records_named_published_have_an_adapter_that_hardly_moved_beside_th
 
 
 def test_the_tuned_pesf_kd_of_the_records_has_an_adapter_that_hardly_moved():
-    rows, _ = moved("fashion-method-tuned")
+    rows, _ = sharpness_ranges("fashion-method-tuned")
     assert {row["adapter_width"] for row in rows} == {103}
-    # From a zero init, which begins at the teacher's own sharpness.
+    # The init is zero, so training starts at the teacher's sharpness.
     assert {row["adapter_init"] for row in rows} == {"zero"}
     assert max(abs(row["val/sharpness_adapted"] - row["val/sharpness_teacher"]) for row in rows) < 0.005

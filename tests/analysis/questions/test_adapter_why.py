@@ -1,4 +1,4 @@
-"""The answer of the space `adapter_why`, from planted differences."""
+"""Answer of the space `adapter_why`, with planted differences."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ ARMS = {
 
 
 def study(means, *, seeds=10, seed=0, **changes):
-    """Repeated trials of the arms with these means, whose seeds share noise."""
+    """Return repeated trials of the arms with these means. Trials with the same seed share noise."""
     generator = np.random.default_rng(seed)
     shared = 0.01 * generator.normal(size=seeds)
     rows = []
@@ -75,14 +75,15 @@ def test_the_paragraph_says_how_far_the_adapter_moved_and_nothing_without_contro
 
 @pytest.mark.slow
 def test_without_a_difference_the_verdict_names_one_in_no_more_than_a_twentieth_of_studies():
-    # 300 studies of 10 seeds and 5 controls. Without correction, any of five tests would err in more than a tenth.
+    # 300 studies with 10 seeds and 5 controls. Without correction, one of five tests would err in over a tenth of
+    # studies.
     named = [any(each.sign for each in learned_against_controls(study({}, seed=number))) for number in range(300)]
     assert sum(named) / len(named) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(named))
 
 
 @pytest.mark.slow
 def test_a_planted_point_is_found_in_most_studies():
-    # 60 studies of 10 seeds: one point, against 0.28 points of noise in a difference.
+    # 60 studies with 10 seeds. The effect is one point, the noise of a difference is 0.28 points.
     found = [
         all(each.sign == 1 for each in learned_against_controls(study({"pesf_kd": 0.01}, seed=number)))
         for number in range(60)
@@ -103,7 +104,7 @@ def test_the_report_of_the_space_has_the_paragraph_and_the_warning_of_adapters_t
     assert any("Learning the adapter with the student helps" in text for text in results.texts)
     moved = [warning for warning in report.warnings if "The adapter did not move" in warning]
     assert ["trials of pesf_kd:" in moved[0], "trials of pesf_kd+average-of-4:" in moved[1]] == [True, True]
-    assert len(moved) == 2  # the frozen adapters are meant to stay
+    assert len(moved) == 2  # the frozen adapters are meant not to move
     other = {**plan, "space": "method"}
     report = make_report(read_folder(write_study(tmp_path / "other", trials, epochs_table([]), plan=other, summary={})))
     assert not any("Learning the adapter" in text for section in report.sections for text in section.texts)

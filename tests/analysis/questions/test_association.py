@@ -1,4 +1,4 @@
-"""Associations of gap and accuracy: planted ones are recovered as often as the intervals say, absent ones are not."""
+"""Associations of gap and accuracy: intervals cover planted ones at the nominal rate, and absent ones are not found."""
 
 import math
 from dataclasses import replace
@@ -22,14 +22,13 @@ from trainables.display.numbers import format_correlation
 pytestmark = pytest.mark.study
 
 STUDIES = 80
-# Of 80 studies a nominal 0.95 covers with a standard error of 0.024, and a level of 0.05 is exceeded by as much: three
-# of them either way.
+# Over 80 studies, a coverage of 0.95 and a level of 0.05 have standard errors of 0.024. The limits allow three of them.
 COVERED = 0.95 - 3 * 0.024
 REJECTED = 0.05 + 3 * 0.024
 
 
 def spearman_of(correlation: float) -> float:
-    """Spearman's of a bivariate normal with that correlation."""
+    """Return Spearman's correlation of a bivariate normal distribution with this Pearson correlation."""
     return 6 / math.pi * math.asin(correlation / 2)
 
 
@@ -65,7 +64,7 @@ def test_a_rate_that_moves_both_makes_a_correlation_that_holding_it_takes_away()
         alarms["plain"] += plain.p_value <= 0.05
         alarms["held"] += held.p_value <= 0.05
     assert alarms["plain"] > 0.8 * STUDIES
-    # Ranks hold a rate only nearly, so a little of the common cause is left.
+    # Ranks adjust for a rate only approximately, so a small part of the confounding remains.
     assert alarms["held"] <= (REJECTED + 0.03) * STUDIES
 
 
@@ -87,8 +86,8 @@ def test_many_columns_held_of_few_configs_do_not_make_a_correlation():
     assert rejected / STUDIES <= REJECTED
 
 
-def in_parts(landmark, parts):
-    """Many studies of equal size that were generated as one, which is faster than one by one, and the same."""
+def split_studies(landmark, parts):
+    """Split one large simulated study into `parts` equal ones, which is faster than simulating them one by one."""
     size = landmark.trials.num_rows // parts
     return [replace(landmark, trials=landmark.trials.slice(part * size, size)) for part in range(parts)]
 
@@ -116,7 +115,7 @@ def test_within_configs_no_correlation_is_found_more_often_than_its_level_whatev
 
 @pytest.mark.usefixtures("few_draws")
 def test_seeds_that_configs_share_are_counted_once_however_many_configs_there_are():
-    # As if every config were new evidence, a correlation of the seeds alone was found in half of such studies.
+    # Counting every config as new evidence found a correlation in half of such studies, although only seeds correlate.
     generator, seeds = np.random.default_rng(8), 10
     found = [
         within_configs(at_landmark(repeated(generator, 7, seeds, shared=0.9), searched=False), "paper").estimate
@@ -137,7 +136,7 @@ def test_a_correlation_within_configs_that_share_seeds_is_found():
 
 
 def test_permuted_seeds_move_all_configs_alike_and_only_between_seeds_of_the_same_configs():
-    # Two configs on seeds 0 to 2, of which the first alone ran on 3 and 4.
+    # Both configs ran on seeds 0 to 2. Only the first also ran on 3 and 4.
     configs = np.array([0, 0, 0, 0, 0, 1, 1, 1])
     seeds = np.array([0, 1, 2, 3, 4, 0, 1, 2])
     orders = _orders_of_seeds(configs, seeds, 0)
@@ -153,10 +152,10 @@ def test_levels_and_coverage_hold_over_a_thousand_studies():
     generator = np.random.default_rng(6)
     truth = spearman_of(0.5 / math.hypot(0.5, 1.0))
     together = at_landmark(repeated(generator, 12 * 500, 5, within=0.5), searched=False)
-    planted = [within_configs(each, "paper").estimate for each in in_parts(together, 500)]
+    planted = [within_configs(each, "paper").estimate for each in split_studies(together, 500)]
     together = at_landmark(searched(generator, 24 * 500), searched=True)
-    absent = [between_configs(each, "paper").estimate for each in in_parts(together, 500)]
-    # A standard error of 0.01 in 500.
+    absent = [between_configs(each, "paper").estimate for each in split_studies(together, 500)]
+    # Over 500 studies, a coverage has a standard error of 0.01.
     assert 0.92 <= np.mean([each.low <= truth <= each.high for each in planted]) <= 0.98
     assert np.mean([each.p_value <= 0.05 for each in absent]) <= 0.08
 
@@ -200,7 +199,7 @@ def test_a_p_value_is_that_of_scipys_permutations():
         rng=np.random.default_rng(0),
         vectorized=False,
     ).pvalue
-    # Each is drawn with a standard error of at most 0.011.
+    # The Monte Carlo standard error of each p-value is at most 0.011.
     assert found.p_value == pytest.approx(expected, abs=0.04)
 
 

@@ -1,4 +1,4 @@
-"""Confirmed configs compared over teachers, from invented scores."""
+"""Comparison of confirmed configs over teachers, on simulated scores."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ OF_TEACHERS = (0.0, 0.06, -0.03)
 
 
 def rows_of(config_id, method, mean, *, spread=0.01, teachers=TEACHERS, drop=()):
+    """Return the confirmed trials of a config, with an effect of the teacher if the method is dkd."""
     generator = np.random.default_rng(sum(map(ord, config_id)))
     rows = []
     for place in (each for each in range(SEEDS) if each not in drop):
@@ -31,6 +32,7 @@ def rows_of(config_id, method, mean, *, spread=0.01, teachers=TEACHERS, drop=())
 
 
 def summarised(*rows):
+    """Summarise a confirmation of these rows with the choices dkd, ce and kd."""
     chosen = [
         {"config_id": "a", "label": "dkd", "rank": 1, "control": None},
         {"config_id": "c", "label": "ce", "rank": None, "control": "ce"},
@@ -101,7 +103,7 @@ def test_the_confirmation_shows_the_interval_beyond_seeds_next_to_that_over_seed
 
 
 def with_splits(rows):
-    """Rows with three splits and two teachers on each, in the order of a confirmation."""
+    """Return rows with three splits and two teachers per split, in the order of a confirmation."""
     return [{**row, "split_number": place % 3, "teacher_number": place // 3 % 2} for place, row in enumerate(rows)]
 
 
@@ -165,5 +167,5 @@ def test_passes_of_each_teacher_are_divided_among_its_own_trials():
     trials = trials_table(rows)
     no_epochs = pa.table({"trial_id": pa.array([], pa.string()), "cost/seconds_per_step": pa.array([], pa.float64())})
     found = config_costs(StudyRecords(trials, no_epochs))["k"]
-    # Each of three teachers passes the split twice, for two trials of four epochs.
+    # Each of three teachers processes the split twice, for two trials of four epochs.
     assert found.shared_teacher_passes == pytest.approx(2 / (2 * 4))

@@ -1,4 +1,4 @@
-"""Reliability diagrams: pooled bins are those of all predictions together."""
+"""Reliability diagrams: pooled bins equal the bins of all predictions together."""
 
 from typing import Any
 
@@ -16,12 +16,13 @@ BINS = 15
 
 
 def predictions(generator: np.random.Generator, n: int = 500) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences, and which of the predictions are right: less often than they are confident."""
+    """Return confidences and which predictions are correct. Accuracy is lower than confidence."""
     confidence = generator.uniform(0.2, 1.0, n)
     return confidence, generator.uniform(size=n) < confidence**2
 
 
 def bins_of(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """Return count, sum of confidences and number of correct predictions of each bin."""
     place = np.ceil(confidence * BINS).astype(int) - 1
     held = [place == number for number in range(BINS)]
     return [
@@ -141,8 +142,8 @@ def test_each_trials_own_calibration_error_is_that_of_its_bins():
 def test_the_interval_of_the_calibration_error_covers_that_of_further_seeds():
     """300 simulated configs on eight seeds of 500 predictions (standard error 0.013).
 
-    The truth is the mean error of further seeds with as many predictions. It is above the error of infinitely many,
-    because the noise of each bin counts as an error.
+    The true value is the mean error over further seeds with as many predictions. It exceeds the error at an infinite
+    number of predictions, because the noise of each bin counts as an error.
     """
     generator = np.random.default_rng(4)
     many = [bins_of(*predictions(generator)) for _ in range(2000)]

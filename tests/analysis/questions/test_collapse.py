@@ -1,4 +1,4 @@
-"""Collapsed seeds are counted, and their configs described by a share and a trimmed mean."""
+"""Collapsed seeds are counted. Their configs are described by a share of collapses and a trimmed mean."""
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ MIXED = (0.10, 0.79, 0.80, 0.82, 0.83)
 
 
 def study(scores: dict[str, tuple[float, ...]], **changes: object) -> object:
+    """Return the trials of a control per method with these scores."""
     return trials_table([
         trial(10 * number + replicate, stage="control", method=method, config_id=method, replicate=replicate,
               **{"val/accuracy": score, "adapter": False} | changes)
@@ -36,7 +37,7 @@ def test_a_warning_names_share_and_trimmed_mean_and_goes_with_the_others_of_a_sp
     trials = study({"kd": GOOD, "ttm": MIXED})
     warning = collapse_warning(trials, "validation", {"kd": "kd", "ttm": "ttm"})
     assert warning is not None
-    # Without a record of the constant answer, halfway from 0.
+    # The trials have no recorded score of a constant answer, so 0 takes its place.
     assert warning.startswith(
         "Collapsed seeds on the validation split (below 0.407, halfway from a constant answer to the median accuracy): "
         "ttm 1 of 5 seeds (4% to 62% of seeds; trimmed mean 0.803 ["
@@ -67,8 +68,8 @@ def test_the_shipped_comparison_at_published_settings_names_ttm() -> None:
 def test_the_share_of_collapsed_seeds_is_covered_and_no_other_config_is_named(share: float) -> None:
     """150 simulated studies of four configs on ten seeds (standard error of a coverage 0.022).
 
-    Wilson's interval of ten seeds covers shares of 0.1 and 0.3 in 0.93 and 0.92 of studies, by the binomial
-    distribution. A study without a collapsed seed names no config; its interval would end at 0.28.
+    By the binomial distribution, Wilson's interval of ten seeds covers shares of 0.1 and 0.3 in 0.93 and 0.92 of
+    studies. A study without a collapsed seed names no config. With no collapse, the interval would end at 0.28.
     """
     generator = np.random.default_rng(5)
     covered, wrong = [], []

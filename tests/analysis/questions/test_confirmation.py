@@ -21,35 +21,37 @@ from analysis.statistics.over_searches import between_searches, difference_over_
 from tests.analysis.synthetic import trial, trials_table
 
 
-def numbered(*scores: float) -> dict[int, float]:
-    """Scores on the first seeds."""
+def by_seed(*scores: float) -> dict[int, float]:
+    """Return the scores by seed, with seeds numbered from 1."""
     return dict(enumerate(scores, start=1))
 
 
 def test_the_spread_is_pooled_over_what_was_repeated():
-    spread, freedom = pooled_spread([numbered(0.5, 0.7), numbered(0.1, 0.2, 0.3), numbered(0.9), {}])
+    spread, freedom = pooled_spread([by_seed(0.5, 0.7), by_seed(0.1, 0.2, 0.3), by_seed(0.9), {}])
     assert freedom == 3
     assert spread == pytest.approx(math.sqrt((0.02 + 0.02) / 3))
-    assert pooled_spread([numbered(0.9), {}])[1] == 0
+    assert pooled_spread([by_seed(0.9), {}])[1] == 0
 
 
 def test_a_seed_that_is_kind_to_all_configs_counts_once_in_the_spread():
-    # Of five configs on three seeds that do the same to each, one tells as much as all: two degrees of freedom.
+    # Three seeds shift all five configs equally, so all configs carry the same information: two degrees of freedom.
     offsets = (0.0, 0.01, 0.05, -0.02, 0.03)
-    spread, freedom = pooled_spread([numbered(0.7 + each, 0.8 + each, 0.75 + each) for each in offsets])
+    spread, freedom = pooled_spread([by_seed(0.7 + each, 0.8 + each, 0.75 + each) for each in offsets])
     assert spread == pytest.approx(np.std([0.7, 0.8, 0.75], ddof=1))
     assert freedom == pytest.approx(2)
-    # Seeds that undo each other, which no seed does to all: configs less one, times seeds less one, times m / (m - 1).
-    assert pooled_spread([numbered(0.7, 0.8), numbered(0.8, 0.7)])[1] == pytest.approx(1)
-    # By hand: effects -0.05 and 0.05, rests 0.01; MS/m 0.005 and 0.0002, whence 0.0052² / (0.005² + 0.0002²).
-    assert pooled_spread([numbered(0.7, 0.82), numbered(0.7, 0.78)])[1] == pytest.approx(0.0052**2 / 0.02504e-3)
-    # On other seeds, everything counts.
+    # The seed effects of the two configs cancel, so there is no common seed effect. The degrees of freedom are (configs
+    # - 1) * (seeds - 1).
+    assert pooled_spread([by_seed(0.7, 0.8), by_seed(0.8, 0.7)])[1] == pytest.approx(1)
+    # By hand: seed effects -0.05 and 0.05, residuals 0.01. MS/m is 0.005 and 0.0002, so the result is 0.0052² / (0.005²
+    # + 0.0002²).
+    assert pooled_spread([by_seed(0.7, 0.82), by_seed(0.7, 0.78)])[1] == pytest.approx(0.0052**2 / 0.02504e-3)
+    # The configs have different seeds, so all differences count.
     assert pooled_spread([{1: 0.7, 2: 0.8}, {3: 0.7, 4: 0.8}])[1] == 2
 
 
 def test_seeds_that_do_nothing_to_all_alike_count_with_every_config():
     generator = np.random.default_rng(3)
-    found = [pooled_spread([numbered(*row) for row in generator.normal(size=(6, 3))])[1] for _ in range(300)]
+    found = [pooled_spread([by_seed(*row) for row in generator.normal(size=(6, 3))])[1] for _ in range(300)]
     assert max(found) <= 12
     assert np.mean(found) > 10
 
@@ -68,25 +70,25 @@ def test_a_config_with_fresh_seeds_is_estimated_by_them_alone():
 def test_a_search_score_is_shrunken_by_what_seeds_do():
     searched = [Scores((value,)) for value in (0.6, 0.7, 0.8)]
     spread = 0.05
-    repeated = [numbered(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
+    repeated = [by_seed(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
     *_, best = lower_bounds(searched, repeated)
     share = (0.01 - spread**2) / 0.01
     assert best.value == pytest.approx(0.7 + share * 0.1)
     assert best.low == pytest.approx(best.value - stats.t.ppf(0.975, 1) * spread)
-    # Where seeds explain all that the scores differ by, they say nothing of the configs.
-    noisy = lower_bounds(searched, [numbered(0.3, 0.7)])
+    # If seeds explain all differences between scores, the scores carry no information about configs.
+    noisy = lower_bounds(searched, [by_seed(0.3, 0.7)])
     assert [estimate.value for estimate in noisy] == [pytest.approx(0.7)] * 3
 
 
 def test_a_lucky_seed_is_not_chosen_before_a_config_that_was_good_three_times():
     candidates = [Scores((0.89,)), Scores((0.86,), (0.85, 0.86, 0.87)), Scores((0.84,))]
-    repeated = [numbered(0.85, 0.86, 0.87), numbered(0.80, 0.83, 0.78)]
+    repeated = [by_seed(0.85, 0.86, 0.87), by_seed(0.80, 0.83, 0.78)]
     assert best_first(candidates, lower_bounds(candidates, repeated)) == [1, 0, 2]
 
 
 def test_where_nothing_was_repeated_there_is_no_bound_and_fresh_seeds_come_first():
     candidates = [Scores((0.95,)), Scores((0.9,), (0.7,)), Scores((0.97,)), Scores((0.6,), (0.8,))]
-    bounds = lower_bounds(candidates, [numbered(0.7), numbered(0.8)])
+    bounds = lower_bounds(candidates, [by_seed(0.7), by_seed(0.8)])
     assert all(math.isnan(bound.low) for bound in bounds)
     assert "no bound" in bounds[0].method
     assert best_first(candidates, bounds) == [3, 1, 2, 0]
@@ -100,9 +102,9 @@ def test_bounds_lie_below_what_a_config_reaches_at_the_nominal_rate(shared):
         truth = generator.normal(0.8, 0.02, 6)
         luck = math.sqrt(shared) * generator.normal(size=3) + math.sqrt(1 - shared) * generator.normal(size=(6, 3))
         groups = [tuple(row) for row in truth[:, None] + 0.03 * luck]
-        bounds = lower_bounds([Scores((), group) for group in groups], [numbered(*group) for group in groups])
+        bounds = lower_bounds([Scores((), group) for group in groups], [by_seed(*group) for group in groups])
         below += [bound.low < value for bound, value in zip(bounds, truth, strict=True)]
-    # One-sided 97.5%; the spread is shared, so the six of a study are not independent.
+    # One-sided 97.5%. The six bounds of a study share the estimated spread, so they are not independent.
     assert np.mean(below) == pytest.approx(0.975, abs=0.015)
 
 
@@ -115,7 +117,7 @@ def test_what_is_chosen_by_the_bound_is_better_than_what_the_luckiest_seed_choos
         promising = np.argsort(-score)[:3]
         fresh = {i: tuple(generator.normal(truth[i], 0.03, 3)) for i in promising}
         candidates = [Scores((score[i],), fresh.get(i, ())) for i in range(20)]
-        first = best_first(candidates, lower_bounds(candidates, [numbered(*each) for each in fresh.values()]))[0]
+        first = best_first(candidates, lower_bounds(candidates, [by_seed(*each) for each in fresh.values()]))[0]
         gains.append(truth[first] - truth[np.argmax(score)])
     assert np.mean(gains) > 2 * np.std(gains) / math.sqrt(len(gains))
 
@@ -126,7 +128,7 @@ def choice(config_id: str, **values):
 
 
 def confirmed(values: dict[str, list[float]], **changes):
-    """Trials of stage confirm with these test accuracies; on the validation split they are 0.01 better."""
+    """Return trials of stage confirm with these test accuracies. Validation accuracy is 0.01 higher."""
     rows = []
     for config_id, accuracies in values.items():
         for replicate, accuracy in enumerate(accuracies, start=4):
@@ -143,7 +145,7 @@ CHOSEN = [choice("a", rank=1, search_score=0.90, winner=True), choice("ce", cont
 
 
 def test_a_confirmation_compares_each_choice_with_each_control_by_seed():
-    # What other stages reached is in no mean.
+    # Scores of other stages enter no mean.
     rows = [*confirmed({"a": A, "kd": KD, "ce": CE}), *confirmed({"a": [0.1], "kd": [0.9]}, stage="replicate")]
     result = summarise_confirmation(trials_table(rows), CHOSEN, baseline=None)
     assert [(each.config_id, each.against) for each in result.comparisons] == [("a", "ce"), ("a", "kd")]
@@ -173,7 +175,7 @@ def test_an_interval_is_no_wider_than_accuracies_can_differ():
 
 
 def test_an_interval_that_was_cut_says_so_beside_the_table():
-    # Six pairs of which four differ by the same: the bootstrap has no bound on one side.
+    # Four of six differences are equal, so the bootstrap has no bound on one side.
     shifts = [0.02, 0.02, 0.02, 0.02, 0.01, 0.015]
     kd = [0.25, 0.5, 0.75, 0.5, 0.25, 0.5]
     rows = confirmed({"a": [one + shift for one, shift in zip(kd, shifts, strict=True)], "kd": kd})
@@ -192,7 +194,7 @@ def test_confirmed_means_are_shown_within_what_is_possible():
     assert (high.test_accuracy.value, high.test_accuracy.high, high.accuracy.high) == (pytest.approx(0.97), 1.0, 1.0)
     assert (low.test_accuracy.value, low.test_accuracy.low) == (pytest.approx(0.02), 0.0)
     assert "cut to the possible range, 0 to 1" in high.test_accuracy.method
-    # The score stands, and what is uncertain of the optimism is the mean that it is less.
+    # The chosen score is fixed. The uncertainty of the optimism is that of the mean subtracted from it.
     assert high.optimism.low == pytest.approx(0.90 - 1.0)
 
 
@@ -220,7 +222,7 @@ def test_the_interval_of_the_optimism_holds_the_truth_at_the_nominal_rate():
     generator = np.random.default_rng(2)
     held = []
     for _ in range(200):
-        score = generator.normal(0.8, 0.03, 20).max()  # twenty equal configs: all of it is luck
+        score = generator.normal(0.8, 0.03, 20).max()  # twenty equal configs, so the lead of the best one is luck
         rows = confirmed({"a": list(generator.normal(0.79, 0.03, 5))})
         optimism = summarise_confirmation(
             trials_table(rows), [choice("a", rank=1, search_score=score)], baseline=None
@@ -262,8 +264,8 @@ def test_a_confirmation_that_has_no_trial_yet_is_empty_and_not_wrong():
     assert confirmation_table(result)
 
 
-def of_searches(seeds=6):
-    """Scores on the test split of three methods, by config: two searches of each, of which ce's found one config."""
+def scores_of_searches(seeds=6):
+    """Return test scores of three methods by config, with two searches per method. Those of ce found one config."""
     generator = np.random.default_rng(4)
     luck = generator.normal(0, 0.01, seeds)
     means = {"kd1": 0.80, "kd2": 0.82, "dkd1": 0.86, "dkd2": 0.84, "ce1": 0.70}
@@ -284,7 +286,7 @@ def of_searches(seeds=6):
 
 
 def test_methods_with_several_searches_are_compared_over_seeds_and_searches():
-    scores, chosen, trials = of_searches()
+    scores, chosen, trials = scores_of_searches()
     result = summarise_confirmation(trials, chosen, baseline="kd")
     tables = {
         "dkd": np.array([scores["dkd1"], scores["dkd2"]]),
@@ -314,7 +316,7 @@ def test_methods_with_several_searches_are_compared_over_seeds_and_searches():
 
 
 def test_tables_and_verdict_of_several_searches_say_what_a_row_averages():
-    _, chosen, trials = of_searches()
+    _, chosen, trials = scores_of_searches()
     result = summarise_confirmation(trials, chosen, baseline="kd")
     shown = confirmation_table(result)
     assert "| **dkd (mean of 2 searches)** | 6 |" in shown
@@ -330,7 +332,7 @@ def test_tables_and_verdict_of_several_searches_say_what_a_row_averages():
 
 
 def test_the_power_of_several_searches_is_that_of_their_means_and_does_not_promise_too_much():
-    scores, chosen, trials = of_searches()
+    scores, chosen, trials = scores_of_searches()
     result = summarise_confirmation(trials, chosen, baseline="kd")
     found = find_resolution(trials, [], result)
     means = {name: np.mean([scores[f"{name}1"], scores[f"{name}2"]], axis=0) for name in ("dkd", "kd")}
@@ -341,7 +343,7 @@ def test_the_power_of_several_searches_is_that_of_their_means_and_does_not_promi
 
 
 def test_a_confirmation_of_an_earlier_version_with_one_config_per_method_is_read_as_before():
-    scores, _, trials = of_searches()
+    scores, _, trials = scores_of_searches()
     chosen = [choice("dkd1", label="dkd", rank=1), choice("kd1", label="kd", control="kd")]
     result = summarise_confirmation(trials, chosen, baseline="kd")
     assert (result.methods, result.note) == ((), "")
@@ -353,7 +355,8 @@ def test_a_confirmation_of_an_earlier_version_with_one_config_per_method_is_read
 def test_confirmations_over_searches_cover_the_difference_of_methods_and_those_over_seeds_do_not():
     """120 simulated confirmations of four methods with two searches of ten seeds (standard error about 0.015).
 
-    The configs are known, as chosen on other seeds, and the truth is the mean of the method over all searches.
+    The configs are given, because they were chosen on other seeds. The true value is the mean of the method over all
+    searches.
     """
     generator = np.random.default_rng(6)
     truth = {"kd": 0.80, "ce": 0.75, "dkd": 0.81, "dist": 0.80}

@@ -1,4 +1,4 @@
-"""What is said of small splits, and of students that a constant answer equals."""
+"""Warnings about small splits and about students that score no better than a constant answer."""
 
 import pytest
 
@@ -12,7 +12,7 @@ TEST = {"data/test_samples": 200.0, "data/test_constant_score": 0.5}
 
 
 def controls(scores, **changes):
-    """Two seeds of each control with these scores."""
+    """Return two seeds of each control with these scores."""
     return [
         trial(10 * number + replicate, stage="control", method=method, config_id=method, name=f"{method}-s{replicate}",
               replicate=replicate, **{"val/accuracy": score, "adapter": False} | changes)

@@ -4,7 +4,7 @@ from analysis.questions.costs import config_costs
 from analysis.reading.trials import EXAMPLE, StudyRecords, open_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
-# 100 examples an epoch, two epochs; the student's own step takes 30 FLOPs an example, a pass of the teacher 1,000.
+# 100 examples per epoch, two epochs. The student's step takes 30 FLOPs per example, a teacher's forward pass 1,000.
 FACTS = {
     "epochs": 2,
     "cost/train_examples": 100.0,
@@ -21,7 +21,13 @@ CE = FACTS | {"cost/stored_bytes": 40.0, "cost/step_flops": 30.0}
 
 
 def study(rows, seconds, forwards=None):
-    """Trials, and two epochs of each with these seconds a step and samples through the teacher."""
+    """Return trials with two epochs each.
+
+    Args:
+        rows: trials.
+        seconds: seconds per step, by trial and epoch.
+        forwards: samples that pass the teacher, by (trial, epoch).
+    """
     epochs = [
         {
             "trial_id": row["trial_id"],
@@ -36,6 +42,7 @@ def study(rows, seconds, forwards=None):
 
 
 def rows_of(taught):
+    """Return trials with cross-entropy and trials with the facts `taught`."""
     return [
         trial(0, stage="control", method="ce", config_id="ce", replicate=1, **CE),
         trial(1, stage="control", method="ce", config_id="ce", replicate=2, **CE),

@@ -1,4 +1,4 @@
-"""Importances and ranges: what was planted ranks first, what was not is not found."""
+"""Importances and range warnings: planted effects rank first, and absent effects are not found."""
 
 from typing import Any
 
@@ -26,7 +26,10 @@ EVALUATORS = ("PED-ANOVA", "fANOVA")
 def study(
     generator: np.random.Generator, configs: int, *, of_width: float = 0.0, of_kind: float = 0.0, best: float = 1.0
 ) -> StudyRecords:
-    """A search in which accuracy falls with a width's distance from `best` (0 … 1 of its range) and by its kind."""
+    """Return a search with planted effects on accuracy.
+
+    Accuracy falls with the distance of the width from `best` (0 to 1 of the range of widths) and depends on the kind.
+    """
     rows: list[dict[str, Any]] = []
     for number in range(configs):
         place, of_rate = generator.uniform(size=2)
@@ -63,7 +66,7 @@ def test_where_nothing_matters_a_parameter_is_found_no_more_often_than_the_level
         for _ in range(15)
         for each in importances(study(generator, 24), DIMENSIONS, "PED-ANOVA", draws=19)
     ]
-    # 45 p-values, three of a study each; 0.05 and three standard errors of 0.033.
+    # 45 p-values, three per study. The limit is 0.05 plus three standard errors of 0.033.
     assert len(p_values) == 45
     assert np.mean(np.array(p_values) <= 0.05) <= 0.15
 
@@ -78,7 +81,7 @@ def test_the_same_seed_gives_the_same_numbers(evaluator):
 
 def test_an_interval_holds_its_share_and_what_searches_without_end_have():
     planted = {"of_width": 1.0}
-    # Of 50 configs PED-ANOVA's top is the best tenth, as it is of 20,000.
+    # PED-ANOVA's top quantile is the best tenth for 50 configs and for 20,000.
     endless = importances(study(np.random.default_rng(11), 20_000, **planted), DIMENSIONS, "PED-ANOVA", draws=2)
     limit = {each.parameter: each.estimate.value for each in endless}
     assert limit["adapter_width"] > 0.99
@@ -88,8 +91,8 @@ def test_an_interval_holds_its_share_and_what_searches_without_end_have():
         for each in importances(study(generator, 50, **planted), DIMENSIONS, "PED-ANOVA", draws=25):
             assert 0 <= each.estimate.low <= each.estimate.value <= each.estimate.high <= 1
             held.append(each.estimate.low <= limit[each.parameter] <= each.estimate.high)
-    # Measured 0.96 to 1 (see `importances`); of 20 studies with three shares each that hang together, 0.85 is three
-    # standard errors below 0.96 for about 30. The percentile bootstrap's held none.
+    # Measured coverage is 0.96 to 1 (see `importances`). 20 studies have three correlated shares each, equivalent to
+    # about 30 independent ones; 0.85 is three standard errors below 0.96 for 30. The percentile bootstrap covered none.
     assert np.mean(held) >= 0.85
 
 
@@ -157,7 +160,7 @@ def test_an_optimum_inside_is_not_warned_of():
 def test_where_nothing_matters_a_range_is_warned_of_as_seldom_as_is_said():
     generator = np.random.default_rng(9)
     warned = {n: sum(bool(range_warnings(study(generator, n), [RATE])) for _ in range(100)) for n in (12, 25)}
-    # 8.6% and 2.8% of 100, and three standard errors of 2.8 and 1.7 points.
+    # 8.6% and 2.8% of 100, plus three standard errors of 2.8 and 1.7 points.
     assert warned[12] <= 100 * (0.086 + 0.084)
     assert warned[25] <= 100 * (0.028 + 0.051)
 

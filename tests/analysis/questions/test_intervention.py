@@ -1,4 +1,4 @@
-"""What an imposed gap did, in studies where it was planted."""
+"""Estimated effect of an imposed gap, in studies with a planted effect."""
 
 import math
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_a_planted_effect_of_the_target_is_covered_as_often_as_its_interval_says
     for _ in range(STUDIES):
         (arm,) = imposed_gaps(imposed(generator, 30, centred=-1.5))
         covered += arm.effect.low <= -1.5 <= arm.effect.high
-    # 0.95 less three standard errors of 0.02.
+    # 0.95 minus three standard errors of 0.02.
     assert covered / STUDIES >= 0.89
 
 
@@ -34,7 +34,7 @@ def test_a_planted_effect_of_the_target_is_covered_as_often_as_its_interval_says
 def test_a_placebo_without_effect_is_found_to_have_one_no_more_often_than_the_level():
     generator = np.random.default_rng(2)
     found = [imposed_gaps(imposed(generator, 30, placebo=0.0))[0].effect for _ in range(STUDIES)]
-    # 0.05 and three standard errors of 0.02.
+    # 0.05 plus three standard errors of 0.02.
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= 0.11
 
 
@@ -74,7 +74,7 @@ def test_the_band_of_a_line_is_that_of_scipys_resamples():
         (target, values), at_the_ends, paired=True, vectorized=False, n_resamples=1500, method="percentile",
         rng=generator, confidence_level=1 - 2 * stats.norm.sf(math.sqrt(25 / 23) * stats.t.ppf(0.975, 23)),
     ).confidence_interval  # fmt: skip
-    # Standard errors of the ends are about 0.35, and those of the quantiles among 1,500 resamples 0.025.
+    # The standard errors of the line at both ends are about 0.35, those of the quantiles of 1,500 resamples 0.025.
     assert low[[0, -1]] == pytest.approx(expected.low, abs=0.1)
     assert high[[0, -1]] == pytest.approx(expected.high, abs=0.1)
 

@@ -1,4 +1,4 @@
-"""How much goes through the gap, in studies where it was planted."""
+"""Share of an effect that is mediated by the gap, in studies with a planted share."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.analysis.planted import repeated, searched
 pytestmark = pytest.mark.study
 
 STUDIES = 60
-# A nominal 0.95 over 60 studies has a standard error of 0.028; three of them.
+# Over 60 studies, a coverage of 0.95 has a standard error of 0.028. The limit allows three of them.
 COVERED = 0.95 - 3 * 0.028
 
 
@@ -42,7 +42,7 @@ def test_a_planted_chain_is_covered_as_often_as_its_intervals_say():
 def test_where_a_link_is_missing_nothing_goes_through_more_often_than_the_level(a, b):
     generator = np.random.default_rng(2)
     found = [split_effect(*chain(generator, 30, a, b, 0.5))[1] for _ in range(STUDIES)]
-    # 0.05 and three standard errors of 0.028.
+    # 0.05 plus three standard errors of 0.028.
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= 0.134
 
 
@@ -55,7 +55,7 @@ def test_coverage_and_level_hold_over_four_hundred_studies(a, b):
     for _ in range(400):
         indirect = split_effect(*chain(generator, 30, a, b, 0.0))[1]
         covered += indirect.low <= a * b <= indirect.high
-    # 0.95 less two standard errors of 0.011.
+    # 0.95 minus two standard errors of 0.011.
     assert covered / 400 >= 0.928
 
 
@@ -79,7 +79,8 @@ def test_an_unmeasured_cause_of_robustness_makes_an_indirect_effect_of_nothing()
     treatment, cause = generator.normal(size=(2, 4000))
     mediator, outcome = (treatment + cause + generator.normal(size=4000) for _ in range(2))
     _, indirect, _, _, robustness = split_effect(treatment, mediator, outcome, np.empty((4000, 0)))
-    # The mediator does not act at all: what is found is the cause's, whose correlation of the rests is one half.
+    # The mediator has no effect. The indirect effect found is that of the unmeasured cause, which gives the residuals a
+    # correlation of one half.
     assert indirect.low > 0.4
     assert robustness.value == pytest.approx(0.5, abs=0.03)
 
@@ -95,7 +96,7 @@ def test_the_effect_of_a_width_is_per_doubling():
 
 
 def many_searched(generator: np.random.Generator, studies: int, configs: int, **effects: float) -> list[StudyRecords]:
-    """So many studies, generated as one, which is faster than one by one, and the same."""
+    """Return `studies` studies, generated as one large study and then split, which is faster than one by one."""
     one = searched(generator, studies * configs, **effects)
     starts = range(0, studies * configs, configs)
     return [StudyRecords(one.trials.slice(at, configs), one.epochs.slice(2 * at, 2 * configs)) for at in starts]
@@ -105,7 +106,7 @@ def many_searched(generator: np.random.Generator, studies: int, configs: int, **
 @pytest.mark.slow
 @pytest.mark.parametrize(("configs", "linear"), [(24, 0.3), (40, 0.7)])
 def test_a_held_rate_that_was_searched_in_logs_is_held_in_logs(configs, linear):
-    # The rate moves gap and accuracy, the width the gap, and nothing goes through the gap; or −0.5 per nat does.
+    # The rate affects gap and accuracy, and the width affects the gap. The indirect effect is 0 or -0.5 per nat.
     generator, studies, moved = np.random.default_rng(11), 150, {"width_on_gap": -0.5, "rate_on_both": 1.5}
     nothing = many_searched(generator, studies, configs, **moved)
     planted = many_searched(generator, studies, configs, **moved, gap_on_accuracy=0.5)
@@ -114,7 +115,7 @@ def test_a_held_rate_that_was_searched_in_logs_is_held_in_logs(configs, linear):
         np.mean([part.low <= truth <= part.high for part in indirect_effects(records)])
         for records, truth in ((nothing, 0.0), (planted, -0.25), (wrong, 0.0))
     )
-    # Three standard errors of 0.0178 below 0.95.
+    # 0.95 minus three standard errors of 0.0178.
     assert correct >= 0.897
     assert covered >= 0.897
     assert 1 - correct_linearly > linear

@@ -1,4 +1,4 @@
-"""The comparison of methods: its rows, its table and its figure."""
+"""Comparison of methods: rows, table and figure."""
 
 import itertools
 import math
@@ -23,6 +23,7 @@ ACCURACIES = {"ce": (0.5, 0.6, 0.7, 0.6), "kd": (0.6, 0.6, 0.8, 0.7), "dkd": (0.
 
 
 def rows_of(stage="control"):
+    """Return one trial per accuracy and method in a stage."""
     rows = []
     for method, values in {**ACCURACIES, "dkd+adapter": (0.4, 0.5, 0.4, 0.5)}.items():
         name, _, adapter = method.partition("+")
@@ -115,6 +116,7 @@ def test_the_figure_has_every_method_the_best_on_top():
 
 
 def cost_of(ratio):
+    """Return costs with this ratio of FLOPs to cross-entropy."""
     return ConfigCost(
         parameters=1, student_parameters=1, adapter_parameters=0, other_parameters=0, step_flops=1.0,
         shared_teacher_passes=0.0, flops_to_ce=ratio, seconds_per_step=None, seconds_to_ce=None, n=4,
@@ -193,7 +195,7 @@ def test_the_readme_says_that_the_records_named_published_compare_kd_with_frozen
         "The records `fashion-published` are not PESF-KD as published: the adapter's rate was 2e-5 with a cosine "
         "schedule and moved it by at most 0.004 nats, so they compare `kd` with `kd` plus frozen noise."
     ) in text
-    # No score of theirs is quoted for PESF-KD any more.
+    # The README quotes no score of these records for PESF-KD.
     assert f"{found.accuracy.value:.3f} ± {found.accuracy.high - found.accuracy.value:.3f} on test" not in text
 
 

@@ -1,4 +1,4 @@
-"""The mixed-effects model: against statsmodels, against planted effects, and where its variances vanish."""
+"""Mixed-effects model: against statsmodels, with planted effects, and with variances estimated as 0."""
 
 import math
 import warnings
@@ -16,11 +16,12 @@ from tests.analysis.synthetic import trial
 pytestmark = pytest.mark.study
 
 STUDIES = 300
-# A nominal 0.95 over 300 studies has a standard error of 0.0126; the band is three of them.
+# Over 300 studies, a coverage of 0.95 has a standard error of 0.0126. The band allows three of them on each side.
 BAND = (0.91, 0.99)
 
 
 def unbalanced(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y and units of unbalanced groups with a planted slope of 0.5."""
     units = np.repeat(np.arange(12), generator.integers(2, 7, size=12))
     x = generator.normal(size=12)[units] + generator.normal(size=len(units))
     y = 0.5 * x + generator.normal(size=12)[units] + 0.7 * generator.normal(size=len(units))
@@ -40,7 +41,8 @@ def test_the_fit_is_that_of_statsmodels_in_unbalanced_data(seed):
     assert ours.coefficients == pytest.approx(theirs.fe_params, abs=1e-4)
     assert ours.group_variance == pytest.approx(theirs.cov_re[0, 0], abs=1e-3)
     assert ours.residual_variance == pytest.approx(theirs.scale, rel=1e-3)
-    # Theirs is of the Hessian of all parameters; ours that of least squares given the variances, as in the text books.
+    # statsmodels uses the Hessian of all parameters. Our covariance is that of least squares given the variances, as in
+    # textbooks.
     together = theirs.cov_re[0, 0] * (units[:, None] == units) + theirs.scale * np.eye(len(units))
     expected = np.linalg.inv(design.T @ np.linalg.solve(together, design))
     assert ours.covariance == pytest.approx(expected, rel=1e-2)
@@ -117,7 +119,7 @@ def test_the_mean_effect_within_configs_is_covered_where_the_effect_differs_betw
         )
         within = mixed_effects(x, y, units.tolist())[1]
         covered += within.low <= 0.4 <= within.high
-    # As a random intercept alone it is 0.71 of 4 configs with 16 seeds where effects differ by 0.4, and 0.46 by 1.
+    # A random intercept alone covers 0.71 for 4 configs with 16 seeds if effects differ by 0.4, and 0.46 if by 1.
     assert BAND[0] <= covered / STUDIES <= 0.995
 
 
@@ -139,7 +141,7 @@ def test_a_rate_that_was_searched_in_logs_is_held_in_logs():
             landmark = at_landmark(replace(study, log_fields=log_fields), searched=False)
             effect = mixed_model_at(landmark, "paper", held=["adapter_learning_rate"]).between
             found[scale] += not effect.low <= 0 <= effect.high
-    # Three standard errors of 0.028 above 0.05.
+    # 0.05 plus three standard errors of 0.028.
     assert found["in logs"] / 60 <= 0.134
     assert found["linearly"] / 60 > 0.2
 
@@ -163,7 +165,7 @@ def test_both_effects_are_covered_as_often_as_their_intervals_say(config_noise):
         units = np.repeat(np.arange(8), 5)
         means, deviations = generator.normal(size=8)[units], generator.normal(size=40)
         own = config_noise * generator.normal(size=8)[units]
-        # The effect between configs is of the mean that was measured, which the deviations are part of.
+        # The effect between configs is that of the measured mean, which includes the deviations.
         gap = means + deviations
         measured = (np.bincount(units, weights=gap) / 5)[units]
         y = -1.0 * measured + 0.4 * (gap - measured) + own + generator.normal(size=40)
@@ -171,7 +173,8 @@ def test_both_effects_are_covered_as_often_as_their_intervals_say(config_noise):
         covered["between"] += between.low <= -1.0 <= between.high
         covered["within"] += within.low <= 0.4 <= within.high
     for level, count in covered.items():
-        # Where configs or their effects do not differ, a variance that is never negative widens the interval.
+        # If configs or their effects are equal, the interval is too wide, because a variance estimate is never
+        # negative.
         upper = 1.0 if level == "within" or not config_noise else BAND[1]
         assert BAND[0] <= count / STUDIES <= upper, level
 
@@ -206,7 +209,7 @@ def test_crossed_effects_are_those_of_least_squares_with_indicators():
     x, y, units, seeds = x[kept], y[kept], units[kept], seeds[kept]
     design = np.column_stack([x, *(units == u for u in range(5)), *(seeds == s for s in range(1, 4))]).astype(float)
     expected = np.linalg.lstsq(design, y + 9.0 * units, rcond=None)[0][0]
-    # Configs that differ vastly leave the random effects next to nothing to say, as fixed ones do.
+    # Between very different configs, random effects give nearly the same estimate as fixed effects.
     within = mixed_effects(x, y + 9.0 * units, units.tolist(), crossed=seeds.tolist())[1]
     assert within.value == pytest.approx(expected, abs=2e-3)
 
@@ -219,7 +222,7 @@ def test_an_absent_effect_is_found_no_more_often_than_its_level():
         x, y = generator.normal(size=(2, 40)) + generator.normal(size=(2, 8))[:, units]
         found.append(mixed_effects(x, y, units.tolist())[:2])
     for level in (0, 1):
-        # Three standard errors of 0.0126 above 0.05.
+        # 0.05 plus three standard errors of 0.0126.
         assert np.mean([each[level].p_value <= 0.05 for each in found]) <= 0.088
 
 

@@ -1,4 +1,4 @@
-"""Where a dataset's own measure is not accuracy, that is what is compared and what words and axes say."""
+"""On datasets with a measure other than accuracy, that measure is compared and named in texts and axes."""
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ COLA = {"dataset": "glue:cola", "val/accuracy": 0.5}
 
 
 def repeated(method, replicate, score, *, stage="control", number=0):
+    """Return a trial on CoLA with this Matthews correlation."""
     return trial(
         number, method=method, stage=stage, replicate=replicate, config_id=f"config-{method}", **COLA,
         **{"val/matthews": score, "test/matthews": score - 0.1, "test/accuracy": 0.4, "val/sharpness_gap": 1.0},
@@ -117,7 +118,7 @@ def test_a_confirmation_compares_by_it_on_the_test_split(trials):
     ]  # fmt: skip
     result = summarise_confirmation(trials_table(rows), chosen, baseline=None)
     (comparison,) = result.comparisons
-    # More than accuracies can differ by.
+    # The bound exceeds 1, the largest possible difference of two accuracies.
     assert comparison.difference.value == pytest.approx(1.73)
     assert comparison.difference.high > 1.5
     assert "test Matthews correlation" in confirmation_table(result)

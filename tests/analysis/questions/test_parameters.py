@@ -1,4 +1,4 @@
-"""What a search says of one parameter: planted effects are found, absent ones are not, and rates are held."""
+"""Effect of one parameter in a search: planted effects are found, absent ones are not, and rates are held constant."""
 
 import math
 
@@ -19,7 +19,7 @@ from tests.analysis.planted import measured, records, searched
 from tests.analysis.synthetic import trial
 
 STUDIES = 80
-# 0.05 and three standard errors of 0.024.
+# 0.05 plus three standard errors of 0.024.
 REJECTED = 0.05 + 3 * 0.024
 
 

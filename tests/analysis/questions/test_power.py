@@ -1,4 +1,4 @@
-"""What the seeds of a study can show, on shipped and on invented studies."""
+"""Differences that the seeds of a study can show, on shipped and simulated studies."""
 
 import math
 
@@ -22,7 +22,7 @@ def invented(low, high, *, p_value=None, n=10, spread=0.01, label="a", against="
 
 
 def two_configs(differences):
-    """A study with the control kd and one promising config on the same seeds."""
+    """Return a study with the control kd and one promising config on the same seeds."""
     rows = []
     for replicate, difference in enumerate(differences, start=1):
         for method, config_id, stage, score in (
@@ -59,7 +59,7 @@ def test_the_spread_of_repeated_configs_is_that_of_their_paired_differences():
         (invented(0.001, 0.02, p_value=0.01), True),
         (invented(0.001, 0.02, p_value=0.2), False),  # the corrected test disagrees with the interval
         (invented(-0.02, -0.001, p_value=0.01), True),
-        (invented(-0.004, 0.004, p_value=0.9), True),  # too small to matter either way
+        (invented(-0.004, 0.004, p_value=0.9), True),  # too small to matter in either direction
         (invented(-0.004, 0.006, p_value=0.9), False),
         (invented(math.nan, math.nan, n=2), False),
     ],
@@ -90,8 +90,9 @@ def test_few_seeds_cannot_show_any_difference():
 def test_a_study_states_the_planted_spread_and_its_seeds_have_the_planned_power():
     """150 simulated studies of six methods on twelve seeds.
 
-    The spread that a study states has a median within 0.03 of the planted one. The seeds that it plans from it show the
-    difference at a rate of at least 0.75: its own spread is an estimate, so the planned 0.8 holds on average alone.
+    The median of the stated spreads is within 0.03 of the planted spread. The number of seeds that a study plans from
+    its spread shows the difference at a rate of at least 0.75. The planned 0.8 holds only on average, because the
+    spread is an estimate.
     """
     generator = np.random.default_rng(9)
     names, planted = ["kd", "ce", "dkd", "dist", "ttm", "pkt"], 0.01

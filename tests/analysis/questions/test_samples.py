@@ -1,4 +1,4 @@
-"""Confirmed configs compared over test samples and within classes, from invented answers."""
+"""Comparison of confirmed configs over test samples and within classes, on simulated answers."""
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ def answers(generator, share):
 
 
 def rows_of(config_id, method, correct):
+    """Return the confirmed trials of a config with these correct answers (seeds, samples)."""
     labels = np.arange(SAMPLES) % 3
     rows = []
     for replicate, own in enumerate(correct, start=1):
@@ -87,7 +88,7 @@ def test_the_confirmation_shows_the_interval_over_samples_next_to_that_over_seed
 def test_accuracies_and_differences_within_classes_are_covered():
     """150 simulated confirmations on five seeds with three classes of 68 samples (450 classes, standard error 0.01).
 
-    The classes of a seed share nothing here, and the difference is that between shares of 0.85 and 0.8.
+    The classes of a seed are independent here. The difference is that between accuracies of 0.85 and 0.8.
     """
     generator = np.random.default_rng(2)
     accuracies, differences, sizes = [], [], []
@@ -102,4 +103,4 @@ def test_accuracies_and_differences_within_classes_are_covered():
             sizes.append(each.difference.low > 0 or each.difference.high < 0)
     assert np.mean(accuracies) == pytest.approx(0.95, abs=0.035)
     assert np.mean(differences) == pytest.approx(0.95, abs=0.035)
-    assert np.mean(sizes) > 0.15  # a true difference is found at times
+    assert np.mean(sizes) > 0.15  # a true difference is sometimes found

@@ -1,4 +1,4 @@
-"""Methods compared over seeds and searches, with a planted spread between searches."""
+"""Comparison of methods over seeds and searches, with a planted spread between searches."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.analysis.synthetic import trial, trials_table
 
 
 def planted(generator, *, methods=8, searches=2, seeds=10, between=0.01, seed_noise=0.006, own_noise=0.004):
-    """Scores (searches, seeds) of each method, all equally good."""
+    """Return the scores (searches, seeds) of each method. All methods are equally good."""
     luck = generator.normal(0, seed_noise, size=seeds)
     return [
         0.8
@@ -23,6 +23,7 @@ def planted(generator, *, methods=8, searches=2, seeds=10, between=0.01, seed_no
 
 
 def as_trials(tables, names):
+    """Return the scores as trials, one config per search."""
     rows = []
     for name, table in zip(names, tables, strict=True):
         for number, scores in enumerate(table):

@@ -1,4 +1,4 @@
-"""Whether seeds agree on the order of configs, where it was planted how far they do."""
+"""Agreement of seeds on the order of configs, with planted agreement."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_seeds_that_agree_wholly_have_an_agreement_of_one_and_no_interval(seeds)
 
 
 def test_an_agreement_that_no_seed_changes_has_no_interval_either():
-    # Each seed moves every config one place further: any two agree as far as any other two.
+    # Each seed moves every config by one rank, so all pairs of seeds agree equally.
     found = seed_agreement(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 1.0], [3.0, 1.0, 2.0]]))
     assert found.value == pytest.approx(-0.5)
     assert math.isnan(found.low)
@@ -49,7 +49,7 @@ def test_where_seeds_happen_to_agree_there_is_no_interval_and_else_one_with_a_le
     generator = np.random.default_rng(5)
     found = [seed_agreement(np.linspace(-1, 1, 4) + 0.3 * generator.normal(size=(3, 4))) for _ in range(60)]
     without = [each for each in found if math.isnan(each.low)]
-    # 0.57 of 60 such studies, and three standard errors of 0.064.
+    # 0.57 of 60 such studies, plus or minus three standard errors of 0.064.
     assert len(without) / 60 == pytest.approx(0.57, abs=0.2)
     assert all(each.high - each.low > 0.01 for each in found if not math.isnan(each.low))
 
@@ -66,14 +66,14 @@ def test_the_p_value_of_an_agreement_is_that_of_scipys_permutations():
         vectorized=False, rng=np.random.default_rng(7),
     ).pvalue  # fmt: skip
     assert 0.01 < expected < 0.5
-    # Each is drawn with a standard error of at most 0.011.
+    # The Monte Carlo standard error of each p-value is at most 0.011.
     assert seed_agreement(table).p_value == pytest.approx(expected, abs=0.04)
 
 
 def test_seeds_that_rank_at_random_are_found_to_agree_no_more_often_than_the_level():
     generator = np.random.default_rng(1)
     p_values = [seed_agreement(generator.normal(size=(5, 6))).p_value for _ in range(STUDIES)]
-    # 0.05 and three standard errors of 0.0126.
+    # 0.05 plus three standard errors of 0.0126.
     assert np.mean(np.array(p_values) <= 0.05) <= 0.088
 
 
@@ -85,7 +85,7 @@ def test_a_planted_agreement_is_covered_as_often_as_the_interval_says():
     many = (many - 3.5) / np.linalg.norm(many - 3.5, axis=1, keepdims=True)
     truth = ((many.sum(axis=0) ** 2).sum() - 4000) / (4000 * 3999)
     found = [seed_agreement(configs + generator.normal(size=(8, 6))) for _ in range(STUDIES)]
-    # A jackknife of eight seeds: 0.95 less 0.02, and three standard errors of 0.0126.
+    # Coverage of a jackknife of eight seeds: 0.95 minus 0.02, minus three standard errors of 0.0126.
     assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.89
 
 
@@ -103,8 +103,8 @@ def test_the_best_config_is_best_as_often_as_its_seeds_say():
         for r, accuracy in enumerate(accuracies)
     ]
     found = rank_stability(records(rows))
-    # The second is the best unless the fourth seed is drawn twice or more of four times (0.2617); at two of four the
-    # means are 0.45 against 0.5.
+    # The second config is the best unless the fourth seed is drawn at least twice in four draws (probability 0.2617).
+    # With two such draws, the means are 0.45 against 0.5.
     assert list(found.best) == ["config1", "config0", "config2"]
     assert found.best["config1"] == pytest.approx(1 - 0.2617, abs=0.03)
     assert found.note == "3 configs on 4 fresh seeds"
@@ -132,7 +132,7 @@ def test_the_shipped_example_ranks_four_configs_over_six_seeds():
 
 
 def study_of(table):
-    """Repetitions with these accuracies (seeds, configs)."""
+    """Return repetitions with these accuracies (seeds, configs)."""
     rows = [
         trial(100 * config + seed, stage="replicate", config_id=f"c{config}", replicate=seed) | {"val/accuracy": score}
         for seed, scores in enumerate(table, start=1)
@@ -145,8 +145,9 @@ def study_of(table):
 def test_no_config_stays_first_for_nothing_and_a_better_one_does():
     """150 simulated studies each of four configs on six seeds.
 
-    Without a difference, the config that is first keeps a mean fraction of resamples far below 1, and every config has
-    a quarter on average. A config that is better by two standard errors is first in most resamples.
+    Without a difference, the observed best config is the best in a mean fraction of resamples far below 1, and every
+    config is the best in a quarter of them on average. A config that is better by two standard errors is the best in
+    most resamples.
     """
     generator = np.random.default_rng(8)
     for shift, of_first, of_planted in ((0.0, (0.5, 0.8), (0.18, 0.32)), (1.6, (0.8, 1.0), (0.8, 1.0))):

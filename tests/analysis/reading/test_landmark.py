@@ -1,4 +1,4 @@
-"""Whom the landmark lets in, and that nobody is selected by what came of him."""
+"""Trials included at the landmark. No trial is selected by results after it."""
 
 import math
 
@@ -14,6 +14,7 @@ from tests.analysis.synthetic import trial, trials_table
 
 
 def epochs_of(trial_id: str, accuracies: list[float]) -> list[dict[str, object]]:
+    """Return the epochs of a trial with these accuracies."""
     return [
         {"trial_id": trial_id, "epoch": epoch, **measured(10.0 * accuracy, accuracy)}
         for epoch, accuracy in enumerate(accuracies, 1)
@@ -124,7 +125,7 @@ def test_every_nuisance_parameter_of_every_space_is_told_by_its_name(space):
     nuisance = {parameter.name for parameter in space.parameters if parameter.role == "nuisance"}
     assert "adapter_width" not in told
     assert nuisance <= set(told)
-    # What a space asks about by such a name is that space's question, and given to `nuisance` by hand.
+    # A field that a space varies in order to study it is not a nuisance. Callers pass it to `nuisance` explicitly.
     asked = {"adapter_training": {"adapter_learning_rate"}}
     assert {name for name in varied if name in told} - nuisance <= asked.get(space.name, set())
 

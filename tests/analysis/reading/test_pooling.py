@@ -1,4 +1,4 @@
-"""Several studies as one table: of folders and of an object store, of this version and of earlier ones."""
+"""Several studies as one table, from folders and object stores, of this version and earlier ones."""
 
 import shutil
 from pathlib import Path
@@ -177,7 +177,7 @@ def test_the_studies_in_a_folder_are_found_by_name() -> None:
 def test_a_run_that_several_studies_have_counts_once() -> None:
     pool = pool_studies(FASHION)
     once = distinct_runs(pool)
-    # Five replicates of both controls are in all three, the sixth in one.
+    # Five replicates of both controls are in all three studies, the sixth replicate in one.
     assert pool.trials.num_rows - once.trials.num_rows == 20
     assert sum(stage == "control" for stage in once.trials["stage"].to_pylist()) == 12
     assert set(once.epochs["trial_id"].to_pylist()) == set(once.trials["trial_id"].to_pylist())
@@ -217,7 +217,7 @@ def test_configs_are_compared_within_their_own_study_and_corrected_for_all(tmp_p
         assert own.against_baseline is not None
         assert own.against_baseline.p_value is not None
         assert own.against_baseline.p_value <= summary.corrected_p <= 1
-    # The smallest of six p-values counts six times.
+    # Holm's correction multiplies the smallest of six p-values by six.
     smallest = min((each.against_baseline for _, each in found if each.against_baseline), key=lambda e: e.p_value or 1)
     assert min(each.corrected_p or 1 for _, each in found) == pytest.approx(6 * (smallest.p_value or 1))
 

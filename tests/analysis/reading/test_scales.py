@@ -1,4 +1,4 @@
-"""The scale of a field is the one that its study searched it on."""
+"""Each field is analysed on the scale on which the study searched it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Better, worse, equivalent or not distinguishable: what each of them needs."""
+"""Conditions for better, worse, equivalent and not distinguishable."""
 
 import math
 import re
@@ -31,7 +31,7 @@ def difference(low: float, high: float, p: float | None = None, equivalence: flo
         (difference(-0.01, 0.02, 0.5, 0.3), (None, None), "is not distinguishable from kd"),
         (difference(-0.003, 0.002, 0.5, 0.01), (None, 0.03), "is no better and no worse than kd by 0.005 or more"),
         (difference(-0.003, 0.002, 0.5, 0.01), (None, 0.2), "is not distinguishable from kd"),
-        # Clearly better, and by less than matters.
+        # Clearly better, by less than the smallest relevant difference.
         (difference(0.001, 0.003, 0.01, 0.01), (None, None), "is better than kd"),
         (difference(math.nan, math.nan, 0.01, 0.01), (None, None), "is not distinguishable from kd"),
     ],
@@ -60,7 +60,7 @@ def test_methods_are_counted_by_their_standing() -> None:
 
 
 def test_no_sentence_of_the_product_calls_an_open_difference_no_better() -> None:
-    # The only place that may write it asks for evidence first.
+    # Only these modules may contain the phrases. They test for equivalence first.
     allowed = {"analysis/reading/standing.py", "analysis/wording/sentences.py"}
     files = [path for room in ("analysis", "study") for path in (ROOT / room).rglob("*.py")]
     found = {

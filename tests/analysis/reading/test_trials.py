@@ -1,4 +1,4 @@
-"""The typed views of a study's records."""
+"""Typed views of the records of a study."""
 
 import math
 import os
@@ -227,7 +227,7 @@ def test_the_examples_are_real_studies_whose_results_the_readme_shows(study: str
 
 
 def test_the_shipped_text_study_is_what_the_readme_shows() -> None:
-    """Means of its confirmed trials, computed here from the records."""
+    """Means of the confirmed trials, computed here from the records."""
     confirmed = select(open_study(EXAMPLE.with_name("sst2-adapter-width")).trials, stages=["confirm"])
     assert set(confirmed["dataset"].to_pylist()) == {"glue:sst2"}
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -244,7 +244,7 @@ def test_the_shipped_text_study_is_what_the_readme_shows() -> None:
 
 
 def figures_in_readme(config: ConfigSummary) -> str:
-    """What the README's table says of a repeated config, behind its name."""
+    """Return the cells of a repeated config in the README's table, after the name."""
     accuracy, gap, against = config.accuracy, config.gap, config.against_baseline
     cells = [
         str(accuracy.n),

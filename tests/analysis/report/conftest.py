@@ -1,4 +1,4 @@
-"""What the tests of the report share."""
+"""Fixtures shared by the report tests."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ import analysis.report.content
 
 @pytest.fixture(autouse=True, scope="package")
 def few_draws() -> Iterator[None]:
-    """Importances are tested elsewhere; here they have to be in the page."""
+    """Use ten draws for importances. Their values are tested elsewhere; here the page only has to contain them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analysis.report.content, "_FEW_DRAWS", 10)
         yield

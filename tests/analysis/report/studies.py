@@ -1,4 +1,4 @@
-"""Folders of invented studies, and a reader of the pages that are made of them."""
+"""Folders of simulated studies, and a parser of report pages."""
 
 import json
 from html.parser import HTMLParser
@@ -27,7 +27,7 @@ SUMMARY: dict[str, Any] = {
 def write_study(
     directory: Path, trials: pa.Table, epochs: pa.Table, *, plan: dict | None = None, summary: dict | None = None
 ) -> Path:
-    """A study's folder with these records, and with plan and summary where they are given."""
+    """Write the folder of a study with these records and, if given, plan and summary."""
     write_records(directory, trials, epochs)
     for name, content in (("plan", plan), ("summary", summary)):
         if content is not None:
@@ -37,10 +37,10 @@ def write_study(
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page.
+    """Parsed report page.
 
     Args:
-        text: of the page.
+        text: HTML.
     """
 
     def __init__(self, text: str) -> None:
@@ -88,9 +88,9 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All words of the page."""
+        """Visible text of the page."""
         return "".join(self.said.values())
 
     def row(self, name: str) -> list[str]:
-        """The first row of any table that begins so."""
+        """Return the first table row with a first cell that begins with `name`."""
         return next(row for row in self.rows if row[0].startswith(name))

@@ -1,4 +1,4 @@
-"""The answer: what it rests on, that it names the right method, and that it says no more than the intervals do."""
+"""Answer of the report: evidence used, method named, and no claim beyond the intervals."""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.study
 
 
 def answer_of(study: StudyFolder) -> Answer:
+    """Return the answer of the report on a study."""
     trials = study.records.trials
     found = compute_gap_against_accuracy(study.records)
     summarise = compare_methods if study.compares_methods else summarise_configs
@@ -29,7 +30,7 @@ def answer_of(study: StudyFolder) -> Answer:
 
 
 def confirmed_study(folder: Path, *, better_by: float, trials: int, noise: float = 0.004) -> StudyFolder:
-    """A study whose first choice was confirmed against kd on ten seeds, or on fewer so far."""
+    """Return a study with the first choice confirmed against kd on ten seeds, or on fewer so far."""
     generator, rows = np.random.default_rng(0), []
     for replicate in range(11, 21):
         shared = 0.02 * generator.normal()
@@ -91,7 +92,7 @@ def test_the_answer_of_a_confirmed_comparison_rests_on_the_confirmed_rows_alone(
     rows = compare_methods(study.records.trials, confirmed=True, seed=study.seed)
     worse = [row.method for row in rows if row.against_baseline and row.against_baseline.high < 0]
     worse = [row.method for row in rows if row.method in worse and (row.corrected_p or 1) <= 0.05]
-    # Validation rows on other seeds give another count: none is worse there.
+    # On the validation rows, which have other seeds, no method is worse.
     assert found.basis == "confirmed"
     assert found.verdict == (
         "No method is shown to be better than kd; of 19 other methods, 4 are worse than kd "

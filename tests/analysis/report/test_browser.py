@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: its figures are drawn under its own policy, with no complaint."""
+"""The page in a real browser, if installed: figures are drawn under the page's security policy without errors."""
 
 import re
 import shutil
@@ -27,6 +27,6 @@ def test_every_figure_is_drawn_and_the_policy_refuses_nothing_of_ours(tmp_path: 
     figures = re.findall(r"<figure[^>]*>", done.stdout)
     assert len(figures) == 5
     assert all('class="live"' in figure for figure in figures)
-    assert done.stdout.count('class="main-svg"') >= 5  # the learning curves are two
+    assert done.stdout.count('class="main-svg"') >= 5  # the learning curves are two plots
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert said == []

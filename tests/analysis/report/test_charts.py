@@ -1,4 +1,4 @@
-"""The interactive figures: the axes have ticks, and no point leaves the others without room."""
+"""Interactive figures: axes have ticks, and no outlier squeezes the other points together."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from analysis.statistics.estimates import Estimate
 
 
 def summary(name: str, value: float, half: float = 0.01) -> ConfigSummary:
+    """Return a config's summary with this accuracy."""
     nothing = Estimate(float("nan"), float("nan"), float("nan"), 0, "none")
     return ConfigSummary(
         config_id=name, name=name, method=name, stage="control", varied={}, gap=nothing, test_accuracy=nothing,
@@ -23,6 +24,7 @@ def summary(name: str, value: float, half: float = 0.01) -> ConfigSummary:
 
 
 def cost(ratio: float) -> ConfigCost:
+    """Return costs with this ratio of FLOPs to cross-entropy."""
     return ConfigCost(
         parameters=1, student_parameters=1, adapter_parameters=0, other_parameters=0, step_flops=1.0,
         shared_teacher_passes=0.0, flops_to_ce=ratio, seconds_per_step=None, seconds_to_ce=None, n=5,
@@ -30,6 +32,7 @@ def cost(ratio: float) -> ConfigCost:
 
 
 def drawn(values: dict[str, float], ratios: list[float]) -> dict[str, Any]:
+    """Return the validated cost chart of configs with these accuracies and cost ratios."""
     costs = {name: cost(ratio) for name, ratio in zip(values, ratios, strict=True)}
     chart = cost_chart([summary(name, value) for name, value in values.items()], costs, compares=True)
     go.Figure(chart)  # refuses what plotly.js would ignore

@@ -1,4 +1,4 @@
-"""`python -m analysis.report`: fast help, clear refusals, exit codes as everywhere."""
+"""`python -m analysis.report`: fast help, clear errors, and the exit codes of all commands."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 @pytest.fixture
 def report(monkeypatch, capsys):
-    """Runs the command in this process: its exit code, stdout and stderr."""
+    """Return a function that runs the command in this process and returns exit code, stdout and stderr."""
 
     def run(*arguments: str | Path) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""A confirmed study's curves, calibration and costs are of the trials that confirmed it, and say so."""
+"""Curves, calibration and costs of a confirmed study use the confirmed trials, and the report states this."""
 
 import re
 from functools import cache
@@ -80,7 +80,7 @@ def test_the_curves_are_of_the_confirmed_configs_by_their_labels() -> None:
     first = confirmed.configs[0]
     trials = select(records.trials, stages=[CONFIRM])
     own = trials.filter(pc.equal(trials["config_id"], first.config_id))
-    # The last epoch's mean is that of the trials' scores.
+    # The mean of the last epoch equals the mean of the trials' scores.
     assert named[f"{first.label}, n = 5"]["y"][-1] == pytest.approx(numbers(own, "val/accuracy").mean())
 
 
@@ -104,7 +104,7 @@ def test_the_first_choice_and_kd_are_among_the_few_that_are_drawn_and_the_rest_a
 
 
 def confirmed_trials(planned: int, seeds: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Repetitions on one seed, and so many trials of a confirmation."""
+    """Return repetitions on one seed and `seeds` confirmed trials per method."""
     rows = []
     for method in ("kd", "pesf_kd"):
         for replicate in range(1, 2 + seeds):

@@ -1,4 +1,4 @@
-"""Names beside points: none lies on another or on a point, on a phone or on a wide screen."""
+"""Labels of points overlap neither each other nor points, on narrow and wide screens."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The page of a study whose objective is not accuracy."""
+"""Page of a study with an objective other than accuracy."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from analysis.report.page import page
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trials_table, whole_study
 
-ELSEWHERE = {"calibration"}  # where accuracy is meant
+ELSEWHERE = {"calibration"}  # sections that mean accuracy whatever the objective
 
 
 @pytest.mark.study

@@ -1,4 +1,4 @@
-"""The page: its numbers are those of the records, it asks for nothing, and nothing in it is markup but its own."""
+"""Page: numbers equal the records, nothing is loaded from elsewhere, and user text is never interpreted as markup."""
 
 import json
 import re
@@ -40,14 +40,14 @@ MOST_BYTES = 8 * 2**20
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\'"&{{ 7*7 }}$x^2'
 
 
-@cache  # of folders that no test changes once it has their page
+@cache  # safe because no test changes a folder after the page was made
 def page_of(directory: Path) -> str:
     return page(make_report(read_folder(directory)))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A study with a search, stopped and failed trials, repetitions, a plan and a summary."""
+def whole_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the page of a study with a search, stopped and failed trials, repetitions, a plan and a summary."""
     trials, epochs = whole_study()
     failed = trial(99, status="failed", epochs=0, name="w7-T4.0-s0", error="the loss is nan", adapter_width=7)
     trials = trials_table([*trials.to_pylist(), failed])
@@ -105,7 +105,7 @@ def test_an_example_has_its_plan_its_versions_and_the_command_to_run_it_again_bu
     assert f"--space {plan['space']} " in shown.said["again"]
     assert f"--dataset {plan['base']['dataset']}" in shown.said["again"]
     assert "2.15.0" in shown.said["again"]
-    assert "study.confirm" not in shown.said["again"]  # its journal is not there
+    assert "study.confirm" not in shown.said["again"]  # the shipped study has no journal
     assert plan["base"]["student"] in shown.said["plan"]
     assert ("importance" in shown.charts) == (plan["trials"] >= MIN_CONFIGS and not plan.get("compared"))
 
@@ -129,8 +129,8 @@ def test_records_without_plan_and_summary_say_so_and_judge_no_range(tmp_path: Pa
     assert "importance" not in shown.charts
 
 
-def test_a_whole_study_has_all_that_it_has_records_of(whole: str) -> None:
-    shown = Page(whole)
+def test_a_whole_study_has_all_that_it_has_records_of(whole_page: str) -> None:
+    shown = Page(whole_page)
     expected = [
         "answer",
         "warnings",
@@ -156,11 +156,11 @@ def test_a_whole_study_has_all_that_it_has_records_of(whole: str) -> None:
     assert "study.confirm s" in shown.said["again"]
     assert "Means are over fresh seeds." in shown.said["results"]
     assert "tpe" in shown.said["plan"]
-    assert shown.row("w")[-1]  # what it had promised in the search
+    assert shown.row("w")[-1]  # the score in the search
 
 
-def test_every_figure_has_a_still_one_that_says_in_words_what_it_shows(whole: str) -> None:
-    shown = Page(whole)
+def test_every_figure_has_a_still_one_that_says_in_words_what_it_shows(whole_page: str) -> None:
+    shown = Page(whole_page)
     stills = [own for tag, own in shown.elements if tag == "img"]
     assert len(stills) == len(shown.charts)
     for own in stills:
@@ -232,7 +232,7 @@ def test_numbers_below_zero_have_one_minus_and_nothing_in_the_plan_is_said_with_
     assert re.findall(r"(?<=[\s\[(])-[\d.]+", words) == []
     assert re.search(r"(?<=[\s\[(])−\d", words)
     assert not re.search(r"teacher normalisation\s*,", shown.said["plan"])
-    # Alternative texts are read out, and the captions are the same.
+    # Screen readers read alternative texts aloud. The captions have the same text.
     assert all("-0." not in str(own["alt"]) for tag, own in shown.elements if tag == "img")
 
 
@@ -295,8 +295,8 @@ def test_reliability_diagrams_are_drawn_of_controls_and_the_best_config_pooled_o
 
 
 @pytest.mark.parametrize("example", EXAMPLES[:1], ids=lambda path: path.name)
-def test_the_page_asks_the_network_for_nothing(example: Path, whole: str) -> None:
-    for text in (page_of(example), whole):
+def test_the_page_asks_the_network_for_nothing(example: Path, whole_page: str) -> None:
+    for text in (page_of(example), whole_page):
         shown = Page(text)
         for tag, own in shown.elements:
             for name in ("src", "href", "action", "data", "srcset", "poster"):
@@ -312,12 +312,12 @@ def test_the_page_asks_the_network_for_nothing(example: Path, whole: str) -> Non
         assert "@import" not in style
 
 
-def test_plotlys_code_is_in_the_page_once(whole: str) -> None:
-    shown = Page(whole)
+def test_plotlys_code_is_in_the_page_once(whole_page: str) -> None:
+    shown = Page(whole_page)
     running = [own for tag, own in shown.elements if tag == "script" and own.get("type") != "application/json"]
     assert len(running) == 2
-    assert len(re.findall(r"plotly\.js v\d", whole)) == 1
-    assert len(whole.encode()) < MOST_BYTES
+    assert len(re.findall(r"plotly\.js v\d", whole_page)) == 1
+    assert len(whole_page.encode()) < MOST_BYTES
 
 
 def test_nothing_that_comes_from_a_study_is_markup(tmp_path: Path) -> None:

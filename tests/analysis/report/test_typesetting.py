@@ -1,4 +1,4 @@
-"""Numbers in words that others wrote."""
+"""Typesetting of numbers in texts from other sources."""
 
 import pytest
 

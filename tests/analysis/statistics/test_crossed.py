@@ -8,7 +8,7 @@ from analysis.statistics.crossed import crossed_mean
 
 
 def two_configs(generator, seeds, samples, *, own=1.0):
-    """Difference in correctness of two configs that are equally good in the population of samples: a probit model."""
+    """Return the difference in correctness of two configs that are equally good on average, from a probit model."""
     difficulty, answers = generator.normal(0, 1.2, samples), []
     for _ in range(2):
         luck, taste = generator.normal(0, 0.12, (seeds, 1)), generator.normal(0, own, samples)

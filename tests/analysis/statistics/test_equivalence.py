@@ -1,4 +1,4 @@
-"""Equivalence: two one-sided tests against a reference, and how often a claim of it is false."""
+"""Equivalence: two one-sided tests against a reference, and the rate of false claims."""
 
 import math
 
@@ -67,5 +67,5 @@ def test_equivalence_is_claimed_as_often_as_documented(n: int, skewed: bool, fal
     for truth, expected in ((1.0, false), (0.0, true)):
         noise = generator.exponential(size=(STUDIES, n)) - 1 if skewed else generator.normal(size=(STUDIES, n))
         claimed = [paired_difference(truth + each, np.zeros(n), smallest_effect=1.0).is_equivalent() for each in noise]
-        error = math.sqrt(expected * (1 - expected) * (1 / STUDIES + 1 / 1000))  # the documented share was drawn too
+        error = math.sqrt(expected * (1 - expected) * (1 / STUDIES + 1 / 1000))  # the expected share is simulated too
         assert np.mean(claimed) == pytest.approx(expected, abs=3 * error + 0.005), truth

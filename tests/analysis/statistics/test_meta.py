@@ -1,4 +1,4 @@
-"""Random-effects means: against the published analysis of the BCG trials, statsmodels, hand values and simulation."""
+"""Random-effects means, against the published analysis of the BCG trials, statsmodels, hand values and simulation."""
 
 import math
 
@@ -8,7 +8,7 @@ from scipy import stats
 
 from analysis.statistics.meta import paule_mandel, random_effects_mean
 
-# Colditz et al. (1994), 13 trials of BCG vaccine: tuberculosis and none among vaccinated, and among controls.
+# Colditz et al. (1994), 13 trials of BCG vaccine: vaccinated with and without tuberculosis, then controls.
 BCG = np.array([
     (4, 119, 11, 128), (6, 300, 29, 274), (3, 228, 11, 209), (62, 13536, 248, 12619), (33, 5036, 47, 5761),
     (180, 1361, 372, 1079), (8, 2537, 10, 619), (505, 87886, 499, 87892), (29, 7470, 45, 7232),
@@ -17,7 +17,7 @@ BCG = np.array([
 
 
 def relative_risks() -> tuple[np.ndarray, np.ndarray]:
-    """Log relative risks of the trials, and their standard errors."""
+    """Return the log relative risks of the trials and their standard errors."""
     a, b, c, d = BCG.T
     return np.log((a / (a + b)) / (c / (c + d))), np.sqrt(1 / a - 1 / (a + b) + 1 / c - 1 / (c + d))
 
@@ -40,7 +40,7 @@ def test_mean_interval_and_variance_are_those_of_statsmodels(seed: int) -> None:
 
     generator = np.random.default_rng(seed)
     estimates, errors = relative_risks()
-    if seed:  # other sets, of which one has no heterogeneity
+    if seed:  # other data, one set of them without heterogeneity
         errors = generator.uniform(0.1, 0.4, size=8)
         estimates = (0.5 if seed > 1 else 0.0) * generator.normal(size=8) + errors * generator.normal(size=8)
     found = random_effects_mean(estimates, errors)
@@ -48,7 +48,7 @@ def test_mean_interval_and_variance_are_those_of_statsmodels(seed: int) -> None:
     assert theirs.tau2 > 0 or seed == 1
     assert found.tau**2 == pytest.approx(max(theirs.tau2, 0.0), abs=1e-8)
     assert found.mean.value == pytest.approx(theirs.mean_effect_re, abs=1e-8)
-    # Theirs takes the spread as it is; ours is not smaller than the standard errors say.
+    # statsmodels uses the observed spread unchanged. Our standard error is at least that implied by the given errors.
     error = theirs.sd_eff_w_re_hksj / math.sqrt(min(1.0, theirs.scale_hksj_re))
     half = stats.t.ppf(0.975, len(estimates) - 1) * error
     assert (found.mean.low, found.mean.high) == pytest.approx(
@@ -67,10 +67,10 @@ def test_the_variance_solves_paules_and_mandels_equation(seed: int) -> None:
 
 
 def test_equal_errors_by_hand() -> None:
-    # Mean 2; squares around it 2, so (2 / (1/4 + τ²)) = 2 gives τ² = 3/4, and a standard error of √(1/3).
+    # The mean is 2 and the sum of squares 2, so 2 / (1/4 + τ²) = 2 gives τ² = 3/4, and a standard error of √(1/3).
     found = random_effects_mean([1.0, 2.0, 3.0], [0.5, 0.5, 0.5])
     assert paule_mandel(np.array([1.0, 2.0, 3.0]), np.full(3, 0.25)) == pytest.approx(0.75)
-    half = 4.302652729911275 / math.sqrt(3)  # t(0.975, 2), and the interval of three values with variance 1
+    half = 4.302652729911275 / math.sqrt(3)  # t(0.975, 2): the interval of three values with variance 1
     assert (found.mean.value, found.mean.low, found.mean.high) == pytest.approx((2, 2 - half, 2 + half))
     reach = 12.706204736432095 * math.sqrt(0.75 + 1 / 3)  # t(0.975, 1)
     assert (found.prediction.low, found.prediction.high) == pytest.approx((2 - reach, 2 + reach))
@@ -128,7 +128,7 @@ def test_coverage_is_as_documented(k: int, ratio: float, mean: float, further: f
         )
     for share, expected in zip(covered / sets, (mean, further), strict=False):
         assert share == pytest.approx(expected, abs=3 * math.sqrt(max(expected * (1 - expected), 0.005) / sets) + 0.01)
-    assert covered[2] / sets < 0.7  # as if effects were equal and errors known
+    assert covered[2] / sets < 0.7  # with equal effects and known errors assumed
 
 
 def test_the_level_of_the_mean_holds_without_an_effect() -> None:
@@ -138,5 +138,5 @@ def test_the_level_of_the_mean_holds_without_an_effect() -> None:
         errors = generator.uniform(0.5, 1.5, size=6)
         estimates = errors * generator.normal(size=6) + generator.normal(size=6)
         p_values.append(random_effects_mean(estimates, errors).mean.p_value)
-    # 0.05 and three standard errors of 0.011.
+    # 0.05 plus three standard errors of 0.011.
     assert np.mean(np.array(p_values) <= 0.05) <= 0.083

@@ -27,7 +27,7 @@ def groups_of(sizes):
 
 
 def planted(generator, sizes, share):
-    """Values around 0 with variance 1, a share of it between groups."""
+    """Return values with mean 0 and variance 1, a share of it between groups."""
     own = generator.normal(size=len(sizes)) * math.sqrt(share)
     return own[groups_of(sizes)] + generator.normal(size=sum(sizes)) * math.sqrt(1 - share)
 
@@ -46,7 +46,7 @@ def test_the_interval_is_students_t_over_the_means_of_the_groups():
 
 
 def test_it_is_the_interval_of_the_mixed_model_of_equal_groups():
-    """The mean square between groups over N estimates the variance of the mean, without estimating a component."""
+    """The mean square between groups over N estimates the variance of the mean without estimating a component."""
     generator = np.random.default_rng(1)
     sizes = (4, 4, 4)
     values, groups = planted(generator, sizes, 0.4), groups_of(sizes)
@@ -99,7 +99,7 @@ def test_shares_are_nothing_everything_or_unknown():
 
 
 def test_shares_of_groups_in_groups_solve_the_expected_mean_squares():
-    """Balanced: 3 groups of 2 inner groups of 4 values, where the coefficients are the numbers of values."""
+    """Balanced: 3 groups of 2 inner groups of 4 values. The coefficients are the numbers of values."""
     generator = np.random.default_rng(3)
     table = generator.normal(size=(3, 1, 1)) * 2 + generator.normal(size=(3, 2, 1)) + generator.normal(size=(3, 2, 4))
     outer, inner = np.repeat(range(3), 8).tolist(), np.tile(np.repeat(range(2), 4), 3).tolist()
@@ -127,7 +127,7 @@ def test_with_one_inner_group_in_each_group_the_two_cannot_be_told_apart():
 
 @pytest.mark.slow
 def test_estimated_variances_of_groups_in_groups_are_right_on_average_and_only_the_outer_interval_covers():
-    """600 simulated studies of 4 splits, 2 teachers on each and 2 seeds with each (standard error 0.009)."""
+    """600 simulated studies of 4 splits, 2 teachers per split and 2 seeds per teacher (standard error 0.009)."""
     generator, shares, over_splits, over_teachers = np.random.default_rng(5), [], [], []
     outer, inner = np.repeat(range(4), 4).tolist(), np.tile(np.repeat(range(2), 2), 4).tolist()
     cells = [f"{one} {other}" for one, other in zip(outer, inner, strict=True)]
@@ -162,7 +162,7 @@ def test_it_covers_the_mean_of_all_teachers_where_an_interval_over_seeds_does_no
         resampled.append(low <= 0 <= high)
         own = variance_share(values, groups)
         shares.append(own.low <= share <= own.high)
-    # With groups of very unequal size, the means have unequal variances if teachers are alike.
+    # With groups of very unequal size, the group means have unequal variances if teachers are equal.
     assert (0.93 if sizes != (1, 4, 7) else 0.91) <= np.mean(covers) <= 0.97
     assert np.mean(resampled) < 0.90
     assert 0.92 <= np.mean(shares) <= 0.99

@@ -1,4 +1,4 @@
-"""Means and differences over searches and seeds, against references and planted truths."""
+"""Means and differences over searches and seeds, against references and planted values."""
 
 import math
 
@@ -10,9 +10,9 @@ from analysis.statistics.over_searches import between_searches, difference_over_
 
 
 def test_the_variance_between_searches_is_that_of_means_less_what_seeds_explain():
-    table = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])  # seeds act alike on both: all of it is between searches
+    table = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])  # seed effects are equal, so all variance is between searches
     assert between_searches([table]) == pytest.approx((0.5, 1, 0.5, 0.0, 2))
-    noise = np.array([[1.0, -1.0], [-1.0, 1.0]])  # rests of 1, so 4 / (1 * 1) over 2 seeds
+    noise = np.array([[1.0, -1.0], [-1.0, 1.0]])  # residuals of 1, so 4 / (1 * 1) over 2 seeds
     assert between_searches([noise]) == (0.0, 1, 0.0, 2.0, 1)
     assert between_searches([table, np.ones((1, 3))]).variance == pytest.approx(0.5)
     assert np.isnan(between_searches([np.ones((1, 3))]).variance)
@@ -62,7 +62,10 @@ def test_too_few_or_equal_scores_have_no_interval():
 
 
 def planted(generator, methods, seeds, between):
-    """Scores (2, seeds) of equally good methods; seed, method on a seed, and config on a seed each add noise."""
+    """Return scores (2, seeds) of equally good methods.
+
+    Noise is added per seed, per method and seed, and per config and seed.
+    """
     luck = generator.normal(0, 0.006, seeds)
     return [
         0.8
@@ -80,7 +83,7 @@ def planted(generator, methods, seeds, between):
 def test_intervals_cover_and_tests_reject_at_their_level_whatever_searches_do(methods, seeds, between):
     """800 simulated studies each, without a difference (standard error of a coverage 0.008).
 
-    A mean over searches and seeds covers the value that further searches and seeds have.
+    The interval of a mean over searches and seeds covers the expected value over further searches and seeds.
     """
     generator = np.random.default_rng(seeds)
     covered, rejected, means, equivalent = [], [], [], []
@@ -90,7 +93,7 @@ def test_intervals_cover_and_tests_reject_at_their_level_whatever_searches_do(me
         found = difference_over_searches(tables[1], tables[0], spread)
         covered.append(found.low < 0 < found.high)
         rejected.append(found.p_value < 0.05)
-        # A true difference of just the smallest effect, which a claim of equivalence denies.
+        # The true difference equals the smallest relevant effect, so a claim of equivalence is false.
         apart = difference_over_searches(tables[1] + 0.005, tables[0], spread, smallest_effect=0.005)
         equivalent.append(apart.is_equivalent())
         mean = mean_over_searches(tables[0], spread)

@@ -11,7 +11,7 @@ from analysis.statistics.power import attainable_level, least_detectable, paired
 
 
 def reference(difference, spread, n, level):
-    """Power of the paired t-test by the noncentral t distribution."""
+    """Return the power of the paired t-test from the noncentral t distribution."""
     bound, shift = stats.t.ppf(1 - level / 2, n - 1), difference / spread * math.sqrt(n)
     return stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
 
@@ -62,7 +62,7 @@ def test_impossible_requests_are_refused_and_hopeless_ones_have_no_number():
 
 @pytest.mark.parametrize(("n", "lost"), [(6, 0.07), (8, 0.04), (10, 0.02), (12, 0.01), (29, 0.01)])
 def test_the_planned_seeds_have_the_planned_power_in_simulated_studies(n, lost):
-    """2,000 studies a cell, standard error 0.009; exact flips of 6 pairs lose 0.07 of the power of the t-test."""
+    """2,000 studies per cell, standard error 0.009; exact sign flips of 6 pairs lose 0.07 of the t-test's power."""
     generator, difference = np.random.default_rng(n), least_detectable(1.0, n)
     signs = generator.choice([-1.0, 1.0], size=(1000, n)) if n > 12 else _all_signs(n)
 
@@ -79,5 +79,5 @@ def test_the_planned_seeds_have_the_planned_power_in_simulated_studies(n, lost):
 
 
 def _all_signs(n):
-    """Half of all flips: the other half has the same sizes of the sum."""
+    """Return half of all sign flips. The other half gives sums of the same absolute values."""
     return 1.0 - 2.0 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)

@@ -1,4 +1,4 @@
-"""Rank correlations: interval and test agree, cover what was planted, and find it as often as the table says."""
+"""Rank correlations: interval and test agree, and reach the coverage and power of the documented table."""
 
 import itertools
 import math
@@ -21,12 +21,12 @@ PLANTED = (0.0, 0.3, 0.6, 0.9)
 
 
 def spearman_of(correlation: float) -> float:
-    """Spearman's of a bivariate normal with that correlation."""
+    """Return Spearman's correlation of a bivariate normal distribution with this Pearson correlation."""
     return 6 / math.pi * math.asin(correlation / 2)
 
 
-def documented() -> dict[int, list[float]]:
-    """Coverage and power by the number of observations, as the module states them."""
+def documented_table() -> dict[int, list[float]]:
+    """Return coverage and power by number of observations, from the module's docstring."""
     rows = re.findall(r"^ {8}(\d+) +([\d. ]+)$", analysis.statistics.ranks.__doc__ or "", flags=re.MULTILINE)
     return {int(n): [float(each) for each in values.split()] for n, values in rows}
 
@@ -35,7 +35,7 @@ def documented() -> dict[int, list[float]]:
 @pytest.mark.parametrize("n", [6, 8, 12, 16, 24])
 def test_coverage_and_power_are_those_that_the_module_states(n: int) -> None:
     generator = np.random.default_rng(n)
-    stated = documented()[n]
+    stated = documented_table()[n]
     for place, correlation in enumerate(PLANTED):
         truth, covered, found = spearman_of(correlation), 0, 0
         for _ in range(STUDIES):
@@ -45,7 +45,7 @@ def test_coverage_and_power_are_those_that_the_module_states(n: int) -> None:
             covered += estimate.low <= truth <= estimate.high
             found += estimate.low > 0 or estimate.high < 0
         for share, expected in ((covered / STUDIES, stated[place]), (found / STUDIES, stated[4 + place])):
-            # Three standard errors, and what the rounding of the table leaves.
+            # Three standard errors, plus the rounding of the table.
             error = 3 * math.sqrt(max(expected * (1 - expected), 0.004) / STUDIES) + 0.005
             assert share == pytest.approx(expected, abs=error), (n, correlation, covered, found)
 
@@ -75,7 +75,7 @@ def test_they_agree_for_seeded_permutations_and_for_held_values(n: int) -> None:
 
 def test_an_exact_p_value_counts_the_orders_by_hand() -> None:
     x, y = np.arange(5.0), np.array([1.0, 2.0, 3.0, 5.0, 4.0])
-    # Sums of squared rank differences: 2 here. 0 and 2 (and their mirrors 40 and 38) are reached by 1 + 4 orders each.
+    # The sum of squared rank differences is 2 here. 1 + 4 orders have a sum of 0 or 2, and 1 + 4 have 40 or 38.
     reached = sum(
         sum((a - b) ** 2 for a, b in enumerate(order)) in (0, 2, 38, 40) for order in itertools.permutations(range(5))
     )
@@ -83,7 +83,7 @@ def test_an_exact_p_value_counts_the_orders_by_hand() -> None:
     found = rank_correlation(x, y)
     assert found.p_value == pytest.approx(10 / 120)
     assert "exact permutation test over 120 orders" in found.method
-    # The critical value of Spearman's in the tables: 0.886 for n = 6, two-sided 0.05.
+    # Critical value of Spearman's correlation in published tables: 0.886 for n = 6, two-sided 0.05.
     orders, exact = orders_of(6, 0)
     assert permutation_test(np.arange(6.0), np.arange(6.0), orders, exact=exact).critical == pytest.approx(
         0.8857, abs=1e-4
@@ -94,7 +94,7 @@ def test_seeded_permutations_are_close_to_the_tables() -> None:
     x = np.random.default_rng(0).normal(size=10)
     orders, exact = orders_of(10, 1)
     assert not exact
-    # 0.648 in the tables for n = 10.
+    # 0.648 in published tables for n = 10.
     assert permutation_test(x, x[::-1].copy(), orders).critical == pytest.approx(0.648, abs=0.025)
 
 
@@ -103,11 +103,11 @@ def test_the_t_test_is_the_one_of_pearsons_correlation() -> None:
     expected = stats.pearsonr(x, y)
     test = t_test(float(expected.statistic), 10)
     assert test.p_value == pytest.approx(expected.pvalue)
-    assert test.critical == pytest.approx(0.5760, abs=1e-4)  # of the tables, 10 degrees of freedom
+    assert test.critical == pytest.approx(0.5760, abs=1e-4)  # published tables, 10 degrees of freedom
 
 
 def test_the_interval_is_bonetts_and_wrights_with_another_size() -> None:
-    # With the critical value that belongs to their standard error at r = c, theirs and ours are the same.
+    # If the critical value c is derived from their standard error at r = c, their interval equals ours.
     n, r = 30, 0.4
     z, error = math.atanh(r), math.sqrt((1 + r**2 / 2) / (n - 3))
     theirs = [math.tanh(z - 1.959964 * error), math.tanh(z + 1.959964 * error)]

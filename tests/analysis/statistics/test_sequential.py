@@ -1,4 +1,4 @@
-"""Group-sequential comparisons: published bounds, and simulated errors and numbers of seeds with a planted truth."""
+"""Group-sequential comparisons: published bounds, and simulated error rates and seeds with planted effects."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ FIXED = seeds_needed(DETECT, SPREAD, tests=TESTS)
 
 
 def simulate(plan, draws):
-    """Decide simulated comparisons (R, n) by an own vectorised form of the rule; return seeds and decisions."""
+    """Decide simulated comparisons (R, n) with an independent vectorised rule; return seeds and decisions."""
     studies = len(draws)
     seeds, decisions = np.full(studies, plan.looks[-1]), np.full(studies, "open", dtype=object)
     for number, look in enumerate(plan.looks):
@@ -33,8 +33,8 @@ def simulate(plan, draws):
 
 
 def test_the_bounds_are_the_published_ones():
-    # Lan and DeMets' Pocock-type spending, five equal looks, two-sided 0.05 (Jennison and Turnbull, 2000, table 7.2
-    # lists the like; these are by the program ld98).
+    # Lan and DeMets' Pocock-type spending, five equal looks, two-sided 0.05. The values are from the program ld98;
+    # Jennison and Turnbull (2000, table 7.2) list similar ones.
     bounds = stats.norm.isf(np.array(spent_levels((0.2, 0.4, 0.6, 0.8, 1.0), 0.05)) / 2)
     np.testing.assert_allclose(bounds, [2.4380, 2.4268, 2.4101, 2.3966, 2.3859], atol=1e-3)
     assert spent_levels((1.0,), 0.05) == pytest.approx((0.05,))
@@ -77,7 +77,7 @@ def test_equal_and_missing_differences_are_decided_without_a_division_by_zero():
 
 
 def test_nineteen_comparisons_with_one_baseline_keep_their_errors_together():
-    """1,000 simulated studies without a difference: some false sign in at most 0.05 of them (standard error 0.007)."""
+    """1,000 simulated studies without a difference: a false sign in at most 0.05 of them (standard error 0.007)."""
     plan, generator = plan_looks(DETECT, round(1.3 * FIXED), TESTS), np.random.default_rng(5)
     n, wrong = plan.looks[-1], np.zeros(1000, dtype=bool)
     baseline = generator.normal(0, SPREAD / np.sqrt(2), size=(1000, n))
@@ -88,7 +88,7 @@ def test_nineteen_comparisons_with_one_baseline_keep_their_errors_together():
 
 
 def test_a_difference_that_matters_is_found_with_the_planned_power_and_seldom_taken_for_a_smaller_one():
-    """2,000 simulated comparisons (standard error 0.009); the looks cost 0.02 of the power of a fixed plan."""
+    """2,000 simulated comparisons (standard error 0.009). The looks cost 0.02 of the power of a fixed plan."""
     plan, generator = plan_looks(DETECT, round(1.3 * FIXED), TESTS), np.random.default_rng(7)
     seeds, decisions = simulate(plan, generator.normal(DETECT, SPREAD, size=(2000, plan.looks[-1])))
     assert np.mean(decisions == "better") > 0.8 - 0.05
@@ -106,6 +106,6 @@ def test_the_shipped_differences_take_less_than_half_the_seeds_of_the_fixed_plan
         simulate(plan, generator.normal(each.difference.value, each.spread, size=(300, plan.looks[-1])))[0]
         for each in found.compared
     ])  # fmt: skip
-    trials = taken.sum(axis=0) + taken.max(axis=0)  # the baseline runs as long as any comparison
+    trials = taken.sum(axis=0) + taken.max(axis=0)  # the baseline runs until the last comparison stops
     assert FIXED == 54
     assert trials.mean() < 0.45 * FIXED * (TESTS + 1)

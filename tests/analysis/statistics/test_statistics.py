@@ -1,4 +1,4 @@
-"""Estimates against hand values, against scipy, and against a planted truth."""
+"""Estimates against hand values, scipy and planted values."""
 
 import itertools
 import math
@@ -21,7 +21,8 @@ from analysis.statistics.estimates import (
 )
 
 STUDIES = 200
-# A nominal 0.95 over 200 simulated studies has a standard error of 0.015; the band is three of them.
+# Over 200 simulated studies, a coverage of 0.95 has a standard error of 0.015. The band allows three of them on each
+# side.
 BAND = (0.90, 1.0)
 
 
@@ -138,7 +139,7 @@ def test_groups_of_one_are_no_groups_at_all() -> None:
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_the_rank_correlations_interval_covers_the_truth_as_often_as_it_says(correlation: float) -> None:
     generator = np.random.default_rng(11)
-    truth = 6 / math.pi * math.asin(correlation / 2)  # Spearman's of a bivariate normal
+    truth = 6 / math.pi * math.asin(correlation / 2)  # Spearman's correlation of a bivariate normal distribution
     covered = 0
     for _ in range(STUDIES):
         x = generator.normal(size=20)
@@ -153,12 +154,12 @@ def test_repeated_configs_fool_an_interval_over_trials_and_not_one_over_groups()
     groups = np.repeat(np.arange(15), 6)
     false_alarms = {"trials": 0, "groups": 0}
     for _ in range(60):
-        # Accuracy and gap each depend on the config alone, independently: there is no correlation to find.
+        # Accuracy and gap depend on the config, independently of each other, so there is no correlation.
         x, y = (np.repeat(generator.normal(size=15), 6) + 0.1 * generator.normal(size=90) for _ in range(2))
         false_alarms["trials"] += not holds(rank_correlation(x, y), 0)
         false_alarms["groups"] += not holds(rank_correlation(x, y, groups=groups), 0)
     assert false_alarms["trials"] > 18
-    # Nominally 3 of 60, with a standard error of 1.7.
+    # The expected number is 3 of 60, with a standard error of 1.7.
     assert false_alarms["groups"] <= 8
 
 
@@ -210,7 +211,7 @@ def test_the_permutation_p_is_that_of_enumerating_every_flip(differences: list[i
     observed = abs(sum(differences))
     flips = list(itertools.product([-1, 1], repeat=len(differences)))
     extreme = sum(abs(sum(s * d for s, d in zip(flip, differences, strict=True))) >= observed for flip in flips)
-    # A tenth is no binary fraction: the tolerance has to keep sums that are equal on paper equal.
+    # 0.1 has no exact binary representation. The tolerance keeps sums equal that are equal on paper.
     estimate = paired_difference(np.array(differences) * 0.1, np.zeros(len(differences)))
     assert estimate.p_value == extreme / len(flips)
 
@@ -225,7 +226,7 @@ def test_the_exact_p_value_is_scipys(n: int) -> None:
 
 
 def test_differences_that_cancel_on_paper_have_a_p_value_of_one() -> None:
-    # In floating point their sums are not 0. SciPy gives 0.97 for the second.
+    # In floating point, these sums are not 0. SciPy gives 0.97 for the second.
     assert paired_difference([0.2, 0.1, -0.5, -0.1, 0.3], np.zeros(5)).p_value == 1.0
     assert paired_difference([-0.4, 0.2, -0.8, 1.1, 0.2, -0.3], np.zeros(6)).p_value == 1.0
 
@@ -243,7 +244,7 @@ def test_the_studentised_interval_is_that_of_scipys_resamples(n: int) -> None:
     ).bootstrap_distribution
     low, high = np.quantile(drawn, [0.025, 0.975])
     error, ours = stats.sem(differences), paired_difference(differences, np.zeros(n))
-    # Monte Carlo error among 4,000 resamples: the quantile of the long tail varies more.
+    # Monte Carlo error of 4,000 resamples. It is larger for the quantile of the long tail.
     assert (differences.mean() - ours.low) / error == pytest.approx(high, abs=0.1)
     assert (differences.mean() - ours.high) / error == pytest.approx(low, rel=0.1)
 
@@ -262,7 +263,7 @@ def test_the_interval_over_groups_is_close_to_scipys() -> None:
         (np.arange(12),), correlation, vectorized=False, n_resamples=1500, method="percentile", rng=generator
     ).confidence_interval
     ours = rank_correlation(x, y, groups=groups)
-    # Monte Carlo error of a 2.5% quantile among 1,500 resamples is about 0.02 here.
+    # The Monte Carlo error of a 2.5% quantile of 1,500 resamples is about 0.02 here.
     assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=0.06)
 
 
@@ -283,7 +284,7 @@ def test_the_intervals_of_a_mediation_are_close_to_scipys() -> None:
         rng=generator,
     ).confidence_interval  # fmt: skip
     found = mediation(treatment, mediator, outcome)
-    # Standard errors are 0.2 to 0.3 here, and those of the quantiles among 1,500 resamples about a twelfth of that.
+    # The standard errors are 0.2 to 0.3 here, those of the quantiles of 1,500 resamples about a twelfth of that.
     assert [each.low for each in found] == pytest.approx(drawn.low.tolist(), abs=0.08)
     assert [each.high for each in found] == pytest.approx(drawn.high.tolist(), abs=0.08)
 
@@ -302,7 +303,7 @@ def test_beyond_sixteen_pairs_the_p_value_is_drawn_and_agrees_with_scipy() -> No
 @pytest.mark.study
 @pytest.mark.parametrize(("n", "skewed", "nominal"), [
     (4, False, 0.95), (5, False, 0.95), (6, False, 0.95), (10, False, 0.95),
-    # As the docstring has it: Student's t of 4 and 5 skewed differences, and the bootstrap beyond.
+    # The docstring documents these: Student's t for 4 and 5 skewed differences, the bootstrap for more.
     (4, True, 0.88), (5, True, 0.885), (6, True, 0.935), (10, True, 0.94),
 ])  # fmt: skip
 def test_the_paired_differences_interval_covers_the_truth_as_often_as_it_says(
@@ -331,8 +332,8 @@ def test_few_pairs_have_students_interval_and_say_so_and_more_the_bootstraps() -
 
 
 def test_the_interval_of_few_pairs_is_of_the_length_that_students_is() -> None:
-    # Two equal differences among four leave the bootstrap without a bound, and one of five that lies far from the rest
-    # takes a bound beyond what two accuracies can differ by.
+    # Two equal differences among four leave the bootstrap without a bound. One outlier among five moves a bound beyond
+    # the largest possible difference of two accuracies.
     four, five = [0.01, 0.01, 0.02, 0.03], [-0.79, -0.70, -0.71, -0.72, -0.38]
     for differences in (four, five):
         found = paired_difference(differences, np.zeros(len(differences)))
@@ -352,7 +353,7 @@ def test_the_bootstraps_bounds_are_finite_where_no_differences_are_equal(n: int,
 
 @pytest.mark.parametrize(("sign", "missing"), [(1, "lower"), (-1, "upper")])
 def test_a_bound_that_there_is_not_is_named(sign: int, missing: str) -> None:
-    # One resample in eleven draws nothing but the four equal ones, which lie on one side of the mean.
+    # One resample in eleven contains only the four equal values, which lie on one side of the mean.
     found = paired_difference(sign * np.array([0.02, 0.02, 0.02, 0.02, 0.01, 0.015]), np.zeros(6))
     assert math.isinf(found.low) == (missing == "lower")
     assert math.isinf(found.high) == (missing == "upper")
@@ -379,7 +380,7 @@ def test_an_interval_that_is_possible_or_missing_stays_as_it_is(estimate: Estima
 def test_the_permutation_test_rejects_a_true_null_no_more_often_than_its_level() -> None:
     generator = np.random.default_rng(8)
     p_values = [paired_difference(*generator.normal(size=(2, 8))).p_value or 0.0 for _ in range(STUDIES)]
-    # Exact, so at most 0.05 in expectation; 0.09 is more than two standard errors above.
+    # The test is exact, so at most 0.05 in expectation. 0.09 is more than two standard errors above.
     assert np.mean(np.array(p_values) <= 0.05) <= 0.09
 
 
@@ -461,18 +462,18 @@ def test_the_mean_interval_covers_the_truth_as_often_as_it_says_also_where_it_is
     generator = np.random.default_rng(n)
     plain = [mean_interval(each) for each in generator.normal(0.8, 0.01, (2000, n))]
     assert np.mean([each.low < 0.8 < each.high for each in plain]) == pytest.approx(0.95, abs=0.016)
-    # The accuracy of 500 samples at 0.99: skewed, and the interval is cut at 1.
+    # Accuracies on 500 samples with mean 0.99: the distribution is skewed, and the interval is cut at 1.
     near = [
         within_range(mean_interval(each), 0.0, 1.0)
         for each in generator.binomial(500, 0.99, (2000, n)).astype(float) / 500
     ]
-    kept = [each for each in near if each.high > each.low]  # few equal counts have no spread
+    kept = [each for each in near if each.high > each.low]  # equal counts give an interval of length 0
     assert np.mean([each.low < 0.99 < each.high for each in kept]) == pytest.approx(0.95, abs=0.025)
 
 
 @pytest.mark.slow
 def test_holms_correction_keeps_the_level_of_all_comparisons_with_one_baseline() -> None:
-    """2,000 simulated studies of eight methods on ten seeds, of which three differ (standard error 0.005)."""
+    """2,000 simulated studies of eight methods on ten seeds, three of which differ (standard error 0.005)."""
     generator = np.random.default_rng(11)
     false, single, found = [], [], []
     for _ in range(2000):
@@ -485,5 +486,5 @@ def test_holms_correction_keeps_the_level_of_all_comparisons_with_one_baseline()
         single.append((p_values[3:] <= 0.05).any())
         found.append((corrected[:3] <= 0.05).mean())
     assert np.mean(false) < 0.05
-    assert np.mean(single) > 0.12  # what the correction prevents
+    assert np.mean(single) > 0.12  # the error rate without the correction
     assert np.mean(found) > 0.4

@@ -1,4 +1,4 @@
-"""The trimmed mean: by hand, as SciPy has it, and as often covered as documented."""
+"""Trimmed mean: by hand, against SciPy, and with the documented coverage."""
 
 import math
 
@@ -22,7 +22,8 @@ def test_the_value_and_the_error_are_scipys(n: int) -> None:
     values = np.random.default_rng(n).exponential(size=n)
     found, cut = trimmed_mean(values), int(0.2 * n)
     assert found.value == pytest.approx(stats.trim_mean(values, 0.2))
-    # `trimmed_se` of SciPy is that of winsorised values over (1 − 2 · 0.2) √n; here the share is the one that was cut.
+    # SciPy's `trimmed_se` divides the standard deviation of winsorised values by (1 − 2 · 0.2) √n. Here the actual
+    # share of cut values replaces 0.2.
     winsorised = stats.mstats.winsorize(values, limits=cut / n)
     error = np.asarray(winsorised).std(ddof=1) / ((1 - 2 * cut / n) * math.sqrt(n))
     assert (found.high - found.low) / 2 == pytest.approx(error * stats.t.ppf(0.975, n - 2 * cut - 1))

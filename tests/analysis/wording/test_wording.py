@@ -1,4 +1,4 @@
-"""Estimates in words: a phrase never says more than the interval and the test."""
+"""Estimates in words: a phrase never claims more than interval and test support."""
 
 import math
 
@@ -37,7 +37,7 @@ def estimate(value: float, low: float, high: float, p_value: float | None = None
         (estimate(0.5, 0.1, 0.9), None, "up"),
         (estimate(-0.5, -0.9, -0.1), None, "down"),
         (estimate(0.5, -0.1, 0.9), None, "open"),
-        # Of interval and test both have to be clear.
+        # Interval and test both have to be clear.
         (estimate(-0.5, -0.9, -0.1, 0.2), None, "open"),
         (estimate(0.5, -0.1, 0.9, 0.01), None, "open"),
         (estimate(-0.5, -0.9, -0.1, 0.01), 0.3, "open"),

@@ -1,4 +1,4 @@
-"""The command in a report starts the study that it is the report of."""
+"""The command in a report starts the study of the report again."""
 
 import shlex
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.study.factories import make_plan
 
 
 def plan_of(words: list[str]) -> StudyPlan:
-    """The plan that the launcher makes of a command line."""
+    """Return the plan that the launcher makes from command-line arguments."""
     context = typer.main.get_command(app).make_context("launch", list(words))
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}

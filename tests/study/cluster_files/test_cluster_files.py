@@ -1,4 +1,4 @@
-"""The files that start clusters: by Ray's own schema, by the shape of KubeRay's resource, and the script for real."""
+"""Files that start clusters: checked against Ray's schema and KubeRay's definition; the script is really run."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.study.inspection import assert_whole, read_journal
 
 RAY_SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
 
-# What KubeRay's definition of a RayJob demands of the parts that are used, and that there is nothing else among them.
+# Requirements of KubeRay's definition of a RayJob for the parts that are used. Other fields are rejected.
 _TEMPLATE = {
     "type": "object",
     "required": ["spec"],
@@ -173,7 +173,7 @@ def test_the_slurm_script_is_understood_by_its_shell(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# In place of Slurm's own: every node is this machine.
+# These replace Slurm's programs: every node is this machine.
 _SRUN = """#!/bin/bash
 echo "$@" >> "$STAND_IN_LOG"
 while [[ $1 == --* ]]; do shift; done
@@ -186,10 +186,10 @@ echo scontrol "$@" >> "$STAND_IN_LOG"
 
 
 class Slurm:
-    """Runs the script as a job on two nodes, which are both this machine.
+    """Runs the script as a job on two nodes. Both nodes are this machine.
 
     Args:
-        folder: for everything.
+        folder: folder for all files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -216,7 +216,7 @@ class Slurm:
         )  # fmt: skip
 
 
-# In place of Python: Ray's commands succeed, and a study ends with the code in `code`.
+# This replaces Python: Ray's commands succeed, and a study ends with the exit code in the file `code`.
 _PYTHON = """#!/bin/bash
 case "$*" in
     *ray.scripts.scripts*start*) exec sleep 600 ;;
@@ -234,7 +234,7 @@ def test_a_slurm_job_is_queued_again_if_its_study_was_stopped_or_ran_out_of_time
         "PATH": f"{tmp_path}:/usr/bin:/bin", "STAND_IN_LOG": str(slurm.log), "SLURM_JOB_ID": "7", "STUDY": "queued",
         "SLURM_JOB_NODELIST": "one,two", "SLURM_CPUS_PER_TASK": "1", "OUTPUT_DIR": str(tmp_path / "out"),
     }  # fmt: skip
-    kept = ["--time-budget", "3600", "--tracking-uri=http://me:hush@host:5000"]  # a plan has no password
+    kept = ["--time-budget", "3600", "--tracking-uri=http://me:hush@host:5000"]  # a plan does not contain the password
     asked = ["--space", "adapter_width", *kept, "--seed", "1"]
     first = ["--name", "queued", *asked]
     again = ["--resume", "queued", *kept]

@@ -1,4 +1,4 @@
-"""A journal that has lost something, of a study with records and runs in MLflow: nothing of them is lost with it."""
+"""Journals with missing parts. The records and the MLflow runs of the study are never lost."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.study
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """A study that has ended: its journal, records and runs."""
+    """Plan of a finished study with journal, records and MLflow runs."""
     folder = tmp_path_factory.mktemp("ended")
     ledger = StudyLedger(make_plan(folder, trials=4), read_only=True)
     ledger.begin_writing()
@@ -50,7 +50,7 @@ def ended(tmp_path_factory):
 
 @pytest.fixture
 def study(ended):
-    """The same, as it was before each test."""
+    """The finished study, restored before each test."""
     backup = ended.output_dir.with_name("backup")
     if not backup.exists():
         shutil.copytree(ended.output_dir, backup)
@@ -64,6 +64,7 @@ def contents(plan):
 
 
 def runs(plan):
+    """Return status and note of the parent run, and status, metrics and tags of each trial's run."""
     parent, children = runs_of(plan)
     return (
         (parent.info.status, parent.data.tags["mlflow.note.content"]),
@@ -98,6 +99,7 @@ HALF = {
 
 
 def damage(plan, content):
+    """Replace the journal by this content, by a folder, or by nothing."""
     path = plan.directory / "journal.jsonl"
     path.unlink()
     if content == "folder":
@@ -166,7 +168,7 @@ def test_records_that_are_set_aside_are_kept_and_no_trial_gets_a_name_that_was_t
     kept = contents(study.model_copy(update={"name": f"{study.name}/set-aside/{aside.name}"}))
     assert kept == records, "moved, and not a byte changed"
     assert runs(study)[1] == known_before[1], "runs of trials that the journal lost are left as they are"
-    with recorded_run(study):  # once is enough
+    with recorded_run(study):  # needed only once
         pass
     ledger = StudyLedger(study)
     assert ledger.entries["planned-0001"].attempt == 2
@@ -201,7 +203,7 @@ def test_a_journal_that_cannot_be_read_is_set_aside_with_the_records_and_a_new_o
 
 @pytest.mark.parametrize("change", ["empty", "missing", "truncated at the end"])
 def test_a_result_is_not_replaced_by_one_of_fewer_trials_where_the_records_are_gone_too(study, change):
-    """MLflow would tell, but not if the study is delivered to another store."""
+    """MLflow would reveal the loss, but not if the study is delivered to another store."""
     total = read_trials(study.directory).num_rows
     counts = {"finished": total - 1, "failed": 1, "planned": 99}
     (study.directory / "summary.json").write_text(json.dumps({"trials": counts}))
@@ -230,7 +232,7 @@ def test_set_aside_is_no_work_where_the_journal_accounts_for_all(study):
 
 @pytest.mark.parametrize("change", ["empty", "missing", "truncated at the end", "without one end"])
 def test_runs_in_mlflow_that_the_journal_has_lost_are_neither_killed_nor_overwritten(study, change):
-    """Also where the records are gone, which would tell."""
+    """The records are missing too. They would reveal the loss."""
     path = study.directory / "journal.jsonl"
     damage(study, HALF[change](path.read_bytes().splitlines(keepends=True)))
     shutil.rmtree(study.directory / "records")
@@ -341,7 +343,7 @@ VALUES = st.one_of(
 
 
 def changed(draw, event):
-    """An event with one value changed, removed or added, at any depth."""
+    """Change, remove or add one value of an event in place, at any depth."""
     place = event
     while True:
         key = draw(st.sampled_from(sorted(place)))
@@ -358,6 +360,7 @@ def changed(draw, event):
 
 @st.composite
 def mutated(draw, lines):
+    """Generate a journal with one to three events changed, removed, doubled or swapped."""
     events = [json.loads(line.split(b" ", 1)[1]) for line in lines]
     for _ in range(draw(st.integers(1, 3))):
         number = draw(st.integers(0, len(events) - 1))
@@ -377,14 +380,14 @@ def mutated(draw, lines):
 
 
 def assert_sound(ledger):
-    """What a ledger promises: its trials can be searched on, recorded and counted."""
+    """Assert that the trials of a ledger can be searched, recorded and counted."""
     assert ledger.ended == sum(entry.status is not None for entry in ledger.entries.values())
     for entry in ledger.entries.values():
         assert set(entry.epochs) == set(entry.epoch_times) <= set(range(1, entry.config.epochs + 1))
         assert entry.status in (None, "finished", "pruned", "failed")
         assert entry.status != "finished" or len(entry.epochs) == entry.config.epochs
     entries = ledger.entries.values()
-    # All at once: pyarrow takes as long for one row of a hundred columns as for twenty.
+    # All trials in one table: pyarrow takes as long for one row of a hundred columns as for twenty rows.
     pa.Table.from_pylist([trial_row(ledger.plan, entry) for entry in entries], schema=TRIALS_SCHEMA)
     pa.Table.from_pylist([row for entry in entries for row in epoch_rows(entry)], schema=EPOCHS_SCHEMA)
     assert StudySearch(ledger, {}).has_more in (True, False)
@@ -407,7 +410,7 @@ def test_any_change_of_a_journal_ends_in_a_sound_ledger_or_a_refusal_and_deletes
     try:
         with contextlib.suppress(StudyError):
             ledger = StudyLedger(ended, read_only=True)
-            with contextlib.suppress(StudyError):  # what a sampler proposed cannot be read
+            with contextlib.suppress(StudyError):  # the sampler's proposals may be unreadable
                 assert_sound(ledger)
             with recorded_run(ended):
                 pass

@@ -1,4 +1,4 @@
-"""Studies whose digests are of an earlier version: what is recorded keeps its identifiers, and nothing is added."""
+"""Studies with digests of an earlier version: records keep their identifiers, and trials cannot be added."""
 
 import json
 import re
@@ -29,13 +29,13 @@ CONFIRMED = [name for name in NAMES if "confirmation" in json.loads((EXAMPLES / 
 
 
 def fields_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The config of a recorded trial. Columns that the version did not have are left out."""
+    """Return the config of a recorded trial, without columns that the version lacked."""
     values = {name: row["epochs_planned" if name == "epochs" else name] for name in config_fields()}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def with_journal(folder: Path) -> list[dict[str, Any]]:
-    """Write the journal that the study's version had, without identifiers of configs; return the recorded trials."""
+    """Write a journal in the format of the study's version, without config identifiers. Return the recorded trials."""
     rows = sorted(read_trials(folder).to_pylist(), key=lambda row: row["trial_id"])
     journal, summary = Journal(folder / "journal.jsonl"), json.loads((folder / "summary.json").read_bytes())
     chosen = summary.get("confirmation")
@@ -54,6 +54,7 @@ def with_journal(folder: Path) -> list[dict[str, Any]]:
 
 
 def _choice_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the journal's record of a confirmation from a summary."""
     kept = ("label", "rank", "control", "winner", "search_score", "bound")
     choices = [{**{name: each[name] for name in kept}, "config": each["fields"]} for each in summary["configs"]]
     request = {"configs": sum(each["rank"] is not None for each in summary["configs"]), "seeds": summary["seeds"]}
@@ -113,7 +114,7 @@ def test_a_confirmation_is_derived_again_with_the_identifiers_of_its_summary(nam
     assert [each["test_accuracy"]["value"] for each in found["configs"]] == pytest.approx(
         [each["test_accuracy"]["value"] for each in recorded["configs"]]
     )
-    assert first_confirmed(ledger) is None  # the journal written here has no end of a trial
+    assert first_confirmed(ledger) is None  # in the journal written here, no trial has ended
 
 
 def test_resuming_and_confirming_are_refused_in_words_and_delivering_is_not(folder, command):

@@ -33,7 +33,7 @@ def test_a_writer_killed_at_any_byte_loses_at_most_the_line_it_was_writing(path)
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        complete = sum(end <= length + 1 for end in ends)  # a line that lacks its break alone is whole
+        complete = sum(end <= length + 1 for end in ends)  # a last line without line break is complete
         assert read_journal(path) == (EVENTS[:complete], [])
         journal = Journal(path)
         journal.append({"event": "after"})
@@ -49,7 +49,7 @@ def test_a_flipped_byte_is_noticed_and_costs_at_most_two_lines(tmp_path_factory,
         journal.append(event)
     journal.close()
     content = bytearray(path.read_bytes())
-    content[position % (len(content) - 1)] ^= flip  # the last line's end is what a torn line lacks
+    content[position % (len(content) - 1)] ^= flip  # a file without the last line break is valid, so that byte stays
     path.write_bytes(content)
     events, damaged = read_journal(path)
     assert damaged

@@ -20,6 +20,7 @@ from trainables.spec.trial import TrialConfig
 
 
 def known(ledger):
+    """Return the facts of all trials in a ledger."""
     return [
         (e.trial_id, e.stage, e.replicate, e.config, e.epochs, e.epoch_times, e.status, e.error, e.optuna)
         for e in ledger.entries.values()
@@ -296,7 +297,7 @@ IMPOSSIBLE = {
 
 @pytest.fixture(scope="module")
 def two_trials(tmp_path_factory):
-    """A journal with a trial that has run two of four epochs and one that has finished."""
+    """Lines of a journal with one trial after two of four epochs and one finished trial."""
     ledger = StudyLedger(make_plan(tmp_path_factory.mktemp("two")))
     for epochs in ((1, 2), (1, 2, 3, 4)):
         entry = ledger.open_trial("control", TrialConfig(epochs=4), len(epochs))
@@ -333,7 +334,7 @@ def test_a_trial_that_ended_and_has_lost_an_epoch_runs_again_from_its_beginning(
     (plan.directory / "journal.jsonl").write_bytes(b"".join(kept))
     ledger = StudyLedger(plan)
     assert ledger.incomplete == ["planned-0001"]
-    assert "epochs are missing in planned-0000, planned-0001" in ledger.describe_damage()  # one had not ended
+    assert "epochs are missing in planned-0000, planned-0001" in ledger.describe_damage()  # one of them had not ended
     entry = ledger.entries["planned-0001"]
     assert (entry.status, entry.gaps, ledger.ended) == (None, [3], 0)
     assert ledger.entries["planned-0000"].gaps == [3]
@@ -347,7 +348,7 @@ def test_a_trial_that_ended_and_has_lost_an_epoch_runs_again_from_its_beginning(
 
 @pytest.mark.parametrize("clock", [7.0, 1e9])
 def test_a_trial_that_fails_again_at_the_same_moment_has_failed_again(tmp_path, monkeypatch, clock):
-    """Equal lines count once, so no two events may be equal, whatever the clock says."""
+    """Equal lines count once, so no two events may be equal, even if the clock repeats."""
     monkeypatch.setattr("time.time", lambda: clock)
     ledger = StudyLedger(make_plan(tmp_path))
     entry = ledger.open_trial("control", TrialConfig(), 1)

@@ -28,7 +28,7 @@ AUTO = {"replicates": 30, "replicates_detect": 0.01}
 
 
 class Noisy(PretendedSeeds):
-    """Trials with a planted mean for each method, and noise that depends on method and seed alone."""
+    """Trials with a planted mean for each method, and noise that depends on method and seed only."""
 
     means = MEANS
 
@@ -42,6 +42,7 @@ class Noisy(PretendedSeeds):
 
 
 def run(plan, means=MEANS):
+    """Run a study with planted means and return the ledger."""
     ledger = StudyLedger(plan)
     tune = Noisy(StudySearch(ledger, {}), ledger)
     tune.means = means
@@ -107,7 +108,7 @@ def test_a_study_that_was_stopped_anywhere_runs_the_same_trials_as_one_that_was_
     tune = Noisy(StudySearch(ledger, {}), ledger)
     tune.means = {**MEANS, "pesf_kd": 0.803}
     tune.run(ran)
-    tune.next()  # left running, as by a kill
+    tune.next()  # left running, as after a kill
     ledger.close()
     again = run(plan, means=tune.means)
     assert repeated(again) == repeated(whole)

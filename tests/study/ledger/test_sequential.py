@@ -24,7 +24,7 @@ MEANS = {"kd": 0.80, "ce": 0.70, "dkd": 0.801, "dist": 0.86}
 
 
 class NoisyMethods(PretendedSeeds):
-    """Trials with a planted mean for each method, and noise that depends on method and seed alone."""
+    """Trials with a planted mean for each method, and noise that depends on method and seed only."""
 
     def finish(self, tune_id, settings):
         config = settings["config"]
@@ -47,42 +47,42 @@ def confirmed_trials(ledger):
 
 
 @pytest.fixture
-def whole(tmp_path):
-    """The ledger of a study that ran without interruption."""
+def whole_study(tmp_path):
+    """Return the ledger of a study that ran without interruption."""
     ledger = StudyLedger(plan_in(tmp_path, name="whole"))
     NoisyMethods(StudySearch(ledger, {}), ledger).run()
     return ledger
 
 
-def test_a_clear_comparison_stops_first_and_the_baseline_runs_as_long_as_any(whole):
-    progress = whole.confirm_progress
+def test_a_clear_comparison_stops_first_and_the_baseline_runs_as_long_as_any(whole_study):
+    progress = whole_study.confirm_progress
     assert progress.complete
-    assert whole.is_confirmed
+    assert whole_study.is_confirmed
     found = {each.label: each for each in progress.decided}
     assert (found["dist"].decision, found["ce"].decision, found["dkd"].decision) == ("better", "worse", "small")
     assert found["dist"].seeds < found["dkd"].seeds
-    numbers = {method: sum(each == method for each, _ in confirmed_trials(whole)) for method in MEANS}
+    numbers = {method: sum(each == method for each, _ in confirmed_trials(whole_study)) for method in MEANS}
     assert numbers["kd"] == max(numbers.values()) < 30
     assert {each.label: each.seeds for each in progress.decided} == {m: numbers[m] for m in ("ce", "dkd", "dist")}
-    assert whole.planned == len(whole.entries)
-    first, second = sequential_texts(whole.confirmation, progress)
+    assert whole_study.planned == len(whole_study.entries)
+    first, second = sequential_texts(whole_study.confirmation, progress)
     assert "better than kd: dist" in first
     assert "not more than 0.01 from kd: dkd" in first
     assert "do not account for the looks" in second
 
 
 @pytest.mark.parametrize("ran", [1, 5, 9, 23, 24, 25, 40])
-def test_a_confirmation_that_was_stopped_anywhere_runs_the_same_trials_as_one_that_was_not(whole, tmp_path, ran):
+def test_a_confirmation_that_was_stopped_anywhere_runs_the_same_trials_as_one_that_was_not(whole_study, tmp_path, ran):
     plan = plan_in(tmp_path, name="stopped")
-    ledger, begun = StudyLedger(plan), len(whole.entries) - len(whole.in_stage("confirm"))
+    ledger, begun = StudyLedger(plan), len(whole_study.entries) - len(whole_study.in_stage("confirm"))
     tune = NoisyMethods(StudySearch(ledger, {}), ledger)
     tune.run(begun + ran)
-    tune.next()  # left running, as by a kill
+    tune.next()  # left running, as after a kill
     ledger.close()
     again = StudyLedger(plan)
     NoisyMethods(StudySearch(again, {}), again).run()
-    assert confirmed_trials(again) == confirmed_trials(whole)
-    assert again.confirm_progress == whole.confirm_progress
+    assert confirmed_trials(again) == confirmed_trials(whole_study)
+    assert again.confirm_progress == whole_study.confirm_progress
     assert again.is_confirmed
 
 

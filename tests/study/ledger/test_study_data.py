@@ -1,4 +1,4 @@
-"""Studies on image folders that change or go away: what the journal has of them counts."""
+"""Studies on image folders that change or disappear. The information in the journal is used."""
 
 import json
 import shutil
@@ -32,6 +32,7 @@ CLASSES = ("cat", "dog", "hen")
 
 
 def write_folder(path, classes=CLASSES, count=10):
+    """Write an image folder and return the dataset's name."""
     for label, name in enumerate(classes):
         write_images(path / name, random_images(count, 1, 8, 8, seed=label))
     list_image_folder.cache_clear()
@@ -40,7 +41,7 @@ def write_folder(path, classes=CLASSES, count=10):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The ledger of a confirmed study on an image folder named `photos`, on which a trial has reported its data."""
+    """Return the ledger of a confirmed study on an image folder named `photos`. A trial has recorded the dataset."""
     tmp_path = tmp_path_factory.mktemp("study")
     base = {"dataset": write_folder(tmp_path / "photos")}
     data = load_dataset(base["dataset"], None)
@@ -54,8 +55,8 @@ def study(tmp_path_factory):
 
 
 @contextmanager
-def gone(path):
-    """Within it, the folder is not there."""
+def missing_folder(path):
+    """Context in which the folder is missing."""
     elsewhere = path.rename(path.with_name("elsewhere"))
     list_image_folder.cache_clear()
     yield
@@ -65,7 +66,7 @@ def gone(path):
 
 def test_a_study_is_exported_and_delivered_when_its_images_are_gone(study, command):
     folder = study.plan.output_dir
-    with gone(folder / "photos"):
+    with missing_folder(folder / "photos"):
         exported = command(export_main, "planned", "--output-dir", folder, "--json")
         delivered = command(sync_main, "planned", "--output-dir", folder)
     assert exported.code == 0, exported.err
@@ -84,7 +85,7 @@ def test_a_study_is_exported_and_delivered_when_its_images_are_gone(study, comma
 )
 def test_what_needs_the_images_says_that_they_are_gone(study, command, main, arguments):
     folder = study.plan.output_dir
-    with gone(folder / "photos"):
+    with missing_folder(folder / "photos"):
         done = command(main, *arguments, "--output-dir", folder)
     assert done.code == 2
     assert done.err.startswith(f"error: {folder}/photos: an image folder needs images in ")
@@ -93,7 +94,7 @@ def test_what_needs_the_images_says_that_they_are_gone(study, command, main, arg
 def test_classes_and_sizes_are_those_of_the_trials_when_the_folder_has_changed_since(study):
     known = data_of(study.plan, study.dataset)
     assert (known.class_names, known.split_sizes) == (CLASSES, (24, 3, 3))
-    with gone(study.plan.output_dir / "photos"):
+    with missing_folder(study.plan.output_dir / "photos"):
         write_folder(study.plan.output_dir / "photos", ("ant", *CLASSES))
         again = StudyLedger(study.plan, read_only=True)
         assert not again.damage
@@ -113,6 +114,6 @@ def test_a_validation_split_that_was_smaller_than_planned_counts_as_it_was(tmp_p
 def test_a_plan_is_read_without_its_images(tmp_path):
     plan = make_plan(tmp_path, base={"dataset": write_folder(tmp_path / "photos")})
     plan.save()
-    with gone(tmp_path / "photos"):
+    with missing_folder(tmp_path / "photos"):
         assert load_plan(plan.directory) == plan
         assert load_plan(plan.directory).teacher_outputs_used == "stored"

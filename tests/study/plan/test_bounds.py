@@ -1,4 +1,4 @@
-"""Every number of a plan has bounds: nothing that a file, a database or float32 cannot hold gets past the plan."""
+"""Every number of a plan has bounds that files, databases and float32 can hold."""
 
 import math
 import types
@@ -20,11 +20,12 @@ from trainables.teacher.request import RequestError, resolve_request
 
 MODELS = (StudyPlan, TrialConfig, ConfirmationRequest)
 BEYOND = (10**39, -(10**39), math.nan, math.inf, -math.inf, "1e400", 10**400)
-# Held to its bounds by validators.
+# Fields with bounds enforced by validators.
 BY_VALIDATOR = {"pack", "teacher_outputs_limit"}
 
 
 def numbers_of(model: type[BaseModel]) -> Iterator[tuple[str, tuple[type, ...], list[Any]]]:
+    """Yield name, types and bounds of each numeric field of a model."""
     for name, field in model.model_fields.items():
         members = typing.get_args(field.annotation) if typing.get_origin(field.annotation) in UNIONS else ()
         kinds = tuple(kind for kind in (members or (field.annotation,)) if isinstance(kind, type))

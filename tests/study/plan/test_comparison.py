@@ -1,4 +1,4 @@
-"""Studies that compare methods: what is compared, what is refused, and how it is searched and repeated."""
+"""Studies that compare methods: methods included, rejected plans, search and repetition."""
 
 import hashlib
 import json
@@ -250,7 +250,7 @@ def test_methods_that_need_maps_have_the_teacher_live_and_the_others_its_stored_
     storage = reckon_teacher_storage(plan)
     assert (storage.source, list(storage.live)) == ("stored", ["at"])
     assert storage.passes_live == 4 * 2 * 4  # all but ce, on 2 seeds, in 4 epochs
-    assert storage.passes_stored == 4 + 2 * 4  # a slot an epoch, and at's own
+    assert storage.passes_stored == 4 + 2 * 4  # a slot per epoch, plus the live passes of at
     assert "some methods run the teacher live anyway: at cannot run without feature maps" in describe_teacher_storage(
         plan
     )
@@ -266,7 +266,7 @@ def test_methods_in_which_more_than_the_student_learns_are_compared_with_the_tea
     storage = reckon_teacher_storage(plan)
     assert list(storage.live) == ["full_teacher", "at"]
     assert storage.passes_live == 4 * 2 * 4  # all but dml, on 2 seeds, in 4 epochs
-    assert storage.passes_stored == 2 * 4 + 2 * 2 * 4  # a slot an epoch of both teachers, and two methods' own
+    assert storage.passes_stored == 2 * 4 + 2 * 2 * 4  # a slot per epoch of both teachers, plus live passes
     assert "full_teacher trains the teacher, so its outputs change; at cannot" in (describe_teacher_storage(plan))
     assert "dml, full_teacher: a second network is trained with the student" in describe_plan(plan, [])
 
@@ -363,7 +363,7 @@ def test_a_comparisons_name_is_found_like_a_spaces():
 def test_methods_added_to_the_registry_later_do_not_change_a_study(tmp_path):
     plan = compare(tmp_path, methods=["ce", "kd"])
     values = plan.model_dump(mode="json")
-    values["compared"][1]["fields"]["kd_weight"] = 0.7  # as an earlier version may have had it
+    values["compared"][1]["fields"]["kd_weight"] = 0.7  # as in a plan of an earlier version
     earlier = resolve_plan(values)
     assert [trial.config.kd_weight for trial in earlier.control_trials()][1] == 0.7
 
@@ -432,7 +432,7 @@ def test_searches_per_method_are_for_tuned_methods_alone(tmp_path):
 
 
 class CostlyTune(PretendedTune):
-    """Trials that report what a step costs: five times cross-entropy for dkd, as much as it for the others."""
+    """Trials that report the cost of a step: five times cross-entropy for dkd, equal to it for the others."""
 
     def finish(self, tune_id, settings):
         cost = 5.0 if settings["config"]["method"] == "dkd" else 1.0
@@ -441,6 +441,7 @@ class CostlyTune(PretendedTune):
 
 
 def begin_costly(folder):
+    """Begin a comparison with a budget in FLOPs and trials of different cost."""
     values = {"methods": ["ce", "dkd", "kd"], "trials": 12, "searches_per_method": 2, "budget": "flops"}
     ledger = StudyLedger(compare(folder, "method_tuned", **values))
     search = StudySearch(ledger, {})
@@ -469,7 +470,7 @@ def test_a_search_by_flops_waits_for_the_cost_of_its_first_trial_and_outlives_a_
     assert len({ledger.entries[each[1]["trial_id"]].search for each in first}) == 6
     assert tune.next() is None
     assert search.has_more
-    search.on_trial_complete(first[0][0], {"finished": False, "failed": "why"})  # before it reported its cost
+    search.on_trial_complete(first[0][0], {"finished": False, "failed": "why"})  # before it reported the cost
     again = tune.next()
     assert ledger.entries[again[1]["trial_id"]].search == "ce"
     assert tune.next() is None

@@ -1,4 +1,4 @@
-"""Whole studies on datasets that are files."""
+"""Whole studies on datasets read from files."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def images(tmp_path):
 
 
 def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
-    monkeypatch.chdir(images.parent)  # the folder is given relative to it, and found by workers that start elsewhere
+    monkeypatch.chdir(images.parent)  # the relative path also works for workers with another working directory
     done = launch(*SHORT, "--dataset", "image_folder:images", "--output-dir", tmp_path / "out", "--name", "folder",
                   PESFKD_CACHE=str(tmp_path / "cache"), PYTHONPATH="")  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -46,7 +46,7 @@ def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
     assert recorded["class_names"] == ["dark", "light", "medium"]
     summary = json.loads(done.stdout)
     assert summary["study"] == "folder"
-    # 12 images validate, 4 of each class: what is small, or no better than one class for all, is said everywhere.
+    # 12 images validate, 4 of each class. All outputs warn of the small split and of scores at the level of one class.
     assert {trial["data/val_samples"] for trial in trials} == {12.0}
     assert {trial["data/val_constant_score"] for trial in trials} == {4 / 12}
     small = "The validation split has 12 images: one of them is worth 8.3 points of accuracy"
@@ -172,7 +172,7 @@ def test_a_folder_whose_splits_cannot_hold_every_class_is_refused_before_any_wor
 
 
 def shrink(images, kept):
-    """Leave so many images of these classes."""
+    """Keep only `kept[name]` training images of each class."""
     list_image_folder.cache_clear()
     for name, count in kept.items():
         for path in sorted((images / "train" / name).iterdir())[count:]:
@@ -226,4 +226,4 @@ def test_a_study_runs_on_fashion_mnist(command, data_root, tmp_path):
     assert done.code == 0, done.said
     accuracies = [trial["val/accuracy"] for trial in read_trials(tmp_path / "out" / "fashion").to_pylist()]
     assert len(accuracies) == 5
-    assert min(accuracies) > 0.4  # a tenth is chance
+    assert min(accuracies) > 0.4  # 0.1 is chance

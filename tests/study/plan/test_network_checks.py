@@ -1,4 +1,4 @@
-"""A study's networks are tried on the shape of its data before any work: in a dry run, and when it is resumed."""
+"""The networks of a study are tried on the shape of the data before any work: in dry runs and on resume."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def test_a_peer_is_trained_as_the_student_is_and_checked_so(tmp_path):
     )
     with pytest.raises(UsageError, match=r"--teacher vgg8: its maps shrink to one position"):
         check_networks(make("dml"))
-    check_networks(make("kd"))  # its teacher is trained by a recipe of its own, in batches of more
+    check_networks(make("kd"))  # the teacher of kd is trained by a recipe with larger batches
 
 
 @pytest.mark.study
@@ -102,7 +102,7 @@ def test_a_method_that_cannot_match_the_networks_is_refused_by_name_and_otherwis
 
 
 def test_a_comparison_that_has_a_method_which_cannot_match_its_networks_is_resumed_all_the_same(tmp_path):
-    """Plans of earlier versions have such methods; their trials fail, and those of the others go on."""
+    """Plans of earlier versions contain such methods. Their trials fail, and the trials of other methods continue."""
     base = {"dataset": f"image_folder:{_folder_of_images(tmp_path, 9)}", "teacher": "resnet8", "method": "kd"}
     compared = choose_methods(["kd", "sftn"], base, {})
     plan = make_plan(tmp_path, space="method", base=base, compared=compared, controls=())
@@ -117,9 +117,10 @@ def _names(planned: dict[str, Any]) -> list[str]:
 
 
 def _folder_of_images(folder: Path, size: int) -> Path:
+    """Write an image folder of three classes with images of this size."""
     from PIL import Image
 
-    for label in range(3):  # with two, logit standardisation is left out
+    for label in range(3):  # with two classes, logit standardisation is left out
         (folder / "images" / "train" / f"class-{label}").mkdir(parents=True)
         for number in range(12):
             image = Image.new("RGB", (size, size), (90 * label, number, 0))

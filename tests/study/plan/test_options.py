@@ -1,4 +1,4 @@
-"""The table of options: everything else is derived from it."""
+"""The table of options. Command lines, defaults and resume are derived from it."""
 
 import inspect
 
@@ -25,7 +25,8 @@ def test_the_launcher_takes_every_option_and_a_confirmation_every_one_that_a_res
 @pytest.mark.parametrize("name", names_into("plan"))
 def test_an_option_that_goes_into_the_plan_is_a_field_with_the_same_default(name):
     field = StudyPlan.model_fields[name]
-    # Digests leave out the number of replicates that was once the default. Commands always write theirs into the plan.
+    # Digests leave out 3, the former default number of replicates. Commands always write the current default into the
+    # plan.
     expected = 3 if name == "replicates" else OPTIONS[name].default
     if not field.is_required():
         assert field.default == expected

@@ -1,4 +1,4 @@
-"""Folders of studies that are begun twice, left half begun, renamed, moved and copied, and names that collide."""
+"""Study folders that are started twice, left incomplete, renamed, moved or copied, and colliding names."""
 
 import json
 import shutil
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.study
 
 
 def plan_of(folder, **values):
-    """A plan as the command line makes it; nothing is written."""
+    """Return a plan as the command line makes it. Nothing is written."""
     given = {"name": "first", "space": "adapter_width", "base": {"epochs": 4}, "output_dir": folder}
     return resolve_plan({**given, "tracking_uri": own_store(folder), **values})
 
 
 @pytest.fixture
 def begun(tmp_path):
-    """A study with a trial, in an output folder of its own."""
+    """Return the plan of a study with a trial, in a separate output folder."""
     plan = plan_of(tmp_path / "out")
     begin_study(plan, "go on")
     ledger = StudyLedger(plan, read_only=True)
@@ -58,7 +58,7 @@ def test_of_many_starts_at_once_one_begins_the_study_and_no_other_changes_its_pl
         except UsageError as error:
             outcomes[plan.seed] = str(error)
 
-    for turn in range(100):  # each turn meets other moments of the winner
+    for turn in range(100):  # each turn hits other moments of the first start
         folder, outcomes = tmp_path / str(turn), {}
         plans = [plan_of(folder, seed=seed) for seed in range(8)]
         threads = [threading.Thread(target=start, args=(plan, outcomes)) for plan in plans]
@@ -148,7 +148,7 @@ def test_a_trial_of_a_renamed_study_is_found_by_its_identifier(begun):
     begun.directory.rename(begun.output_dir / "second")
     plan, entry = find_trial("first-0000", None, begun.output_dir)
     assert (plan.name, entry.trial_id) == ("second", "first-0000")
-    new = begun.model_copy(update={"study_id": "another"})  # of the name that is free again
+    new = begun.model_copy(update={"study_id": "another"})  # reuses the name that is free again
     begin_study(new, "go on")
     shutil.copy(plan.directory / "journal.jsonl", new.directory)
     with pytest.raises(UsageError, match=r"2 studies have a trial 'first-0000'.* with --name \(first, second\)"):
@@ -292,7 +292,7 @@ def test_a_mirror_in_a_store_that_lies_elsewhere_or_in_a_circle_of_links_is_refu
     elsewhere = tmp_path / "x"
     elsewhere.mkdir()
     uri = f"sqlite:///{elsewhere}/runs.db"
-    for name in ("runs.db", "runs.db-wal", "runs"):  # the lock of the last is the store's
+    for name in ("runs.db", "runs.db-wal", "runs"):  # the store has a lock file with the last name
         with pytest.raises(UsageError, match="the MLflow store"):
             check_mirror_place(plan_of(tmp_path / "out", tracking_uri=uri, optuna_storage=elsewhere / name))
     (tmp_path / "a").symlink_to("b")

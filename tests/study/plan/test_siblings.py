@@ -1,4 +1,4 @@
-"""A second study of a dataset says which seeds repeat, and how often the test split was read."""
+"""A second study of a dataset states which seeds repeat, and how often the test split was read."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def planned(folder: Path, name: str, **values: object) -> StudyPlan:
 
 
 def confirmed(plan: StudyPlan, number: int) -> None:
-    """Records of a study whose test split was read by so many trials, and one that did not read it."""
+    """Write records with `number` trials that read the test split, and one that did not."""
     rows = [trial(k, stage="confirm", **{"test/accuracy": 0.8, "val/accuracy": 0.8}) for k in range(number)]
     write_records(plan.directory, trials_table([*rows, trial(number, **{"val/accuracy": 0.8})]), epochs_table([]))
 

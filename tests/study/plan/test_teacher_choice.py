@@ -1,4 +1,4 @@
-"""Teachers that a study is given: checked before any work, known by their digest, needed only once."""
+"""Teachers given to a study: checked before any work, identified by digest, needed only once."""
 
 import json
 
@@ -57,7 +57,7 @@ def foreign(network, tmp_path):
 
 @pytest.fixture
 def averaged(network, tmp_path):
-    """A checkpoint with raw weights and their average, which is another network."""
+    """Checkpoint with raw weights and averaged weights, which are different networks."""
     path = tmp_path / "averaged.pth"
     raw = network.state_dict()
     average = {key: 0.75 * value if value.is_floating_point() else value for key, value in raw.items()}
@@ -194,7 +194,7 @@ def test_at_a_resume_the_checkpoint_may_have_moved_but_not_changed(plan, ours, f
     as_pth = {"teacher_checkpoint": foreign, "teacher_normalisation": "0.3/0.4"}
     changed = {"teacher_checkpoint": foreign, "teacher_weights": TakenWeights("raw", "model")}
     assert check_same_teacher(plan, as_pth) == changed
-    assert check_same_teacher(plan, {"teacher_checkpoint": foreign}) == changed  # normalised as the plan has it
+    assert check_same_teacher(plan, {"teacher_checkpoint": foreign}) == changed  # normalisation of the plan
     with pytest.raises(UsageError, match="has another teacher: the digest of"):
         check_same_teacher(plan, {**as_pth, "teacher_normalisation": "0.3/0.5"})
     with pytest.raises(UsageError, match="trained its own teacher"):
@@ -247,8 +247,8 @@ def test_raw_weights_and_their_average_are_two_teachers_and_a_resume_keeps_to_it
         assert check_same_teacher(plan, {"teacher_checkpoint": averaged})["teacher_weights"].place == place
         keep_teacher(plan)
         stored_path(plan.teachers_folder, plan.base.teacher_digest).unlink()
-        keep_teacher(plan)  # from the checkpoint again
-    # A file with the raw weights alone serves the study of the raw ones.
+        keep_teacher(plan)  # copied from the checkpoint again
+    # A file with only the raw weights fits the study of the raw weights.
     assert check_same_teacher(raw, {"teacher_checkpoint": foreign})["teacher_weights"] == TakenWeights("raw", "model")
     for plan, given in ((ema, {"teacher_checkpoint": foreign}), (raw, {"teacher_weights": "ema"})):
         with pytest.raises(UsageError, match="has another teacher: the digest of"):

@@ -37,7 +37,7 @@ def test_a_plan_knows_the_dtypes_of_the_store_and_their_sizes(tmp_path, dtype):
 
 
 def test_passes_are_those_of_the_trials_that_a_teacher_teaches(tmp_path):
-    # 5 of the search and 2 promising on 2 seeds are taught, and of the controls kd on 2 seeds.
+    # Trials with a teacher: 5 of the search, 2 promising configs on 2 seeds, and the control kd on 2 seeds.
     storage = reckon_teacher_storage(make_plan(tmp_path, base={"epochs": 4}))
     assert (storage.passes_live, storage.passes_stored, storage.passes_saved) == (11 * 4, 4, 40)
 
@@ -120,7 +120,7 @@ def test_mode_and_dtype_belong_to_the_study_limit_and_folder_do_not(tmp_path):
     assert make_plan(tmp_path, teacher_outputs_path="s3://bucket/else").digest == digest
     assert make_plan(tmp_path, teacher_outputs_dtype="float32").digest != digest
     assert make_plan(tmp_path, teacher_outputs="live").digest != digest
-    assert make_plan(tmp_path, teacher_outputs_limit="1MiB").digest != digest  # live: other last digits
+    assert make_plan(tmp_path, teacher_outputs_limit="1MiB").digest != digest  # live, with other rounding
     with pytest.raises(UsageError, match="teacher_outputs_dtype: the study has 'float16', but 'float32' was given"):
         refuse_differences(make_plan(tmp_path), {"teacher_outputs_dtype": "float32"})
 

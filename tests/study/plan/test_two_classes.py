@@ -1,4 +1,4 @@
-"""What two classes do to a loss, and what a new study says of it before any work."""
+"""Effect of two classes on losses, and warnings of new studies before any work."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_a_new_study_of_a_method_without_a_gradient_is_refused():
     check_two_classes(["kd"], "glue:sst2", flag="--method")
     check_two_classes(["logit_standardisation"], "digits", flag="--method")
     check_two_classes(["logit_standardisation"], "no such data", flag="--method")
-    assert two_class_refusal(TrialConfig(method="logit_standardisation", dataset="glue:mnli")) is None  # three
+    assert two_class_refusal(TrialConfig(method="logit_standardisation", dataset="glue:mnli")) is None  # three classes
 
 
 def test_a_new_comparison_leaves_it_out_with_the_reason_and_refuses_it_by_name(tmp_path):
@@ -112,7 +112,7 @@ def forbidden(*_, **__):
 
 
 def two_folders(folder, *, readable):
-    """An image folder of two classes; a file that is no image fails where any is opened."""
+    """Make an image folder of two classes. If not `readable`, opening any image fails."""
     for split in ("train", "test"):
         for name in ("cats", "dogs"):
             (folder / split / name).mkdir(parents=True)

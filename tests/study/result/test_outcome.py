@@ -1,4 +1,4 @@
-"""What a person reads at the end of a study."""
+"""Output at the end of a study."""
 
 import io
 from dataclasses import replace
@@ -12,6 +12,7 @@ from tests.analysis.synthetic import trial, trials_table
 
 
 def shown(configs):
+    """Return the comparison table as printed on a terminal of 80 columns."""
     unknown = dict.fromkeys(ConfigCost.__dataclass_fields__)
     costs = {each.config_id: ConfigCost(**unknown | {"flops_to_ce": 5.063, "n": 1}) for each in configs}
     console = Console(file=io.StringIO(), width=80)

@@ -1,4 +1,4 @@
-"""The report at the end of a study."""
+"""Report at the end of a study."""
 
 from pathlib import Path
 

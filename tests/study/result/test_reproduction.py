@@ -1,4 +1,4 @@
-"""Trials that were really run and recorded, run again; without Ray and its processes."""
+"""Real recorded trials, run again; without Ray and its processes."""
 
 import json
 import shutil
@@ -32,15 +32,16 @@ BASE = {"teacher": "cnn_8_16", "epochs": 2, "batch_size": 128}
 
 @pytest.fixture(autouse=True)
 def _as_trials_run():
+    """Use one thread, like trials, and reset deterministic algorithms afterwards."""
     with one_thread():
         yield
-    if torch.are_deterministic_algorithms_enabled():  # by the command, which is for a process of its own
+    if torch.are_deterministic_algorithms_enabled():  # set by the command, which normally has a separate process
         torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """A folder with the teacher of all these studies."""
+    """Folder with the common teacher of these studies."""
     folder = tmp_path_factory.mktemp("teachers")
     with one_thread():
         ensure_teacher(TrialConfig(**BASE), load_dataset("digits", None), folder)
@@ -49,7 +50,7 @@ def teachers(tmp_path_factory):
 
 @pytest.fixture
 def study_in(teachers):
-    """Makes a study in a folder that has its teacher already."""
+    """Return a function that makes a study in a folder that already has the teacher."""
 
     def make(folder, **values):
         plan = make_plan(folder, **{"base": BASE, **values})
@@ -74,6 +75,7 @@ def contents(folder):
 
 
 def settings_of(plan, config):
+    """Return the settings of a trial as a study passes them."""
     teacher = ensure_teacher(plan.base, load_dataset("digits", None), plan.teachers_folder)
     stored = {"location": plan.teacher_outputs_location, "dtype": plan.teacher_outputs_dtype}
     return {
@@ -85,7 +87,7 @@ def settings_of(plan, config):
 
 
 def record(plan, *, change=lambda epoch, measures: measures, epochs=None, stage="control", **fields):
-    """A trial that runs as in a study, and is entered as there; its identifier."""
+    """Run a trial as in a study, record it, and return the identifier."""
     ledger = StudyLedger(plan)
     config = plan.configure({**plan.search_space.default_point(), **fields}).with_seeds(plan.seed, len(ledger.entries))
     trial_id = ledger.open_trial(stage, config, len(ledger.entries)).trial_id

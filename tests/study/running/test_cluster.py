@@ -1,4 +1,4 @@
-"""A cluster on this machine: who can reach it, what fits on it, and what its trials get of it."""
+"""Cluster on this machine: who can connect, how many trials fit, and their resources."""
 
 import json
 import os
@@ -84,9 +84,9 @@ def test_a_raylet_without_an_agent_is_started_as_it_is():
         ({"CPU": 8.0}, 1, 0, 8),
         ({"CPU": 8.0}, 3, 0, 2),
         ({"CPU": 8.0}, 0.1, 0, 80),
-        ({"CPU": 8.0}, 1, 0.25, 0),  # a node without GPUs is no room for trials that want one
+        ({"CPU": 8.0}, 1, 0.25, 0),  # trials that need a GPU do not fit on a node without GPUs
         ({"CPU": 8.0, "GPU": 2.0}, 1, 0.25, 8),
-        ({"CPU": 8.0, "GPU": 2.0}, 1, 0.4, 4),  # not five: none is spread over two
+        ({"CPU": 8.0, "GPU": 2.0}, 1, 0.4, 4),  # not five, because no trial uses parts of two GPUs
         ({"CPU": 2.0, "GPU": 4.0}, 1, 1, 2),
         ({"CPU": 8.0, "GPU": 4.0}, 1, 2, 2),
     ],
@@ -102,7 +102,7 @@ def test_a_part_beside_whole_gpus_is_refused(tmp_path, gpus):
 
 
 class Probe(tune.Trainable):
-    """Tells where it runs, once all that are expected do."""
+    """Trial that reports node and devices, after all expected trials have started."""
 
     def setup(self, config):
         self.desk = ray.get_actor("desk")
@@ -139,7 +139,7 @@ class ProbePacking(Packing):
 
 @pytest.fixture(scope="module")
 def uneven() -> Iterator[Cluster]:
-    """A node of three cores, and one of one core and one GPU, which is pretended."""
+    """Cluster of a node with three cores and a node with one core and a simulated GPU."""
     cluster = Cluster()
     try:
         cluster.add_node(num_cpus=3, num_gpus=0, include_dashboard=False)

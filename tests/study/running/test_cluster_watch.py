@@ -1,4 +1,4 @@
-"""What a study notices of its cluster, by real sockets; `test_faults.py` kills the processes of a real one."""
+"""Detection of a lost cluster, with real sockets. `test_faults.py` kills the processes of a real cluster."""
 
 import socket
 import subprocess
@@ -35,7 +35,7 @@ def watched(head, raylet=None, **options):
 
 def test_a_cluster_that_answers_is_not_lost_however_often_it_is_asked(head, raylet):
     watch, heard = watched(head, raylet)
-    # Nobody accepts: the queue of connections is full soon, which is a process that takes its time.
+    # Nobody accepts, so the queue of connections fills up, as with a slow process.
     assert [watch.check() for _ in range(3)] == [None] * 3
     assert watch.end() is None
     raylet.close()

@@ -1,4 +1,4 @@
-"""A study in one process, without Ray: equal to one on Ray, stopped and gone on with by either, and what it refuses."""
+"""Studies in one process without Ray: equal to studies on Ray, resumable by either executor, and rejected options."""
 
 import io
 import json
@@ -39,7 +39,7 @@ SMALL = ("--space", "adapter_width", "--trials", "2", "--promising", "1", "--rep
 
 
 def numbers_of(directory: Path) -> list[dict]:
-    """What the trials of a study were and reported, in order, but for times."""
+    """Return the configs and measures of a study's trials in order, without times."""
     epochs = read_epochs(directory).to_pylist()
     kept = ("train/", "val/", "test/", "calibration/", "student_", "teacher", "adapter", "kd_", "temperature")
     return [
@@ -58,7 +58,7 @@ def numbers_of(directory: Path) -> list[dict]:
 
 
 def in_mlflow(directory: Path) -> dict[str, tuple[dict, dict, set]]:
-    """Params, metrics that no clock decides, and the names of all metrics, by name and stage of a trial."""
+    """Return params, metrics independent of time, and the names of all metrics, by stage and name of a trial."""
     _, children = runs_of(load_plan(directory))
     return {
         f"{run.data.tags['stage']} {run.info.run_name}": (
@@ -71,7 +71,7 @@ def in_mlflow(directory: Path) -> dict[str, tuple[dict, dict, set]]:
 
 
 def run(plan, **options):
-    """Run what is left of a study; its run, and what was said."""
+    """Run the rest of a study. Return the run and the messages."""
     said = io.StringIO()
     study_run, tracker = runner.run_study(
         plan, progress=StudyProgress(plan, stream=said), command="", versions={}, **options
@@ -82,7 +82,7 @@ def run(plan, **options):
 
 @pytest.fixture
 def at_epoch(monkeypatch):
-    """Does something at the beginning of one epoch of one trial, by number, once or always."""
+    """Return a function that makes an action run at the start of an epoch of a trial, once or every time."""
 
     def prepare(ordinal: int, epoch: int, act, *, once: bool = True) -> None:
         begin = session.begin_run
@@ -109,7 +109,7 @@ def at_epoch(monkeypatch):
 
 @pytest.mark.parametrize("scheduler", ["none", pytest.param("asha", marks=pytest.mark.slow)])
 def test_a_study_is_the_same_by_both_executors(launch, command, tmp_path, scheduler):
-    """More trials than a sampler draws at random at first, so that what it learns from has to be the same too."""
+    """The search has more trials than the sampler's random start, so the model must see equal results."""
     study = (
         "--space", "joint", "--trials", "13", "--promising", "1", "--replicates", "1", "--epochs", "3",
         "--scheduler", scheduler, "--confirm", "1", "--seeds", "2", "--name", "same",
@@ -198,7 +198,7 @@ def test_a_trial_that_raises_fails_alone_and_may_be_tried_again(command, at_epoc
     assert {entry.status for entry in rest} == {"finished"}
     again = command(launch_main, "--resume", "one", "--retry-failed", "--output-dir", tmp_path)
     assert again.code == 0, again.said
-    assert "running in this process" in again.err  # as the study began
+    assert "running in this process" in again.err  # the executor of the first run
     assert_whole(tmp_path / "one")
 
 
@@ -262,7 +262,7 @@ LONG = ("--space", "adapter_width", "--trials", "1", "--promising", "1", "--repl
 
 
 def kill_after_checkpoint(output_dir: Path, executor: str, folder: Path) -> None:
-    """Kill the driver of a study, in which an epoch takes a quarter of a second, when a trial has a checkpoint."""
+    """Start a study with epochs of a quarter of a second, and kill the driver once a trial has a checkpoint."""
     driver = {
         "in-process": ("tests.study.slow_driver", "0.25"),
         "ray": ("tests.study.killable_driver", folder, "first"),
@@ -278,9 +278,10 @@ def kill_after_checkpoint(output_dir: Path, executor: str, folder: Path) -> None
 
 
 def resumed_in_the_middle(directory: Path) -> set[str]:
-    """The trials of which a process began with a later epoch than the first.
+    """Return the trials that a process continued from a later epoch than the first.
 
-    What the teacher says of the validation split is asked once by each process that trains a trial, or by each run.
+    Each process that trains a trial computes the teacher's outputs on the validation split once, so these epochs have
+    more teacher forward passes.
     """
     usual = min(
         row["cost/teacher_forwards"] for row in read_epochs(directory).to_pylist() if row["cost/teacher_forwards"]
@@ -307,7 +308,7 @@ def test_a_killed_study_goes_on_in_the_middle_of_a_trial_by_either_executor(comm
     assert not list(directory.rglob("checkpoint_*"))
     resumed = resumed_in_the_middle(directory)
     assert resumed
-    for trial in resumed:  # equal to a trial that nothing interrupted
+    for trial in resumed:  # equal to an uninterrupted trial
         assert command(rerun_main, trial, "--output-dir", output_dir, "--quiet").code == 0
 
 

@@ -1,4 +1,4 @@
-"""Nodes on which this package is not installed, for real: a cluster of another virtual environment."""
+"""Nodes without this package: a real cluster with another virtual environment."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from trainables.process.versions import code_digest
 ROOT = Path(__file__).parents[3]
 
 
-# Otherwise Ray takes the machine's network address for its own; and a cluster that `ray start` makes asks for a token.
+# Without these, Ray uses the machine's network address, and a cluster made by `ray start` asks for a token.
 ON_LOOPBACK = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
@@ -28,11 +28,11 @@ ON_LOOPBACK = {
 
 @pytest.fixture(scope="module")
 def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a cluster whose Python has the dependencies alone."""
+    """Address of a cluster with a Python that has only the dependencies."""
     home = tmp_path_factory.mktemp("bare")
     venv.create(home, with_pip=False)
     site = next((home / "lib").glob("python*")) / "site-packages"
-    # A path line brings the packages there and not the editable installs.
+    # A .pth file with this path makes the packages importable, but not the editable installs.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -45,7 +45,7 @@ def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def study_on(address: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A study from a folder in which the code does not lie: workers look for modules where their driver stands."""
+    """Run a study from a folder without the code, because workers also import from the driver's working directory."""
     folder.mkdir()
     return subprocess.run(
         [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--teacher", "cnn_8_16",

@@ -1,4 +1,4 @@
-"""Studies whose trials are packed."""
+"""Studies with packed trials."""
 
 import statistics
 import sys
@@ -18,7 +18,7 @@ from trainables.process.errors import UsageError
 
 
 def first_and_last_losses(directory):
-    """Of each config of the search its training loss in the first and in the last epoch."""
+    """Return the training loss of the first and the last epoch, by config and replicate of the search."""
     told = {(row["trial_id"], row["epoch"]): row["train/loss"] for row in read_epochs(directory).to_pylist()}
     rows = [row for row in read_trials(directory).to_pylist() if row["stage"] == "search"]
     return {
@@ -45,9 +45,9 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(in_p
         for folder in (in_process_study, directory)
     )
     assert set(lone) == set(packed)
-    # Who shares a pack depends on when its members come, and with it the last bits of a sum. Where one of them decides
-    # which unit is active, a trial leaves its twin: by 5e-5 after one epoch and 2e-3 after three in one of these,
-    # once in many runs. Trials that were mixed up would all be far off.
+    # The members of a pack depend on when trials arrive, and so do the last bits of a sum. If these bits decide which
+    # unit is active, a packed trial differs from the lone one. In many runs, this happened once: by 5e-5 after one
+    # epoch and 2e-3 after three. If trials were mixed up, all losses would differ much more.
     losses = [first_and_last_losses(folder) for folder in (in_process_study, directory)]
     apart = {key: [abs(its / own - 1) for own, its in zip(losses[0][key], losses[1][key], strict=True)] for key in lone}
     assert max(first for first, _ in apart.values()) < 1e-3

@@ -23,9 +23,10 @@ def trials_by_process(folder: Path) -> Counter[str]:
 
 
 class ShortTrial(distillation.DistillationTrainable):
-    """A trial shorter than a process takes to start, where all but the first process are slow to start.
+    """Trial that is shorter than the start of a process. All processes but the first start slowly.
 
-    On a full machine a start takes as long as any number of trials, so the first process does some and then waits.
+    On a busy machine, a start can take as long as any number of trials, so the first process runs some trials and then
+    waits.
     """
 
     folder: Path

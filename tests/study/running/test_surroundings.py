@@ -1,4 +1,4 @@
-"""What happens around a study: clocks that jump, nodes that go and come, folders that cannot be written, Ctrl-C."""
+"""Disturbances around a study: clock jumps, nodes that come and go, read-only folders, Ctrl-C."""
 
 import itertools
 import os
@@ -72,10 +72,10 @@ def test_trials_move_from_a_node_that_goes_and_work_begins_on_one_that_comes(tmp
         nodes.remove_node(going, allow_graceful=False)
         gone_at = len(begun(lab))
         wait_until(lambda: len(begun(lab)) > gone_at + 4)
-        # Ray's handling of SIGTERM belongs to the main thread, which runs the study.
+        # Ray's SIGTERM handler can only be set in the main thread, which runs the study.
         with mock.patch("ray._private.utils.set_sigterm_handler"):
             came.append(nodes.add_node(num_cpus=1))
-        ended.wait()  # a node that Ray started ends with the thread that did so
+        ended.wait()  # Ray ends a node together with the thread that started it
 
     changing = threading.Thread(target=change)
     changing.start()
@@ -98,7 +98,7 @@ def test_trials_move_from_a_node_that_goes_and_work_begins_on_one_that_comes(tmp
 
 @pytest.fixture
 def one_ray():
-    """One Ray for all studies of a test, as if each had started it."""
+    """Start one Ray for all studies of a test, which then neither start nor stop Ray."""
     study_cluster.start_ray("local")
     with mock.patch.object(on_ray, "start_ray"), mock.patch.object(on_ray, "stop_ray"):
         yield
@@ -106,7 +106,7 @@ def one_ray():
 
 
 def test_a_time_budget_that_is_used_up_in_any_phase_leaves_work_and_after_the_last_trial_none(tmp_path, one_ray):
-    """While the teacher is trained: `test_faults.py`, by the command line."""
+    """`test_faults.py` tests the phase of teacher training with the command line."""
     lab = Lab(tmp_path / "lab")
     plan = make_plan(
         tmp_path, trials=2, promising=1, replicates=1, sampler="random", base={"epochs": 2},
@@ -176,7 +176,7 @@ def test_a_code_folder_that_is_read_only_and_a_home_that_cannot_be_written_are_e
     for path in (tmp_path, out, *code.rglob("*"), code):
         path.chmod(0o555 if path != out and path.is_dir() else 0o777 if path == out else 0o444)
     confined = []
-    if os.geteuid() == 0:  # whom no mode keeps from writing, but for these capabilities
+    if os.geteuid() == 0:  # root can write anywhere unless these capabilities are dropped
         confined = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
     environment = {**os.environ, "HOME": "/proc/nowhere", "PYTHONPATH": str(code)}
     for name in ("PESFKD_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR", "RAY_TMPDIR"):

@@ -1,4 +1,4 @@
-"""Filling the teacher's outputs ahead of the trials: how work is dealt out, and studies and clusters that do it."""
+"""Teacher outputs computed before the trials: distribution of the work, and studies and clusters that do it."""
 
 import io
 import json
@@ -47,7 +47,7 @@ STUDY = (
     "--epochs", "4",
 )  # fmt: skip
 IN_PROCESS = ("--executor", "in-process")
-ONE_TRIAL = 4 * TRAIN + VALIDATION  # what a live teacher costs it
+ONE_TRIAL = 4 * TRAIN + VALIDATION  # samples that pass a live teacher in one trial
 
 
 def test_little_work_stays_in_one_process_and_more_is_spread_over_all_slots():
@@ -99,7 +99,7 @@ def test_a_warning_is_shown_once_however_many_processes_tell_it(tmp_path):
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the trained teacher of all these studies."""
+    """Folder with the common trained teacher of these studies."""
     folder = tmp_path_factory.mktemp("trained")
     prepare_teacher(_config(make_plan(folder, base={"teacher": "cnn_8_16"})), None, str(folder / "teachers"))
     return folder / "teachers"
@@ -111,13 +111,13 @@ def _config(plan: StudyPlan) -> dict[str, Any]:
 
 @pytest.fixture
 def output_dir(teachers: Path, tmp_path: Path) -> Path:
-    """An output folder of one's own, with the teacher."""
+    """Output folder of one test, with the teacher."""
     shutil.copytree(teachers, tmp_path / "teachers")
     return tmp_path
 
 
 def launched(launch: Launch, output_dir: Path, name: str, *arguments: str, **environment: str) -> tuple[Any, str]:
-    """A study's result and what was said, once it ended well."""
+    """Run a study that must succeed. Return the result and the messages."""
     done = launch(*STUDY, "--name", name, "--output-dir", output_dir, "--json", *arguments, **environment)
     assert done.returncode == 0, done.stderr
     assert_whole(output_dir / name)
@@ -137,7 +137,7 @@ def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3,
     assert len(objects) == 5
     copies = {path.name: path.read_bytes() for path in (tmp_path / "one").rglob("*.arrow")}
     assert copies == {Path(name).name: content for name, content in objects.items()}
-    # In a process of its own: to open and close a file of SQLite takes the locks of this one's connection away.
+    # A separate process searches the files: opening and closing an SQLite file here would release this process's locks.
     written = subprocess.run(["grep", "-rl", "hush-hush", tmp_path], capture_output=True, text=True, check=False)
     assert (written.returncode, written.stdout) == (1, "")
     assert "hush-hush" not in said
@@ -157,7 +157,7 @@ def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3,
 
 @contextmanager
 def storage_that_stalls(after: int) -> Iterator[None]:
-    """Let the S3 server take a few files of teacher outputs and hold all further ones until the context ends."""
+    """Let the S3 server store `after` files of teacher outputs and block all further ones until the context ends."""
     from moto.s3.responses import S3Response
 
     answer = S3Response.key_response
@@ -241,19 +241,19 @@ def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, output_dir):
 
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Path]]]:
-    """A cluster of two nodes with a slot each, and each one's cache and working directory."""
+    """Cluster of two nodes with one slot each, and the folder used as cache and working directory by each."""
     homes = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     cluster = Cluster()
     here = Path.cwd()
     try:
         for home in homes:
-            os.chdir(home)  # what a node's processes inherit
+            os.chdir(home)  # inherited by the node's processes
             cluster.add_node(
                 num_cpus=1, include_dashboard=False, env_vars={"PESFKD_CACHE": str(home), **S3_ENVIRONMENT}
             )
         os.chdir(here)
         start_ray(cluster.address)
-        for node in ray.nodes():  # a process that is still starting would get none of such short tasks
+        for node in ray.nodes():  # a process that is still starting would get no short task
             here_only = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ray.get(ray.remote(use_one_thread).options(num_cpus=1, scheduling_strategy=here_only).remote())
         yield cluster, homes
@@ -266,7 +266,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluste
 def fill_on(
     folder: Path, location: str, stopped: Callable[[], bool] = lambda: False, **outputs: Any
 ) -> tuple[Filling, str]:
-    """What filling came to, each shard in a task of its own, and what was said."""
+    """Fill the teacher outputs, one task per shard. Return the filling and the messages."""
     plan: StudyPlan = make_plan(folder, base={"teacher": "cnn_8_16", "epochs": 4})
     config = _config(plan)
     settings = {
@@ -305,7 +305,7 @@ def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, lau
     result, said = launched(
         launch, output_dir, "clustered", "--address", cluster.address,
         "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"),
-        "--replicates", "8",  # enough for whole trials on the node whose process starts last
+        "--replicates", "8",  # enough trials for the node with the process that starts last
         **{name: os.environ[name] for name in RAY_TOKEN if name in os.environ},
     )  # fmt: skip
     assert "teacher outputs: all of them are there" in said
@@ -324,7 +324,7 @@ def test_filling_that_is_stopped_goes_on_with_what_is_left(two_nodes, output_dir
     assert 2 <= there < 5
     second, said = fill_on(output_dir, str(folder))
     assert second.complete
-    # A task that was being ended may have finished its file.
+    # A task that was being stopped may still have written the file.
     assert second.shards <= 5 - there
     assert second.forwards == second.shards * TRAIN
     assert len(list(folder.glob("*/*.arrow"))) == 5
@@ -358,7 +358,7 @@ def test_nodes_that_share_no_folder_are_found_out_and_fill_their_own(two_nodes, 
     _, homes = two_nodes
     filling, said = fill_on(output_dir, "/proc/self/cwd/outputs")  # another folder on each node
     filled = [len(list((home / "outputs").rglob("*.arrow"))) for home in homes]
-    if not filling.complete:  # who looked last may have been the node that has them all
+    if not filling.complete:  # the last check may have run on the node that has all files
         assert "share no folder" in said
     assert sum(filled) >= 5
     assert filling.forwards <= 2 * ONE_TRIAL

@@ -1,4 +1,4 @@
-"""A study's teacher is trained where it can be seen, stopped, and gone on with."""
+"""Training a study's teacher is shown, can be stopped, and can be resumed."""
 
 import re
 import signal

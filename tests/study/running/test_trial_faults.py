@@ -1,4 +1,4 @@
-"""Trials that raise, hang, run out of memory or lose their process: named, and the study goes on."""
+"""Trials that raise, hang, run out of memory or lose their process are named, and the study continues."""
 
 from collections import Counter
 
@@ -32,10 +32,10 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory):
-    """A study of which five trials lose their process, and two of them a checkpoint as well."""
+    """Trials of a study in which five trials lose their process, two of them also a checkpoint."""
     folder = tmp_path_factory.mktemp("disturbed")
     plan = small_plan(folder, **ON_RAY)
-    # Of other trials, each second epoch has a checkpoint.
+    # The other trials have a checkpoint every second epoch.
     lab = Lab(folder / "lab", seconds_per_epoch=0.5, saves_every_epoch=SAVED_OFTEN)
     lab.inject("planned-0000", "killed", 5)
     lab.inject("planned-0001", "killed", "begin")
@@ -101,7 +101,7 @@ def test_trials_that_raise_run_out_of_memory_hang_stop_or_die_again_fail_by_name
     assert {each.trial for each in lab.work()} == set(failed), "others were run as well"
     assert {entry.attempt for i, entry in entries.items() if i in failed} == {2}
     assert all((e.ended, e.attempt) == before[i] for i, e in entries.items() if i not in failed)
-    # What was repeated was chosen while the best was among the failed, and stays chosen.
+    # The repeated config was chosen while the best trial counted as failed. The choice stays.
     same = {i for i, entry in entries.items() if entry.stage != "replicate"}
     assert all(numbers_of(entries[i]) == numbers_of(undisturbed[i]) for i in same)
     assert set(read_trials(plan.directory)["error"].to_pylist()) == {None}
@@ -109,6 +109,7 @@ def test_trials_that_raise_run_out_of_memory_hang_stop_or_die_again_fail_by_name
 
 
 def journal_of(plan):
+    """Return the events of a study's undamaged journal."""
     events, damaged = read_journal(plan.directory / "journal.jsonl")
     assert not damaged
     assert StudyLedger(plan, read_only=True).planned

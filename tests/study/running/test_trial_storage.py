@@ -1,4 +1,4 @@
-"""Checkpoints of trials in a folder elsewhere and on an S3-compatible server, through kills and resumes."""
+"""Checkpoints of trials in another folder and on an S3-compatible server, with kills and resumes."""
 
 import subprocess
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
     bucket = s3.new_bucket()
     uri = s3.uri(f"{bucket}/checkpoints", user=f"someone:{SECRET}@")
     (tmp_path / "work").mkdir()
-    process = start_process(  # its epochs take a while, and there is a checkpoint of each
+    process = start_process(  # epochs are slow, and each has a checkpoint
         "tests.study.killable_driver", tmp_path / "work", "far",
         "--space", "adapter_width", "--teacher", "cnn_8_16", "--trials", "2", "--promising", "1", "--replicates", "1",
         "--epochs", "40", "--teacher-outputs", "live", "--name", "far", "--output-dir", tmp_path,
@@ -123,7 +123,7 @@ def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
     done = launch("--resume", "far", "--output-dir", tmp_path, "--storage-path", uri, timeout=500)
     assert done.returncode == 0, done.stderr
     assert_whole(tmp_path / "far")
-    # What the teacher says of the validation split is asked once by each process that trains a trial.
+    # Each process that trains a trial computes the teacher's outputs on the validation split once.
     begun = [
         (row["trial_id"], row["epoch"])
         for row in read_epochs(tmp_path / "far").to_pylist()

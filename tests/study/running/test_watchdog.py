@@ -1,4 +1,4 @@
-"""What counts as a hang: here with a clock of the test's own; real ones are in `test_trial_faults.py`."""
+"""Detection of hanging trials, with a simulated clock. `test_trial_faults.py` tests real ones."""
 
 from types import SimpleNamespace
 

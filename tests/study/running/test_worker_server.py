@@ -1,4 +1,4 @@
-"""Worker processes are forked from one that has imported what they need, and start as Ray starts them otherwise."""
+"""Worker processes are forked from a process with all imports done, and otherwise start as Ray starts them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from trainables.process.environment import WORKERS, set_unless_set
 
 pytestmark = pytest.mark.launcher
 
-# Stands for Ray's program of a worker.
+# Replaces Ray's worker program.
 PROGRAM = """
 import json, os, random, signal, sys
 had = "torch" in sys.modules
@@ -48,8 +48,8 @@ def ray_environment(address, **environment):
     return inherited | of_ray | {ADDRESS: address} | environment
 
 
-def run_as_ray_does(address, program, *words, **environment):
-    """Run the script as Ray starts it for a worker with this program, until it ends."""
+def run_start_script(address, program, *words, **environment):
+    """Run the start script the way Ray starts it for a worker with this program, and wait for the end."""
     return subprocess.run(
         [sys.executable, START_SCRIPT, program, *words, "--language=PYTHON"],
         env=ray_environment(address, **environment),
@@ -58,9 +58,9 @@ def run_as_ray_does(address, program, *words, **environment):
     )  # fmt: skip
 
 
-def as_ray_starts_it(address, program, *words, **environment):
+def worker_answer(address, program, *words, **environment):
     """Return the script's exit code, the answer of `PROGRAM`, and the error output."""
-    process = run_as_ray_does(address, program, *words, **environment)
+    process = run_start_script(address, program, *words, **environment)
     return process.returncode, json.loads(process.stdout), process.stderr
 
 
@@ -74,7 +74,7 @@ def program(tmp_path):
 @pytest.fixture(scope="module")
 def address():
     os.environ.pop("PYTEST_CURRENT_TEST", None)
-    set_unless_set(WORKERS)  # several threads of a library are no ground for a fork
+    set_unless_set(WORKERS)  # a process with several library threads must not be forked
     with worker_server(["trainables.data.digits"]) as given:
         yield given
 
@@ -86,8 +86,8 @@ def no_rays_own_mode(monkeypatch):
 
 
 def test_a_worker_is_forked_with_what_ray_has_given_it(address, program):
-    code, found, said = as_ray_starts_it(address, program, "--worker-id=1")
-    other = as_ray_starts_it(address, program, "--worker-id=2", RAY_JOB_ID="02000000")[1]
+    code, found, said = worker_answer(address, program, "--worker-id=1")
+    other = worker_answer(address, program, "--worker-id=2", RAY_JOB_ID="02000000")[1]
     assert (code, said) == (0, "")
     assert found["had"], "it was not forked"
     assert found["words"] == [str(program), "--worker-id=1"]
@@ -103,24 +103,24 @@ def test_a_worker_is_forked_with_what_ray_has_given_it(address, program):
 
 def test_variables_of_a_runtime_environment_are_set_and_other_ones_are_not_forked(address, program):
     context = json.dumps({"command_prefix": [], "env_vars": {"PL_DISABLE_FORK": "1"}, "py_executable": sys.executable})
-    code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
+    code, found, _ = worker_answer(address, program, f"--serialized-runtime-env-context={context}")
     assert (code, found["had"], found["words"]) == (0, True, [str(program)])
     context = json.dumps({"env_vars": {"MINE": "1"}})
-    code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
+    code, found, _ = worker_answer(address, program, f"--serialized-runtime-env-context={context}")
     assert (code, found["had"], found["mine"], found["words"]) == (0, False, "1", [str(program)])
-    code, found, _ = as_ray_starts_it(address, program, RAY_RAYLET_PID="2")
+    code, found, _ = worker_answer(address, program, RAY_RAYLET_PID="2")
     assert (code, found["had"]) == (0, False)
 
 
 def test_what_is_not_plain_is_started_by_rays_own_script(address, program):
-    """Ray's script starts a command through a shell."""
+    """The context has a command prefix, so Ray's script starts the worker through a shell."""
     context = json.dumps({"command_prefix": ["MINE=prefixed"]})
-    code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
+    code, found, _ = worker_answer(address, program, f"--serialized-runtime-env-context={context}")
     assert (code, found["had"], found["mine"]) == (0, False, "prefixed")
 
 
 def test_without_a_server_a_worker_starts_all_the_same(program, monkeypatch):
-    code, found, _ = as_ray_starts_it("pesfkd-of-nobody", program)
+    code, found, _ = worker_answer("pesfkd-of-nobody", program)
     assert (code, found["had"]) == (0, False)
     monkeypatch.setenv(SWITCH, "0")
     with worker_server([]) as address:
@@ -129,13 +129,13 @@ def test_without_a_server_a_worker_starts_all_the_same(program, monkeypatch):
 
 def test_a_server_that_cannot_import_ends_and_workers_start_all_the_same(program):
     with worker_server(["no_such_module"]) as address:
-        code, found, _ = as_ray_starts_it(address, program)
+        code, found, _ = worker_answer(address, program)
     assert (code, found["had"]) == (0, False)
 
 
 def test_a_worker_that_dies_ends_the_process_that_ray_has_started(address, program):
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    process = run_as_ray_does(address, program)
+    process = run_start_script(address, program)
     assert process.returncode == 0
 
 
@@ -145,7 +145,7 @@ def test_a_worker_that_dies_ends_the_process_that_ray_has_started(address, progr
 )
 def test_what_a_worker_says_at_its_end_is_heard(address, program, end, said):
     program.write_text(f"import atexit; atexit.register(print, 'left'); print(1); {end}")
-    process = run_as_ray_does(address, program)
+    process = run_start_script(address, program)
     assert process.stdout == "1\nleft\n"
     assert said in process.stderr
 
@@ -165,7 +165,7 @@ def test_a_server_with_other_threads_forks_nothing(program, monkeypatch, tmp_pat
     module.write_text("import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()")
     monkeypatch.syspath_prepend(tmp_path)
     with worker_server(["begins_a_thread"]) as address:
-        code, found, _ = as_ray_starts_it(address, program)
+        code, found, _ = worker_answer(address, program)
     assert (code, found["had"]) == (0, False)
 
 

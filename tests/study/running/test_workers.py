@@ -1,4 +1,4 @@
-"""Studies whose trials are each trained by several processes, for real."""
+"""Studies with several processes per trial, run for real."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""CMA-ES's state out of a journal: the same numbers, and nothing that a pickle names is called."""
+"""CMA-ES's state in a journal: restored with the same numbers, without calling anything named by the pickle."""
 
 import json
 import pickle
@@ -19,6 +19,7 @@ from trainables.process.errors import StudyError
 
 
 def an_optimizer(size=3):
+    """Return a CMA-ES optimiser after three generations."""
     optimizer = cmaes.CMA(np.full(size, 0.5), 1 / 6, np.tile([0.0, 1.0], (size, 1)), seed=1)
     for _ in range(3):
         points = [optimizer.ask() for _ in range(optimizer.population_size)]
@@ -32,7 +33,7 @@ def attributes(content: bytes, **others):
 
 
 def loaded(found):
-    """As Optuna reads it."""
+    """Load the optimiser the way Optuna does."""
     chunks = [found[f"cma:optimizer:{n}"] for n in range(sum(name.startswith("cma:optimizer") for name in found))]
     return pickle.loads(bytes.fromhex("".join(chunks)))
 
@@ -48,7 +49,7 @@ def test_a_state_comes_back_bit_for_bit_and_proposes_the_same(protocol, size):
         restored = np.asarray(again.__getstate__()[name])
         assert (restored.dtype, restored.shape) == (np.asarray(value).dtype, np.shape(value)), name
         assert restored.tobytes() == np.asarray(value).tobytes(), name
-    as_it_was = pickle.loads(pickle.dumps(optimizer))  # which rounds: half of a covariance matrix is kept
+    as_it_was = pickle.loads(pickle.dumps(optimizer))  # pickling rounds, because it keeps half of the covariance matrix
     for each in (as_it_was, again):
         each.reseed_rng(5)
     assert [as_it_was.ask().tolist() for _ in range(5)] == [again.ask().tolist() for _ in range(5)]
@@ -74,8 +75,8 @@ def test_a_payload_is_refused_by_name_and_does_not_run(tmp_path):
     assert marker.exists(), "the payload is none"
 
 
-# What `pickle.loads` would call or set, had it these globals: a system call, NumPy's own loader, builtins, a method of
-# an allowed class, attributes of an allowed class.
+# `pickle.loads` would call or set these if it had the globals: a system call, NumPy's loader, builtins, a method of an
+# allowed class, attributes of an allowed class.
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,4 +1,4 @@
-"""Studies of a task whose own measure is not accuracy: it is what is searched for, compared and shown."""
+"""Studies of a task with an objective other than accuracy. The objective is searched, compared and shown."""
 
 import math
 
@@ -16,7 +16,7 @@ MATTHEWS = "val/matthews"
 
 
 class OpposedTune(PretendedTune):
-    """Where Matthews correlation rises, accuracy falls."""
+    """Trials in which accuracy falls while Matthews correlation rises."""
 
     def report(self, settings, epoch, value=None):
         score = settings["config"]["adapter_width"] / 1000 + epoch / 100
@@ -59,7 +59,7 @@ def test_a_trial_without_it_has_no_score(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path, base={"dataset": "glue:cola"}))
     tune = PretendedTune(StudySearch(ledger, {"data_root": None}), ledger)
     _, settings = tune.next()
-    tune.report(settings, 1)  # accuracy alone
+    tune.report(settings, 1)  # accuracy only
     (entry,) = ledger.entries.values()
     assert math.isnan(entry.score)
     assert entry.scores == {}

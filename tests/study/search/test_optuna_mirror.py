@@ -1,4 +1,4 @@
-"""The mirror of a search, read back by Optuna itself, and by the real optuna-dashboard over HTTP."""
+"""Mirror of a search, read by Optuna and by the real optuna-dashboard over HTTP."""
 
 import json
 import math
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.study
 
 
 def begin(folder, **values):
-    """A pretended study whose search is mirrored, and what the mirror warned of."""
+    """Return the ledger of a simulated study with a mirror, and the simulated Tune."""
     plan = make_plan(folder, optuna_storage=folder / "studies.journal", **values)
     ledger = StudyLedger(plan)
     return ledger, PretendedTune(StudySearch(ledger, {}), ledger)
 
 
 def write(ledger, warnings=None):
-    """Everything that the ledger knows, as a run of the study writes it."""
+    """Mirror all trials of a ledger, as a run of the study does."""
     with mirrored(ledger.plan, (warnings if warnings is not None else []).append) as mirror:
         for entry in ledger.entries.values():
             mirror(entry)
@@ -51,8 +51,8 @@ def read(path, name="planned"):
     return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
 
 
-def all_ends(tune):
-    """A trial that finishes, one that is stopped after an epoch, one that fails, and one that is running."""
+def trials_of_every_status(tune):
+    """Make four trials: finished, stopped after an epoch, failed, and running. Return the running one."""
     tune.run(1)
     tune_id, settings = tune.next()
     tune.report(settings, 1, 0.25)
@@ -67,7 +67,7 @@ def all_ends(tune):
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])  # gp gets a stopped trial as COMPLETE
 def test_every_trial_of_the_search_is_there_as_it_ended(tmp_path, sampler):
     ledger, tune = begin(tmp_path, sampler=sampler)
-    all_ends(tune)
+    trials_of_every_status(tune)
     warnings = []
     write(ledger, warnings)
     assert warnings == []
@@ -111,13 +111,13 @@ def test_a_trial_is_there_while_it_runs_and_ends_where_it_is(tmp_path):
 
 def test_a_resumed_study_goes_on_in_the_same_file_and_repeats_no_trial(tmp_path):
     ledger, tune = begin(tmp_path)
-    all_ends(tune)
+    trials_of_every_status(tune)
     write(ledger)
     again = StudyLedger(ledger.plan)
     tune = PretendedTune(StudySearch(again, {}), again)
     tune.run()
     write(again)
-    write(again)  # a confirmation begun later, say
+    write(again)  # for example when a confirmation begins later
     study = read(ledger.plan.optuna_storage)
     assert [trial.user_attrs["trial_id"] for trial in study.trials] == [e.trial_id for e in again.in_stage("search")]
     assert len(study.trials) == again.plan.trials
@@ -263,7 +263,7 @@ def test_where_the_mirror_lies_is_no_part_of_what_a_study_is(tmp_path):
 
 @contextmanager
 def dashboard(path):
-    """The real optuna-dashboard on loopback: asks its API."""
+    """Start the real optuna-dashboard on loopback. Yield a function that queries the API."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -294,8 +294,8 @@ def dashboard(path):
         process.wait(30)
 
 
-def shown_by(ask, name):
-    """The trials of a study as the dashboard's page gets them."""
+def dashboard_trials(ask, name):
+    """Return the trials of a study as the dashboard's page receives them."""
     studies = json.loads(ask("api/studies"))["study_summaries"]
     (study,) = [each for each in studies if each["study_name"] == name]
     return json.loads(ask(f"api/studies/{study['study_id']}?after=0"))["trials"]
@@ -304,28 +304,28 @@ def shown_by(ask, name):
 @pytest.mark.launcher
 def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
     ledger, tune = begin(tmp_path)
-    all_ends(tune)
+    trials_of_every_status(tune)
     write(ledger)
     with dashboard(ledger.plan.optuna_storage) as ask:
         assert b"Optuna Dashboard" in ask("dashboard")
-        trials = shown_by(ask, "planned")
+        trials = dashboard_trials(ask, "planned")
         assert [trial["state"] for trial in trials] == ["Complete", "Pruned", "Fail", "Running"]
         assert trials[0]["values"] == [ledger.in_stage("search")[0].score]
         assert [each["value"] for each in trials[1]["intermediate_values"]] == [0.25]
-        # While it is open, the study goes on.
+        # The study continues while the dashboard is open.
         again = StudyLedger(ledger.plan)
         PretendedTune(StudySearch(again, {}), again).run()
         write(again)
         deadline = time.monotonic() + 60
-        while [trial["state"] for trial in shown_by(ask, "planned")] != [
+        while [trial["state"] for trial in dashboard_trials(ask, "planned")] != [
             "Complete", "Pruned", "Fail", "Complete", "Complete",
         ]:  # fmt: skip
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
 
-def ended_as(status, directory):
-    """Whether the journal of a study has a trial that ended so."""
+def has_trial_with_status(status, directory):
+    """Return whether the journal of a study has a trial with this status."""
     path = directory / "journal.jsonl"
     return path.exists() and any(event.get("status") == status for event in read_journal(path)[0])
 
@@ -336,7 +336,7 @@ def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pr
     process = start(
         name, output_dir, "--trials", "12", "--epochs", "9", "--scheduler", "asha", "--optuna-storage", str(path)
     )
-    wait_in_study(process, lambda: ended_as("pruned", output_dir / name))
+    wait_in_study(process, lambda: has_trial_with_status("pruned", output_dir / name))
     kill(process)
     done = launch("--resume", name, "--output-dir", output_dir, "--executor", "in-process")
     assert done.returncode == 0, done.stderr
@@ -344,7 +344,7 @@ def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pr
     rows = [row for row in read_trials(output_dir / name).to_pylist() if row["stage"] == "search"]
     assert {row["status"] for row in rows} >= {"finished", "pruned"}
     with dashboard(path) as ask:
-        trials = shown_by(ask, name)
+        trials = dashboard_trials(ask, name)
     attributes = [{each["key"]: each["value"] for each in trial["user_attrs"]} for trial in trials]
     shown = {own["trial_id"]: trial for own, trial in zip(attributes, trials, strict=True)}
     assert len(shown) == len(trials) == len(rows)

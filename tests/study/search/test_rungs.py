@@ -1,4 +1,4 @@
-"""ASHA's rungs decide as those of Ray Tune, which are an implementation by others."""
+"""ASHA's rungs make the same decisions as Ray Tune's independent implementation."""
 
 import math
 import random
@@ -38,7 +38,7 @@ def test_every_decision_is_that_of_ray_tune(tmp_path, seed):
 
 
 def test_a_third_goes_on():
-    """By hand: of nine scores in ascending order, every one is the best so far; in descending order, one goes on."""
+    """By hand: of nine scores in ascending order, each is the best so far. In descending order, one continues."""
 
     def survivors(scores):
         rungs = Rungs.__new__(Rungs)
@@ -47,6 +47,6 @@ def test_a_third_goes_on():
 
     assert survivors([1, 2, 3, 4, 5, 6, 7, 8, 9]) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert survivors([9, 8, 7, 6, 5, 4, 3, 2, 1]) == [9]
-    # The quantile 2/3 of 1, 3, 2 is 2 + 1/3.
+    # The 2/3 quantile of 1, 3, 2 is 2 + 1/3.
     assert survivors([1, 3, 2, 2.3]) == [1, 3]
     assert survivors([1, 3, 2, 2.4]) == [1, 3, 2.4]

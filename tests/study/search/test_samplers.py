@@ -1,4 +1,4 @@
-"""What a sampler gets of a trial that ended, and what the plan says of samplers."""
+"""Results passed to a sampler, and the plan's statements about samplers."""
 
 from typing import get_args
 
@@ -48,7 +48,7 @@ def test_the_plan_says_how_a_sampler_learns_from_stopped_trials(tmp_path):
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 @pytest.mark.parametrize("failing", [False, True])
 def test_the_same_suggestions_come_from_a_model_whether_trials_failed_or_not(sampler, failing, monkeypatch):
-    """The model's own suggestions are counted: with failures too, all after the first ten."""
+    """Suggestions by the model are counted: with failures too, all suggestions after the first ten."""
     study, modelled = optuna.create_study(), []
     name = "_sample" if sampler == "tpe" else "_optimize_acqf"
     kind = optuna.samplers.TPESampler if sampler == "tpe" else optuna.samplers.GPSampler

@@ -185,7 +185,7 @@ def test_trials_that_failed_are_run_again_alone_and_what_was_repeated_stays_chos
     tune = PretendedTune(StudySearch(ledger, {}), ledger)
     tune_id, again = tune.next()
     assert again["trial_id"] == settings["trial_id"]
-    for epoch in range(1, 5):  # better than all that were repeated
+    for epoch in range(1, 5):  # better than all repeated configs
         tune.report(again, epoch, 0.99)
     tune.search.on_trial_complete(tune_id, {"finished": True})
     assert tune.next() is None
@@ -211,7 +211,7 @@ def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path,
     first = tune.run(trials - 3)
     interrupted = tune.next()[1]
     tune.report(interrupted, 1)
-    # The process is gone: all that there is lies on disk.
+    # The process has ended, so only the files on disk remain.
     ledger, search, tune = begin(tmp_path / "killed", trials=trials, sampler=sampler)
     rest = tune.run()
     assert rest[0]["trial_id"] == interrupted["trial_id"]
@@ -220,14 +220,14 @@ def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path,
     assert len({e.trial_id for e in ledger.entries.values()}) == ledger.plan.total_trials
 
 
-# Random points that a sampler begins with.
+# Number of random configs with which a sampler starts.
 STARTS = {"tpe": 10, "gp": 10, "cmaes": 1, "nsga2": 12, "qmc": 0}
 HALVED = {"trials": 24, "scheduler": "asha", "base": {"epochs": 9}}
 
 
 @pytest.fixture(scope="module")
 def random_configs(tmp_path_factory):
-    """The configs of random search, which no result changes."""
+    """Configs of random search, which no result changes."""
     plan = make_plan(tmp_path_factory.mktemp("random"), sampler="random", **HALVED)
     return search_with_asha(StudyLedger(plan))[1]
 
@@ -245,7 +245,7 @@ def test_with_asha_every_sampler_leaves_random_search_and_goes_on_so_after_a_kil
         assert whole[:start] == random_configs[:start]
     learnt = [config != other for config, other in zip(whole[start:], random_configs[start:], strict=True)]
     assert sum(learnt) > len(learnt) / 2, "it proposes what random search does"
-    # What a kill leaves in the first epoch of trial 21.
+    # Cut the journal to its state after a kill in the first epoch of trial 21.
     journal = plan.directory / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     begun = next(number for number, line in enumerate(lines) if b'"event":"trial"' in line and b'"ordinal":21' in line)

@@ -1,4 +1,4 @@
-"""What is confirmed of a study, on which seeds, once, and what is refused; without Ray."""
+"""Confirmation of a study: choices, seeds, only one confirmation, and rejected requests; without Ray."""
 
 import json
 
@@ -33,12 +33,13 @@ def begin(folder, lucky=None, **values):
     return ledger, PretendedSeeds(StudySearch(ledger, {}), ledger, lucky)
 
 
-def before_the_choice(ledger):
-    """How many trials there are before the confirmation: all others, and kd at four more temperatures."""
+def trials_before_confirmation(ledger):
+    """Return the number of trials before the confirmation: the planned ones, and kd at four more temperatures."""
     return ledger.plan.total_trials + 4 * ledger.plan.replicates
 
 
 def finished(folder, lucky=None, **values):
+    """Run a simulated study to the end and return the ledger."""
     ledger, tune = begin(folder, lucky, **values)
     tune.run()
     ledger.plan.save()
@@ -49,7 +50,7 @@ def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     ran = tune.run()
     before = ledger.plan.total_trials
-    tuned = before_the_choice(ledger) - before
+    tuned = trials_before_confirmation(ledger) - before
     assert {trial["stage"] for trial in ran[:before]} == {"search", "control", "replicate"}
     assert [trial["stage"] for trial in ran[before : before + tuned]] == ["tune"] * tuned
     assert {trial["stage"] for trial in ran[before + tuned :]} == {"confirm"}
@@ -69,7 +70,7 @@ def test_a_study_without_a_confirmation_is_as_it_was(tmp_path):
 
 
 def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_path):
-    # A space in which a sampler may propose a config twice, which then has seeds beyond the planned ones.
+    # In this space, a sampler may propose a config twice. The config then has seeds beyond the planned ones.
     ledger, tune = begin(tmp_path, confirmation=ASKED, space="adapter_training", trials=8)
     config = ledger.plan.configure(ledger.plan.search_space.default_point())
     ledger.open_trial("control", config.with_seeds(0, 11), 11)
@@ -88,7 +89,7 @@ def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_pa
 
 def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
-    tune.run(before_the_choice(ledger))
+    tune.run(trials_before_confirmation(ledger))
     last = tune.next()
     assert last[1]["stage"] == "confirm"
     again = StudyLedger(ledger.plan, read_only=True)
@@ -105,7 +106,7 @@ def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_tr
     ran = first.run(ran_before)
     if (interrupted := first.next()) is not None:
         first.report(interrupted[1], 1, 0.5)
-    # The process is gone: all that there is lies on disk.
+    # The process has ended, so only the files on disk remain.
     ledger, rest = begin(tmp_path / "killed", confirmation=ASKED)
     ran += rest.run()
     assert [trial["config"] for trial in ran] == expected
@@ -116,7 +117,7 @@ def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_tr
 
 def test_it_waits_for_every_trial_that_it_is_chosen_from(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
-    tune.run(before_the_choice(ledger) - 1)
+    tune.run(trials_before_confirmation(ledger) - 1)
     last = tune.next()
     assert last[1]["stage"] == "tune"
     assert tune.search.suggest("too-early") is None
@@ -126,7 +127,7 @@ def test_it_waits_for_every_trial_that_it_is_chosen_from(tmp_path):
 
 
 def test_the_luckiest_seed_is_not_what_is_chosen_and_is_confirmed_beside_it(tmp_path):
-    # The third config scores 0.99 once, and 0.9 at most on every other seed.
+    # The third config scores 0.99 on one seed, and at most 0.9 on the others.
     ledger = finished(tmp_path, lucky="-0002", trials=8, replicates=3, confirmation={"configs": 1, "seeds": 2})
     choices = {choice.label: choice for choice in ledger.confirmation.choices}
     lucky = next(e for e in ledger.in_stage("search") if e.trial_id.endswith("-0002"))
@@ -192,7 +193,7 @@ def test_the_temperatures_of_kd_differ_in_nothing_else_and_run_on_the_controls_s
 
 def test_a_temperature_that_failed_on_a_seed_is_not_chosen(tmp_path):
     ledger, tune = begin(tmp_path, confirmation={"configs": 1, "seeds": 2}, replicates=2)
-    tune.run(ledger.plan.total_trials + 2)  # of the first seed 1 and 2 have run
+    tune.run(ledger.plan.total_trials + 2)  # on the first seed, temperatures 1 and 2 have run
     best, settings = tune.next()
     assert settings["config"]["temperature"] == 8.0
     tune.search.on_trial_complete(best, {"finished": False, "failed": "why"})
@@ -205,7 +206,7 @@ def test_a_temperature_that_failed_on_a_seed_is_not_chosen(tmp_path):
 def test_a_tuning_that_was_stopped_goes_on(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     tune.run(ledger.plan.total_trials + 2)
-    tune.next()  # handed out, and then the process is gone
+    tune.next()  # handed out before the process ended
     ledger.close()
     again = StudyLedger(ledger.plan)
     assert confirmation_request(again, 2, SeedsAsked(3)) == ConfirmationRequest(**ASKED)
@@ -291,8 +292,8 @@ def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
 def test_the_test_split_is_not_read_again_for_another_choice(tmp_path, given, confirms):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     ledger.plan.save()
-    tune.run(before_the_choice(ledger))
-    tune.next()  # chosen, and its first trial is under way
+    tune.run(trials_before_confirmation(ledger))
+    tune.next()  # chosen, with the first trial running
     with pytest.raises(UsageError) as refusal:
         resumed_plan("planned", tmp_path, given, confirms=confirms)
     assert "already has a confirmation: 2 config(s) on 3 seeds" in str(refusal.value)
@@ -451,7 +452,7 @@ def of_several_searches(folder, **values):
 
 
 class LuckyFirst(PretendedSeeds):
-    """Trials in which the published settings are the best of dist alone, so that both searches of it find them."""
+    """Trials in which the published settings are the best only for dist, so that both searches of dist find them."""
 
     def finish(self, tune_id, settings):
         config = settings["config"]

@@ -1,4 +1,4 @@
-"""Confirmations over several teachers and splits: who has which, what is planned and refused; without Ray."""
+"""Confirmations over several teachers and splits: assignment, planned trials and rejected requests; without Ray."""
 
 import json
 from types import SimpleNamespace

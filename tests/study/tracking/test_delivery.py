@@ -1,4 +1,4 @@
-"""The thread between a study and a tracking server that is away, slow, or of another opinion."""
+"""The thread that delivers trials to a tracking server, which may be unreachable, slow or refuse trials."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ def trial(name):
 
 
 class Server:
-    """Takes trials unless it is away; notes the order."""
+    """Records the trials in order, fails `away` times first, and refuses the trials in `refuses`."""
 
     def __init__(self, *, away=0, refuses=()):
         self.away, self.refuses = away, set(refuses)
@@ -57,7 +57,7 @@ def test_handing_over_never_waits_for_the_server():
     held = threading.Event()
     delivery = Delivery(lambda entry: held.wait(30) and None, report=lambda _: None, gather=0.0)
     for number in range(1000):
-        delivery.put(trial(str(number)))  # none of them is taken yet
+        delivery.put(trial(str(number)))  # none of them is delivered yet
     held.set()
     assert delivery.close() is None
 
@@ -83,7 +83,7 @@ def test_a_server_that_stays_away_is_given_up_only_once_the_study_has_ended(quic
     delivery = begin(server, said)
     delivery.put(trial("a"))
     deadline = time.monotonic() + 60
-    while server.asked < 15 and time.monotonic() < deadline:  # far beyond its patience
+    while server.asked < 15 and time.monotonic() < deadline:  # far beyond the patience of the thread
         time.sleep(0.02)
     assert server.asked >= 15
     failure = delivery.close()

@@ -1,4 +1,4 @@
-"""MLflow's pages over a real study, as a person sees them: `make ui`, looked at by a headless Chromium."""
+"""MLflow's pages of a real study: the server started by `make ui`, viewed in a headless Chromium."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[3]
 WIDTH, HEIGHT = 1400, 900
 TRAINING = "workflowType=machine_learning"
-# What the page draws, in whatever way it draws it: a scatter plot of many runs has no element for a point.
+# The data of all plots on the page. Large scatter plots have no element per point, so elements cannot be counted.
 DRAWN = (
     "() => [...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.data).map(plot => plot.data)"
     ".map(traces => traces.filter(t => t.x).map(t => [Array.from(t.x), Array.from(t.y)]))"
@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
     program = next((found for name in names if (found := shutil.which(name))), None)
     require(program, "Chromium (apt-get install chromium)")
     with sync_playwright() as playwright:
-        # Its sandbox needs rights that root in a container has not; it looks at nothing but loopback.
+        # Chromium's sandbox needs rights that root in a container lacks. The browser visits only loopback.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=program, args=arguments, timeout=PATIENCE * 1000)
         yield browser
@@ -56,10 +56,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def ui(browser: Browser, in_process_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What `make ui` starts, on the results of a study; asks for the browser first, to start nothing without one."""
+    """Start the server of `make ui` on the results of a study. The browser comes first, to skip early without one."""
     folder, port = tmp_path_factory.mktemp("ui"), free_port()
     (folder / "study_results").symlink_to(in_process_study.parent)
-    # Run by `make test-slow`, this make would take itself for a part of that one and tell its folder last.
+    # Inside `make test-slow`, this make would otherwise count as a sub-make and print the directory last.
     asked = ["make", "-n", "--no-print-directory", "ui", f"PORT={port}"]
     made = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     program, command, *arguments = made[-1].split()
@@ -73,7 +73,7 @@ def page(browser: Browser) -> Iterator[Page]:
     expect.set_options(timeout=PATIENCE * 1000)
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
     context.set_default_timeout(PATIENCE * 1000)
-    # MLflow's assistant opens over a third of the page when it is visited for the first time.
+    # On a first visit, MLflow's assistant covers a third of the page.
     context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
     yield context.new_page()
     context.close()
@@ -95,7 +95,7 @@ def test_the_studys_page_shows_its_note_with_table_and_figures_beside_the_facts(
         figure.scroll_into_view_if_needed()
         page.wait_for_function("image => image.complete", arg=figure.element_handle())
         assert 300 < figure.evaluate("image => image.naturalWidth") <= NOTE_WIDTH
-    # Nothing in the note is wider than its column, so what MLflow sets beside it is still in the window.
+    # Nothing in the note is wider than the note's column, so MLflow's column of facts is still visible.
     facts = page.get_by_text("Registered prompts").bounding_box()
     assert facts is not None
     assert NOTE_WIDTH < facts["x"] < facts["x"] + facts["width"] < WIDTH
@@ -110,7 +110,7 @@ def test_the_notes_link_leads_to_charts_of_all_trials_that_start_with_gap_agains
     charts = opened.value
     expect(charts.get_by_text(f"{SHARPNESS_GAP} vs. {ACCURACY}")).to_be_visible()
     expect(charts.get_by_text(f"{len(runs[1])} matching runs")).to_be_visible()
-    charts.wait_for_function(drawing(len(runs[1])))
+    charts.wait_for_function(plot_shows(len(runs[1])))
     first = charts.evaluate(DRAWN)[0]
     assert points(first) == recorded(in_process_study)
 
@@ -125,7 +125,7 @@ def test_trials_compared_in_the_scatter_view_are_those_of_the_records(page, ui, 
         page.locator(f"#{axis}-axis-selector").click()
         page.get_by_role("option", name=measure, exact=True).click()
         expect(page.locator(f"#{axis}-axis-selector")).to_have_text(measure)
-    page.wait_for_function(drawing(len(ids)))
+    page.wait_for_function(plot_shows(len(ids)))
     assert recorded(in_process_study) in [points(traces) for traces in page.evaluate(DRAWN)]
 
 
@@ -134,8 +134,8 @@ def open_note(page: Page, ui: str, study: Run) -> None:
     page.get_by_text("Show more", exact=True).first.click()
 
 
-def drawing(count: int) -> str:
-    """For JavaScript: whether some plot on the page shows `count` points."""
+def plot_shows(count: int) -> str:
+    """Return a JavaScript expression: whether a plot on the page shows `count` points."""
     return f"({DRAWN})().some(traces => traces.flatMap(t => t[0]).length === {count})"
 
 

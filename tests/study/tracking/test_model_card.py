@@ -1,4 +1,4 @@
-"""The page that comes with a confirmed student."""
+"""Model card of a confirmed student."""
 
 from pathlib import Path
 
@@ -23,6 +23,7 @@ def run():
 
 @pytest.fixture
 def written(tmp_path, run):
+    """Return a model card, the ledger entry, the config and the result of a confirmation."""
     ledger, result = confirmed_study(tmp_path, run)
     entry = first_confirmed(ledger)
     entry.last["val/accuracy_teacher"] = 0.987
@@ -66,7 +67,7 @@ def test_every_accuracy_has_its_interval_and_n(written):
     for split, accuracy in (("test", test), ("validation", validation)):
         row = f"| {split} | {accuracy.value:.3f} | [{accuracy.low:.3f}, {accuracy.high:.3f}] | 6 seeds |"
         assert f"| the config, over seeds {row}" in card
-    # Wilson's, by hand: (0.85 + z²/720 ± z · sqrt(0.85 · 0.15/360 + z²/(4 · 360²))) / (1 + z²/360).
+    # Wilson's interval, by hand: (0.85 + z²/720 ± z · sqrt(0.85 · 0.15/360 + z²/(4 · 360²))) / (1 + z²/360).
     assert "| these weights | test | 0.8500 | [0.8094, 0.8832] | 360 images |" in card
     own = [each for each in result.comparisons if each.config_id == first.config_id]
     assert own
@@ -97,7 +98,7 @@ def test_commands_name_the_folder_that_the_study_lies_in_unless_it_is_the_usual_
 
 def test_a_card_is_one_page(written):
     card, *_ = written
-    assert len(card) < 5_000  # what MLflow's stores take as a description
+    assert len(card) < 5_000  # the limit of a description in MLflow's stores
     assert len(card.splitlines()) < 60
 
 

@@ -1,4 +1,4 @@
-"""A study on a PostgreSQL-backed MLflow: through a server of MLflow's, and on the database itself."""
+"""A study on MLflow with PostgreSQL: through an MLflow server, and directly on the database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_database_that_cannot_be_used_is_told_before_any_work(postgresql, tmp_
         assert not [secret for secret in (PASSWORD, "wrong-horse") if secret in begun.said]
         assert not (tmp_path / "out" / "x").exists()
     check_tracking_uri(uri)
-    with pytest.raises(StudyError, match="permission denied"):  # the tables are there now, and not the reader's
+    with pytest.raises(StudyError, match="permission denied"):  # the tables exist now, but the reader has no rights
         check_tracking_uri(reader)
 
 

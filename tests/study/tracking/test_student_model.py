@@ -1,4 +1,4 @@
-"""The best student's way into a real MLflow store: under which alias, once, and read back as it was."""
+"""Registration of the best student in a real MLflow store: alias, only once, and unchanged when read back."""
 
 import os
 import re
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.study
 
 
 def folder_plan(tmp_path, place, *, student="cnn_3_4", seed=0):
-    """The plan of a study on a folder of images at a place."""
+    """Return the plan of a study on a new image folder at `place`."""
     for label, name in enumerate(("cat", "dog")):
         write_images(tmp_path / place / "train" / name, random_images(6, 1, 8, 8, seed=seed + label))
     base = {"dataset": f"image_folder:{tmp_path / place}", "student": student}
@@ -29,7 +29,7 @@ def folder_plan(tmp_path, place, *, student="cnn_3_4", seed=0):
 
 
 def registered_name(plan):
-    """As it is registered, by the digest that the study's trials report."""
+    """Return the registered name, which contains the dataset digest reported by the study's trials."""
     return model_name(plan, load_dataset(plan.base.dataset, None).digest)
 
 
@@ -76,6 +76,7 @@ def test_a_student_that_an_earlier_version_registered_under_another_name_is_not_
 
 
 def begin_run(plan):
+    """Return an MLflow client and a new run in an experiment."""
     client = MlflowClient(plan.tracking_uri)
     known = client.get_experiment_by_name("e")
     artifacts = (plan.output_dir / "artifacts").as_uri()
@@ -118,7 +119,7 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
 
 
 def test_a_champion_is_followed_by_a_better_one_only(tmp_path, run):
-    # All of them beat kd of their own study; the mean on the test split is 0.825 and what is gained.
+    # All of them beat kd of the same study. The mean on the test split is 0.825 plus the gain.
     ledger, result = confirmed_study(tmp_path, run)
     plan, name = ledger.plan, model_name(ledger.plan)
     client, parent = begin_run(plan)
@@ -148,14 +149,14 @@ def test_a_student_that_is_not_there_is_told_and_registered_nowhere(tmp_path, ru
     with pytest.raises(StudyError, match="the best student could not be logged to MLflow: there is no checkpoint file"):
         publish_student(ledger.plan, ledger, result, parent_id=parent)
     assert client.search_model_versions() == []
-    (card,) = (ledger.plan.directory / "students").iterdir()  # which is known whatever becomes of the rest
+    (card,) = (ledger.plan.directory / "students").iterdir()  # written whatever happens to the registration
     assert card.read_text().startswith("# cnn_3_4 on digits")
 
 
 @pytest.mark.parametrize("variable", [None, "sqlite:///of_the_environment.db"])
 @pytest.mark.parametrize("own", [None, "sqlite:///of_the_process.db"])
 def test_the_tracking_uri_of_the_process_is_as_it_was(tmp_path, monkeypatch, own, variable):
-    """MLflow's own setter also sets the environment variable, which later studies and processes would read."""
+    """MLflow's setter also sets the environment variable, which later studies and processes would read."""
     monkeypatch.setattr(tracking, "_tracking_uri", own)
     if variable is None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

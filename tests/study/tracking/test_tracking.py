@@ -1,4 +1,4 @@
-"""The tracker against a real store: SQLite, as the embedded default has it."""
+"""Tracker with a real store: SQLite, as in the default."""
 
 import http.server
 import json
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.study
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """One store for the module: making its schema takes seconds."""
+    """Store shared by the module, because creating the schema takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
@@ -104,7 +104,7 @@ def test_what_varies_is_a_param_and_what_is_constant_is_a_tag(tmp_path, store):
         assert "kd_weight" in run.data.tags
         assert not any(
             name.startswith(("dkd_", "crd_", "sftn_")) for name in run.data.tags
-        )  # no method here reads them
+        )  # no method here reads these settings
 
 
 DATASET = {"digest": "0a" * 32, "train": 1077, "validation": 360}
@@ -169,7 +169,7 @@ def test_the_experiment_has_a_view_that_finds_the_studys_trials_and_fits_into_a_
     tracker.finish("FINISHED", result_note="| a table |")
     client = MlflowClient(store)
     text = client.get_experiment(tracker._experiment_id).tags[f"{VIEW_TAG}{view_key(ledger.plan)}"]
-    assert len(text) < 5000  # what servers took before they took more
+    assert len(text) < 5000  # the limit of older servers
     view = json.loads(text)
     state = json.loads(view["state"])
     assert view["name"] == "view"
@@ -234,7 +234,7 @@ def test_a_study_killed_while_it_delivered_ends_with_one_finished_run_a_trial(tm
         tracker.deliver(entry)
     tracker.finish("KILLED")
     first_parent = tracker.parent_id
-    # As a kill leaves it: a run that is RUNNING though its trial will go on in another process.
+    # After a kill, the run stays RUNNING although the trial continues in another process.
     tracker._client.update_run(children(tracker)[running["trial_id"]].info.run_id, status="RUNNING")
 
     ledger, tune = begin(tmp_path, store, name="killed", study_id=ledger.plan.study_id)

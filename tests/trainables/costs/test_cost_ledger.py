@@ -24,6 +24,7 @@ FEATURE, CLASSES = 64, 10  # of cnn_8_16 on the digits
 
 
 def both_ways(model: nn.Module, images: torch.Tensor) -> tuple[int, int]:
+    """Return the FLOPs of the forward and the backward pass."""
     with FlopCounter() as counter:
         loss = model(images).sum()
         forward = counter.flops
@@ -79,7 +80,7 @@ def test_attention_is_counted_by_its_products(digits, teacher):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_takes_what_its_layers_take_by_hand(kind, digits, teacher):
     width, d, c = 5, FEATURE, CLASSES
-    # (inputs, outputs, whether gradient goes on below it, whether it learns itself)
+    # (inputs, outputs, whether a gradient for the inputs is needed, whether the layer is trained)
     layers = {
         "serial": [(d, c, False, True), (c, width, True, True), (width, c, True, True)],
         "parallel": [(d, c, False, True), (d, width, False, True), (width, c, True, True)],

@@ -1,4 +1,4 @@
-"""RAPL's files as Linux shows them, in a folder of the test's own."""
+"""RAPL's files in the layout of Linux, in a folder of the test."""
 
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ RANGE = 262_143_328_850
 
 @pytest.fixture
 def powercap(tmp_path):
+    """Write the files of RAPL's zones and return the folder."""
     for name, zone in {
         "intel-rapl:0": "package-0",
         "intel-rapl:0:0": "core",
@@ -32,7 +33,7 @@ def powercap(tmp_path):
         (folder / "name").write_text(f"{zone}\n")
         (folder / "max_energy_range_uj").write_text(f"{RANGE}\n")
         count(tmp_path, name, 1_000_000)
-    (tmp_path / "intel-rapl").mkdir()  # the driver itself, which counts nothing
+    (tmp_path / "intel-rapl").mkdir()  # the driver's folder, which has no counter
     return tmp_path
 
 
@@ -78,7 +79,7 @@ def test_a_counter_that_goes_away_gives_nothing_rather_than_a_part(powercap):
 
 
 class PretendedNVML(ModuleType):
-    """NVML as `pynvml` has it, of one GPU; a stand-in, as the test needs no GPU."""
+    """Stand-in for the `pynvml` module with one GPU, because the test needs no GPU."""
 
     NVMLError = RuntimeError
 

@@ -25,7 +25,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of decoded data of the test's own."""
+    """Use a separate cache of decoded data for each test."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PESFKD_CACHE", str(folder))
     return folder
@@ -38,7 +38,7 @@ def fresh_listings() -> None:
 
 @pytest.fixture
 def shrink(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DatasetInfo]:
-    """Makes a dataset of the registry as small as the files of these tests."""
+    """Return a function that gives a dataset of the registry the split sizes of these tests."""
 
     def apply(name: str, **changes: object) -> DatasetInfo:
         info = replace(DATASETS[name], split_sizes=(TRAIN, VALIDATION, TEST), **changes)
@@ -49,7 +49,7 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DatasetInfo]:
 
 
 def samples(info: DatasetInfo, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images (N, C, H, W) and labels in which every class comes equally often, or nearly."""
+    """Return random images (N, C, H, W) and labels with nearly equal class counts."""
     random = np.random.default_rng(seed)
     images = random.integers(256, size=(count, info.channels, info.image_size, info.image_size), dtype=np.uint8)
     return images, random.permutation(np.arange(count) % min(info.num_classes, 5))
@@ -62,7 +62,7 @@ def write(path: Path, content: bytes, packing: str = "") -> None:
 
 
 def write_idx(root: Path, info: DatasetInfo, packing: str = "") -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """A dataset of MNIST's kind: what is in its parts."""
+    """Write a dataset in MNIST's format. Return images and labels by part."""
     parts = {}
     for part, count, names in (
         ("train", TRAIN + VALIDATION, info.files[:2]),
@@ -77,14 +77,14 @@ def write_idx(root: Path, info: DatasetInfo, packing: str = "") -> dict[str, tup
 
 
 def cifar_parts(info: DatasetInfo, batches: int) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """The samples of a CIFAR dataset, batch by batch."""
+    """Return the samples of a CIFAR dataset by part, in batches."""
     count = (TRAIN + VALIDATION) // batches
     train = [samples(info, count, seed=number) for number in range(batches)]
     return {"train": train, "test": [samples(info, TEST, seed=99)]}
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as the plain strings of Python 2, as the published files have them."""
+    """Pickler that writes text and bytes as plain strings of Python 2, as in the published files."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
@@ -105,7 +105,7 @@ def pickled_by_python_2(content: object) -> bytes:
 def write_cifar(
     root: Path, info: DatasetInfo, kind: str, packing: str = ""
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """A CIFAR dataset in its `python` or `binary` version: what is in its parts."""
+    """Write a CIFAR dataset in the `python` or `binary` version. Return images and labels by part."""
     names = info.layouts[0 if kind == "python" else 1]
     parts = cifar_parts(info, len(names) - 1)
     for name, (images, labels) in zip(names, [*parts["train"], *parts["test"]], strict=True):
@@ -121,7 +121,7 @@ def write_cifar(
 
 
 def write_images(folder: Path, images: Tensor, *, kind: str = "png") -> None:
-    """Images (N, C, H, W) as files 000.png, 001.png, ..."""
+    """Write images (N, C, H, W) as files 000.png, 001.png, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         path = str(folder / f"{number:03d}.{kind}")

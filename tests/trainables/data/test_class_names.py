@@ -1,4 +1,4 @@
-"""The names of classes stand in the order of their labels."""
+"""Class names are listed in the order of the labels."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_a_folders_classes_are_its_folders_in_the_order_of_the_labels(tmp_path):
 
 def test_tiny_imagenets_classes_are_its_identifiers_with_their_meanings_where_these_are_there(tmp_path):
     info = replace(DATASETS["tiny_imagenet"], num_classes=3)
-    assert with_class_names(info, tmp_path).class_names == ()  # nothing is there
+    assert with_class_names(info, tmp_path).class_names == ()  # no file exists
     root = tmp_path / "tiny-imagenet-200"
     (root / "train").mkdir(parents=True)
     (root / "val" / "images").mkdir(parents=True)

@@ -79,7 +79,7 @@ def test_a_trial_is_not_run_on_another_split_than_its_own(digits):
 
 
 def test_the_digest_is_the_one_that_stored_teachers_were_trained_on(digits):
-    # Recorded once: another value means that content or split changed, and with them every stored teacher.
+    # Recorded once. Another value means that content or split changed, and then no stored teacher fits any more.
     assert digits.digest == "25351690f6e4c73594616de29df299852e9e8fedef950d132b53eeeb45655171"
 
 

@@ -104,7 +104,7 @@ def test_photographs_are_resized_cropped_and_shown_in_a_finite_number_of_windows
     photographs = {name: random_images(12, 3, 300, 400, seed=number) for number, name in enumerate(("cat", "dog"))}
     for name, images in photographs.items():
         write_images(tmp_path / "train" / name, images)
-    write_images(tmp_path / "train" / "cat", random_images(1, 1, 280, 260), kind="jpg")  # a grey one among them
+    write_images(tmp_path / "train" / "cat", random_images(1, 1, 280, 260), kind="jpg")  # one of the images is grey
     dataset = load(tmp_path)
     info = dataset.info
     assert (info.channels, info.image_size, info.stored_size, info.num_views) == (3, 224, 256, 64)
@@ -185,7 +185,7 @@ def test_a_validation_part_of_the_folder_validates_and_nothing_is_drawn(folder):
     table = view_table(dataset.info, "views")
     batch = dataset.viewed(table, torch.device("cpu")).batch(torch.tensor([3]), torch.tensor([0]))
     assert torch.equal(batch, dataset.train.images[[3]])
-    write_images(folder / "val" / "cat", random_images(1, 3, 32, 32, seed=30))  # the digest sees validation images
+    write_images(folder / "val" / "cat", random_images(1, 3, 32, 32, seed=30))  # the digest includes validation images
     assert load(folder).digest != dataset.digest
 
 
@@ -204,6 +204,7 @@ def test_an_image_of_another_size_is_refused_by_name(folder):
 
 @pytest.fixture
 def tiny(tmp_path, shrink):
+    """Write a small Tiny ImageNet in the published layout."""
     root = tmp_path / "tiny-imagenet-200"
     names = ["n02", "n01", "n03", "n04"]
     for number, name in enumerate(names):

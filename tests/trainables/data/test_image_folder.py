@@ -11,7 +11,7 @@ from trainables.data.image_scan import scan_of
 
 @pytest.fixture
 def fill(tmp_path):
-    """Makes files: images at these paths, two by two pixels."""
+    """Return a function that writes images of two by two pixels at these paths."""
 
     def make(*names):
         for name in names:

@@ -20,7 +20,7 @@ ROTATED[0x0112] = 6  # turn by 90 degrees
 
 
 def ycck(path):
-    """Mark a CMYK JPEG's colours as YCCK, which Pillow does not write."""
+    """Mark the colours of a CMYK JPEG as YCCK, which Pillow cannot write."""
     RGB.convert("CMYK").save(path)
     content = path.read_bytes()
     marker = content.index(b"Adobe\x00")
@@ -28,7 +28,7 @@ def ycck(path):
 
 
 def png(path, array, colour_type):
-    """A PNG of big-endian 16-bit samples, which Pillow does not write in colour."""
+    """Return a PNG of big-endian 16-bit samples, which Pillow cannot write in colour."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -71,7 +71,7 @@ IN_COLOUR = {
     "rgb.tif": RGB.save,
     "cmyk.tiff": RGB.convert("CMYK").save,
     "palette.tiff": PALETTE.save,
-    "grey.gif": GREY.save,  # a palette, like every GIF
+    "grey.gif": GREY.save,  # with a palette, like every GIF
     "lab.tiff": RGB.convert("LAB").save,
     "ycbcr.tiff": RGB.convert("YCbCr").save,
     "rgb_deflated.tiff": lambda path: RGB.save(path, compression="tiff_adobe_deflate"),
@@ -102,7 +102,7 @@ def test_an_image_of_any_kind_has_the_pixels_that_pillow_converts_it_to(name, tm
             read_pixels(path, "RGB")
         pytest.skip("Pillow before 13 cannot read such a TIFF, not even one of its own; it is refused by name")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a transparent palette
+        warnings.simplefilter("ignore")  # about a transparent palette
         pixels = read_pixels(path, "RGB").array
         np.testing.assert_array_equal(pixels, as_image_folder_reads(path, "RGB"))
     assert pixels.shape == (20, 24, 3)
@@ -159,6 +159,7 @@ def test_pixels_without_an_agreed_white_are_refused(kind, words, tmp_path):
 
 
 def huge(path):
+    """Write a small PNG with a header that claims 30,000 x 30,000 pixels."""
     Image.new("1", (8, 8)).save(path)
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">2I", 30_000, 30_000)

@@ -5,14 +5,14 @@ from trainables.data.image_progress import with_progress
 
 
 @pytest.fixture(autouse=True)
-def not_hidden(monkeypatch):
-    """As in a process of its own, whatever other tests have hidden."""
+def visible_progress(monkeypatch):
+    """Show the progress bar as in a new process, even if other tests have hidden it."""
     monkeypatch.setattr(image_progress, "_hidden", False)
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A second for each result."""
+    """Clock that advances by a second per call."""
     times = iter(range(10_000))
     monkeypatch.setattr("time.monotonic", lambda: next(times))
 

@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def scanned(folder):
-    list_image_folder.cache_clear()  # as another process would
+    list_image_folder.cache_clear()  # as in another process
     return list_image_folder(folder)
 
 
@@ -96,7 +96,7 @@ def test_everything_that_cannot_be_used_is_listed_at_once(folder):
     (folder / "dog" / "3.png").write_bytes((folder / "dog" / "3.png").read_bytes()[:200])
     save(folder / "dog" / "4.tif", Image.fromarray(np.ones((32, 32), np.float32)))
     (folder / "dog" / "5.jpg").symlink_to("nowhere.jpg")
-    info_of(folder)  # what a plan needs first does not stop at the files without a header
+    info_of(folder)  # the first information for a plan ignores files without a header
     with pytest.raises(UnusableImagesError) as caught:
         check(folder)
     assert str(caught.value).splitlines()[0] == f"{folder}: 6 of 22 images cannot be used:"
@@ -138,7 +138,7 @@ def test_photographs_too_long_to_be_enlarged_are_refused(folder):
 
 
 def test_16_bit_images_that_would_be_black_are_refused(folder):
-    for path in folder.rglob("*.png"):  # 12 bits in 16, as of many cameras
+    for path in folder.rglob("*.png"):  # 12-bit values in 16 bits, as from many cameras
         save(path, Image.fromarray(RANDOM.integers(0, 4096, (32, 32)).astype(np.uint16)))
     message = r"20 16-bit images have no pixel value above 4,0\d\d of 65,535.* at most 16 grey levels"
     for _ in range(2):
@@ -151,7 +151,7 @@ def test_16_bit_images_that_would_be_black_are_refused(folder):
 
 
 def reads(monkeypatch, function):
-    """The names of the files that a function of the scan reads from now on."""
+    """Return a list that receives the names of files read by this function of the scan from now on."""
     from trainables.data import image_scan
 
     names, own = [], getattr(image_scan, function)

@@ -18,13 +18,14 @@ IDX = ("fashion_mnist", "mnist")
 
 
 def whole_train_part(dataset):
-    """Images and labels of train and validation together, in the order of the files."""
+    """Return images and labels of train and validation together, in the order of the files."""
     order = torch.cat([dataset.train.indices, dataset.validation.indices]).argsort()
     images = torch.cat([dataset.train.images, dataset.validation.images])[order]
     return images.numpy(), torch.cat([dataset.train.labels, dataset.validation.labels])[order].numpy()
 
 
 def check_contents(dataset, parts):
+    """Assert that the splits of a dataset have the written images and labels."""
     assert tuple(map(len, (dataset.train, dataset.validation, dataset.test))) == (TRAIN, VALIDATION, TEST)
     for found, expected in (
         (whole_train_part(dataset), parts["train"]),
@@ -73,7 +74,7 @@ def test_cifars_python_version_is_read_as_torchvision_reads_it(name, shrink, tmp
     write_cifar(tmp_path, shrink(name), "python")
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     (tmp_path / reader.base_folder / reader.meta["filename"]).write_bytes(pickle.dumps({reader.meta["key"]: []}))
-    # Its checksums are those of the real files.
+    # torchvision's checksums are those of the real files.
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).exists())
     expected = reader(tmp_path, train=True)
     images, labels = whole_train_part(load_dataset(name, tmp_path))

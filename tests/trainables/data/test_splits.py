@@ -1,4 +1,4 @@
-"""Every class keeps a training and a validation sample; splits for which that held anyway stay as they were drawn."""
+"""Every class keeps a training and a validation sample. Splits that already had both are unchanged."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from trainables.data.dataset import stratified_split
 from trainables.data.splits import class_shares
 
 
-def shares_as_they_were(labels, sizes, *, seed):
-    """The splits of version 1: proportional, with nothing kept for a rare class."""
+def version_1_splits(labels, sizes, *, seed):
+    """Return the splits of version 1: proportional, without reserved samples for rare classes."""
     random = np.random.default_rng(seed)
     pools = [random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
     splits = []
@@ -32,7 +32,7 @@ def keeps_every_class(labels, train, validation):
 
 @st.composite
 def divided(draw):
-    """Sizes of classes, many of them rare, and of splits that can hold all classes."""
+    """Generate sizes of classes, many of them rare, and sizes of splits that can hold all classes."""
     class_sizes = draw(st.lists(st.one_of(st.integers(1, 4), st.integers(1, 120)), min_size=2, max_size=12))
     total, several = sum(class_sizes), sum(size > 1 for size in class_sizes)
     validation = draw(st.integers(max(several, 1), max(several, 1, total - len(class_sizes))))
@@ -52,7 +52,7 @@ def test_every_class_keeps_a_training_and_a_validation_sample_and_what_held_anyw
     assert tuple(map(len, splits)) == sizes
     assert sorted(np.concatenate(splits)) == list(range(len(labels)))
     assert keeps_every_class(labels, *splits[:2])
-    before = shares_as_they_were(labels, sizes, seed=seed)
+    before = version_1_splits(labels, sizes, seed=seed)
     if keeps_every_class(labels, *before[:2]):
         for rows, expected in zip(splits, before, strict=True):
             np.testing.assert_array_equal(rows, expected)
@@ -62,10 +62,10 @@ def test_every_class_keeps_a_training_and_a_validation_sample_and_what_held_anyw
 @pytest.mark.parametrize(
     ("class_sizes", "sizes", "expected"),
     [
-        # Nine classes of 101 images and one of two: the draw would put one in test and one in validation.
+        # Nine classes of 101 images and one of two: a plain draw would put one of these in test and one in validation.
         ([101] * 9 + [2], (729, 91, 91), (1, 1, 0)),
-        ([60, 2], (56, 6, 0), (1, 1, 0)),  # with a test part: both in train
-        ([60, 1], (55, 6, 0), (1, 0, 0)),  # one image is for training
+        ([60, 2], (56, 6, 0), (1, 1, 0)),  # separate test part; a plain draw would put both in train
+        ([60, 1], (55, 6, 0), (1, 0, 0)),  # the one image is for training
         ([1, 30], (25, 3, 3), (24, 3, 3)),
         ([2, 2], (2, 2, 0), (1, 1, 0)),
         ([20, 20, 3], (35, 4, 4), (2, 1, 0)),

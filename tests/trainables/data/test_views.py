@@ -25,7 +25,7 @@ TABLES = {
 
 
 def naive_view(image: torch.Tensor, table: ViewTable, view: int) -> torch.Tensor:
-    """Pixel by pixel: the crop's pixel, black outside of the image, from the other end where mirrored."""
+    """Return a view computed pixel by pixel: cropped, black outside the image, with reversed columns if mirrored."""
     down, right = table.crops[view]
     channels, height, width = image.shape
     out = torch.zeros_like(image)

@@ -1,4 +1,4 @@
-"""Numbers in words, against values written by hand."""
+"""Formatted numbers, against values written by hand."""
 
 import math
 import subprocess
@@ -134,7 +134,7 @@ def test_an_estimate_in_full_has_its_interval_its_p_value_and_n() -> None:
 
 
 def test_a_proportion_is_an_estimate_too() -> None:
-    # Wilson's, by hand: (0.69 + z²/10000 ± z · sqrt(0.69 · 0.31/5000 + z²/(4 · 5000²))) / (1 + z²/5000).
+    # Wilson's interval, by hand: (0.69 + z²/10000 ± z · sqrt(0.69 · 0.31/5000 + z²/(4 · 5000²))) / (1 + z²/5000).
     assert str(Proportion.of(3450, 5000)) == "0.6900 [0.6770, 0.7027]"
 
 

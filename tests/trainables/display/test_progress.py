@@ -1,4 +1,4 @@
-"""The bar of a counted task."""
+"""Progress bar of a counted task."""
 
 import io
 

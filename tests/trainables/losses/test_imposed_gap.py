@@ -1,4 +1,4 @@
-"""PESF-KD with its gap imposed, and the placebo that moves the paper's gap and nothing else."""
+"""PESF-KD with an imposed gap, and the placebo, which changes the paper's gap and nothing else."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from trainables.steps.step import AutogradStep
 IMPOSED = ["paper", "centred"]
 CONTROLLED = [*IMPOSED, "placebo"]
 LABELS = torch.tensor([0, 3, 1, 2, 2, 4])
-# What a constant on all the teacher's logits moves; every other measure is a function of softmax.
+# Measures changed by a constant added to all logits of the teacher. All others are functions of softmax.
 MOVED_BY_A_SHIFT = {"val/sharpness_adapted", "val/sharpness_gap", "val/sharpness_gap_tempered"}
 
 
@@ -83,7 +83,7 @@ def test_a_trial_is_led_to_the_gap_that_is_imposed_on_it(control, digits, teache
         measures = [run_epoch(run) for _ in range(8)]
         reached.append(measures[-1][measure])
         assert measures[-1]["train/loss_gap"] < measures[0]["train/loss_gap"] / 5
-    # Pulled on batches of the train split, so that the validation split may be half a nat off.
+    # The gap is imposed on batches of the train split, so it may be half a nat off on the validation split.
     assert reached == pytest.approx([0.0, 1.0, 2.0], abs=0.8)
     assert reached[0] + 0.3 < reached[1] < reached[2] - 0.3
 

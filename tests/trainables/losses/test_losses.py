@@ -31,7 +31,7 @@ def test_kd_loss_has_the_value_computed_by_hand():
 
 
 def test_temperature_divides_the_logits_and_its_square_multiplies_the_loss():
-    # At temperature 2 logits 2 ln 3 soften to the same (3/4, 1/4); the result is four times as large.
+    # At temperature 2, logits 2 ln 3 soften to the same (3/4, 1/4). The result is four times as large.
     teacher = torch.tensor([[2 * math.log(3), 0.0]])
     expected = 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))
     assert kd_loss(torch.zeros(1, 2), teacher, temperature=2.0).item() == pytest.approx(expected, rel=1e-6)
@@ -94,7 +94,7 @@ def test_gradients_of_kd_loss_into_both_arguments_are_right():
 
 LABELS = torch.tensor([0, 6, 2, 3, 3])
 
-# Every loss of (student, teacher) in one shape, at numbers that are not each other's neutral elements.
+# Every loss as a function of (student, teacher). The settings differ from each other and from 1, so none can cancel.
 LOSSES = {
     "mse": lambda s, t: probability_mse_loss(s, t, temperature=2.0),
     "dkd": lambda s, t: dkd_loss(s, t, LABELS[: len(s)] % s.shape[1], temperature=2.0, alpha=0.7, beta=3.0),
@@ -116,7 +116,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-# The temperatures of dtkd follow the largest logits, so a constant changes them: see its own test.
+# The temperatures of dtkd depend on the largest logits, so adding a constant changes them. dtkd has a separate test.
 @pytest.mark.conformance
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "dtkd"])
 def test_a_loss_does_not_see_constants_added_to_a_row(name):
@@ -138,7 +138,7 @@ def test_a_loss_and_its_gradient_vanish_where_student_and_teacher_say_the_same(n
     student = random_logits().requires_grad_()
     loss = LOSSES[name](student, random_logits())
     loss.backward()
-    # Of dist the small number is left that keeps a row without variation from a division by zero.
+    # dist divides by a deviation plus a small constant, against division by zero, so the loss is not exactly 0.
     bound = 1e-5 if name == "dist" else 1e-12
     assert abs(loss.item()) < bound
     assert student.grad.abs().max() < bound
@@ -148,11 +148,11 @@ def test_a_loss_and_its_gradient_vanish_where_student_and_teacher_say_the_same(n
 @EVERY_LOSS
 def test_a_loss_sees_the_batch_in_any_order(loss):
     student, teacher = random_logits(seed=1), random_logits(seed=2)
-    order = torch.tensor([0, 1, 2, 4, 3])  # of equal labels
+    order = torch.tensor([0, 1, 2, 4, 3])  # rows with equal labels change places
     assert loss(student[order], teacher[order]).item() == pytest.approx(loss(student, teacher).item(), rel=1e-12)
 
 
-# The temperatures of atkd are numbers to its gradient and not to a difference: it has a test of its own.
+# The gradient treats the temperatures of atkd as constants, a finite difference does not. atkd has a separate test.
 @pytest.mark.conformance
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "atkd"])
 def test_the_students_gradient_is_what_differences_say(name):
@@ -195,7 +195,8 @@ def test_a_teacher_that_is_not_a_number_shows_in_the_loss(loss):
 
 
 def test_probability_mse_has_the_value_computed_by_hand():
-    # Teacher (3/4, 1/4), student (1/2, 1/2): both differ by 1/4; at temperature 2 from twice the logits, four times.
+    # Teacher (3/4, 1/4), student (1/2, 1/2): both classes differ by 1/4. At temperature 2, twice the logits give four
+    # times the loss.
     student, teacher = torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]])
     assert probability_mse_loss(student, teacher, temperature=1.0).item() == pytest.approx(1 / 16)
     assert probability_mse_loss(student, 2 * teacher, temperature=2.0).item() == pytest.approx(1 / 4)
@@ -257,7 +258,7 @@ def test_dist_agrees_with_numpy():
 def test_dist_does_not_see_an_affine_map_of_the_teachers_probabilities():
     student, teacher = random_logits(seed=1), random_logits(seed=2)
     p = torch.softmax(teacher, dim=1)
-    moved = (0.6 * p + 0.4 / 7).log()  # still sums to one, so softmax gives back these very probabilities
+    moved = (0.6 * p + 0.4 / 7).log()  # still sums to one, so softmax returns the same probabilities
     ours = [dist_loss(student, t, temperature=1.0, beta=1.0, gamma=2.0).item() for t in (teacher, moved)]
     assert ours[0] == pytest.approx(ours[1], rel=1e-6)
     assert kd_loss(student, moved, temperature=1.0).item() != pytest.approx(kd_loss(student, teacher, temperature=1.0))
@@ -308,7 +309,7 @@ def test_the_temperatures_of_atkd_make_student_and_teacher_equally_sharp():
             for z in (student, teacher)
         ]
     )
-    torch.testing.assert_close(adapted[0], adapted[1], rtol=0.15, atol=0)  # the third order is what is left
+    torch.testing.assert_close(adapted[0], adapted[1], rtol=0.15, atol=0)  # third-order terms remain
     assert (adapted[0] - adapted[1]).abs().max() < 0.05 * plain.abs().max()
 
 

@@ -31,7 +31,7 @@ def test_temperature_divides_the_logits_inside_the_sharpness():
 
 
 def test_centred_sharpness_has_the_values_computed_by_hand():
-    # The mean logit of the second row is ln 3, so that -ln 3, 0 and ln 3 stay: 1/3 + 1 + 3.
+    # The mean logit of the second row is ln 3, so -ln 3, 0 and ln 3 remain: 1/3 + 1 + 3.
     logits = torch.tensor([[5.0, 5.0, 5.0], [0.0, math.log(3), math.log(9)]])
     assert centred_sharpness(logits).tolist() == pytest.approx([math.log(3), math.log(13 / 3)], rel=1e-6)
 
@@ -84,17 +84,17 @@ def test_entropy_agrees_with_scipy_and_ignores_constants(temperature):
 
 
 def test_calibration_error_has_the_value_computed_by_hand():
-    # Confidences 0.75 (right), 0.75 (wrong) and 0.9 (right); with 2 bins all share the upper one.
+    # Confidences 0.75 (correct), 0.75 (wrong) and 0.9 (correct). With 2 bins, all are in the upper one.
     logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0], [math.log(9), 0.0]], dtype=torch.float64)
     labels = torch.tensor([0, 1, 0])
     assert expected_calibration_error(logits, labels, bins=2).item() == pytest.approx(abs(2 / 3 - 0.8))
-    # With 15 bins, 0.75 falls into (11/15, 12/15] and 0.9 into (13/15, 14/15].
+    # With 15 bins, 0.75 is in (11/15, 12/15] and 0.9 in (13/15, 14/15].
     apart = (2 * abs(1 / 2 - 0.75) + abs(1 - 0.9)) / 3
     assert expected_calibration_error(logits, labels).item() == pytest.approx(apart)
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
-    # Confidence 0.5 exactly (right) and 0.55 (wrong): they cancel in one bin and do not in two.
+    # Confidence 0.5 exactly (correct) and 0.55 (wrong): they cancel in one bin and not in two.
     logits = torch.tensor([[0.0, 0.0], [math.log(0.55 / 0.45), 0.0]], dtype=torch.float64)
     labels = torch.tensor([0, 1])
     assert expected_calibration_error(logits, labels, bins=2).item() == pytest.approx((0.5 + 0.55) / 2)
@@ -138,7 +138,7 @@ def test_reliability_agrees_with_a_loop_over_bins_in_float64_and_its_calibration
 
 
 def test_reliability_has_the_bins_computed_by_hand():
-    # Confidence 0.5 exactly (right) belongs to the bin below, 0.9 (wrong) to the one above.
+    # Confidence 0.5 exactly (correct) belongs to the bin below, 0.9 (wrong) to the one above.
     logits = torch.tensor([[0.0, 0.0], [math.log(9), 0.0]], dtype=torch.float64)
     count, confident, correct = reliability(logits, torch.tensor([0, 1]), bins=2).tolist()
     assert (count, correct) == ([1.0, 1.0], [1.0, 0.0])

@@ -1,4 +1,4 @@
-"""What every method owes, whichever it is: each function here is a check, and takes the method as a `Case`."""
+"""Properties that every method must have. Each function is a check and takes the method as a `Case`."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -27,14 +27,14 @@ from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.live import LiveTeacherOutputs
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
-# Fields by which a method costs seconds at its defaults and a fraction of one here.
+# Settings that make a method fast here. At the defaults, it would take seconds.
 QUICK: dict[str, object] = {"crd_negatives": 100}
 BATCHES = 9
 _ADAPTER, _ADAPTER_TRAINING = set(AdapterSettings.model_fields), set(AdapterTrainingSettings.model_fields)
 
 
 class Case(NamedTuple):
-    """A method, with or without an adapter that it could do without, and fields that make another method of it."""
+    """A method, with or without an optional adapter, and settings that select another variant of it."""
 
     method: str
     adapter: bool = False
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     @property
     def adapts(self) -> set[str]:
-        """Who learns to teach: an adapter, or the teacher itself."""
+        """Modules that adapt the teacher's outputs: an adapter, or the teacher itself."""
         return ({"adapter"} if self.entry.has_adapter else set()) | (
             {"teacher"} if self.entry.trains_teacher else set()
         )
@@ -64,7 +64,7 @@ class Case(NamedTuple):
 
     @property
     def data(self) -> dict[str, object]:
-        """What tells a trial on text from one on images."""
+        """Fields that select a dataset of text. Empty for images."""
         return TEXT if self.on_text else {}
 
     def config(self, **changes: object) -> TrialConfig:
@@ -75,7 +75,7 @@ class Case(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """Where a trial runs."""
+    """Dataset, teacher, store and folder for running a trial."""
 
     data: Dataset
     teacher: FrozenTeacher
@@ -88,7 +88,8 @@ class Bench(NamedTuple):
 
 def cases_of(methods: Iterable[str]) -> list[Case]:
     methods = list(methods)
-    # An adapter beside a loss without logits of the teacher is the same code for every method: two stand for all.
+    # For losses without teacher logits, the code for an adapter is the same in every method. Two methods represent
+    # them.
     adapters = [each for each in methods if method_spec(each).takes_adapter]
     adapters = [each for each in adapters if not method_spec(each).adapter_term or each in ("crd", "at")]
     return [
@@ -103,10 +104,13 @@ def state_of(run: DistillationRun) -> dict[str, torch.Tensor]:
 
 
 def changed_learners(run: DistillationRun) -> dict[str, set[str]]:
-    """Who has parameters that one step moves, and which; nothing decays, so that only a gradient moves them."""
+    """Return the names of the parameters that one step changes, by trainer.
+
+    Weight decay is 0, so only a gradient changes parameters.
+    """
     before = {who: {n: p.detach().clone() for n, p in t.parameters.items()} for who, t in run.trainers.items()}
     run.student.train()
-    # A method that does something else at first moves who learns later from then on.
+    # Some methods start with another objective. Their later objective then determines which modules are trained.
     later = {run.config.pea_epochs} if "pea_epochs" in run.method.loss_fields else set()
     for epoch in {0} | later:
         run.epoch = epoch
@@ -257,7 +261,7 @@ def the_networks_beside_the_student_keep_their_own_statistics(case: Case, bench:
 def the_same_seed_gives_the_same_bits_and_another_others(case: Case, bench: Bench) -> None:
     first, second, other = bench.start(case), bench.start(case), bench.start(case, seed=1)
     for _ in range(2):
-        torch.rand(1)  # the global generator moves on between the epochs of the two
+        torch.rand(1)  # the global generator changes between both epochs
         ours, theirs = run_epoch(first), run_epoch(second)
         assert without_costs(ours) == without_costs(theirs)
         assert ours["train/loss"] != run_epoch(other)["train/loss"]
@@ -275,7 +279,7 @@ def a_resumed_trial_equals_one_never_stopped(case: Case, bench: Bench) -> None:
         measures.append(without_costs(run_epoch(straight)))
         save_checkpoint(straight, bench.folder / str(epoch))
     for stopped_after in range(4):
-        torch.manual_seed(stopped_after)  # what the process drew before must not matter
+        torch.manual_seed(stopped_after)  # earlier draws in the process must not matter
         resumed = bench.start(case, **changes)
         load_checkpoint(resumed, bench.folder / str(stopped_after))
         for epoch in range(stopped_after, 3):
@@ -376,7 +380,7 @@ def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) ->
         return
     stored = DistillationRun(case.config(), bench.data, bench.teacher, teacher_outputs=stored_outputs)
     measures = run_epoch(stored)
-    # Kernels may round by the size of a batch, and nine steps carry that on.
+    # Kernels may round differently for other batch sizes, and nine steps amplify the difference.
     assert measures["train/loss"] == pytest.approx(live["train/loss"], rel=2e-3)
     again = DistillationRun(
         case.config(), bench.data, bench.teacher, teacher_outputs=StoredTeacherOutputs(bench.make_store())
@@ -399,7 +403,7 @@ def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
         pytest.fail("a batch waited for the device")
 
     with pytest.MonkeyPatch.context() as patch:
-        # Not `numpy`, which never waits: a GPU's tensor refuses it.
+        # `numpy` is not listed: it never waits, because tensors on a GPU refuse it.
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
             patch.setattr(torch.Tensor, name, refuse)
         for batch in batches:
@@ -414,13 +418,13 @@ def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
         run = DistillationRun(config, bench.data, bench.teacher, teacher_outputs=outputs)
         ledger = count_costs(run)
         batch = next(run.batches.of_epoch(0, None))
-        # Sentences as long as the ledger takes them to be on average.
+        # Sentences with the average length assumed by the ledger.
         batch = batch._replace(inputs=run.batches.example(len(batch.labels))) if case.on_text else batch
         if run.stored_outputs is not None:
-            run.stored_outputs.validation(torch.arange(1), batch.inputs)  # what it computes to store is not a step's
+            run.stored_outputs.validation(torch.arange(1), batch.inputs)  # storing outputs is not part of a step
             run.stored_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
-        run.step = AutogradStep(list(run.trainers.values()))  # formulas do in NumPy what autograd does
-        run.epoch = config.epochs - 1  # what a method does in its first epochs alone is not what a step takes
+        run.step = AutogradStep(list(run.trainers.values()))  # closed forms would do in NumPy what autograd does
+        run.epoch = config.epochs - 1  # a different objective of the first epochs is not the cost of a step
         for trainer in run.trainers.values():
             trainer.module.train()
             trainer.begin_epoch(0)

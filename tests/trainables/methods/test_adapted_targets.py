@@ -29,7 +29,7 @@ def log_softmax(values):
 
 
 def divergence(target, prediction):
-    """KL(softmax(target) || softmax(prediction)) of each row."""
+    """Return KL(softmax(target) || softmax(prediction)) of each row."""
     p, q = log_softmax(target), log_softmax(prediction)
     return (np.exp(p) * (p - q)).sum(axis=1)
 
@@ -59,6 +59,7 @@ def atkd(student, adapted, *, constant, **_):
 
 
 def dtkd(student, adapted, **_):
+    """Return DTKD's loss, written from the formulas."""
     tops = [np.maximum(each.max(axis=1, keepdims=True), 0.1) for each in (student, adapted)]
     of_student, of_adapted = (2 * 3 * each / sum(tops) for each in tops)
     rows = divergence(adapted / of_adapted, student / of_student) * (of_student * of_adapted)[:, 0]
@@ -81,7 +82,7 @@ def reference(method, student, adapted, **values):
 
 
 def slope(function, point):
-    """Central differences of a scalar function at a point of any shape."""
+    """Return central differences of a scalar function at a point of any shape."""
     found, step = np.zeros_like(point), 1e-6
     for place in np.ndindex(point.shape):
         moved = [point.copy(), point.copy()]
@@ -140,7 +141,7 @@ def test_the_learnt_temperature_opposes_student_and_adapter():
 
 
 def test_the_scale_of_adapted_logits_has_no_gradient_in_atkd():
-    """The loss does not depend on the scale, so only the cross-entropy moves it."""
+    """The loss does not depend on the scale, so only the cross-entropy changes it."""
     *_, of_adapted, _ = step("atkd")
     adapted = logits(2)
     own = slope(lambda each: 2.0 * cross_entropy(each), adapted)

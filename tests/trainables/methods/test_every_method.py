@@ -1,4 +1,4 @@
-"""Every registered method passes every check of `conformance`; a new entry is found by itself."""
+"""Every registered method passes every check of `conformance`. New entries are included automatically."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Losses of the penultimate feature against NumPy in float64, and what they must not see."""
+"""Losses of the penultimate feature, against NumPy in float64, and their invariances."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_a_relation_and_its_gradient_vanish_for_a_turned_and_scaled_student(loss
     value = loss(student, teacher)
     value.backward()
     assert value.item() == pytest.approx(0.0, abs=1e-12)
-    assert student.grad.abs().max() < (1e-6 if loss is pkt_loss else 1e-9)  # pkt's small number beside probabilities
+    assert student.grad.abs().max() < (1e-6 if loss is pkt_loss else 1e-9)  # pkt adds a small constant to probabilities
 
 
 @EVERY_RELATION
@@ -125,10 +125,11 @@ def test_rkd_weighs_its_two_relations():
     assert parts.total.item() == pytest.approx((0.3 * parts.ce + 0.7 * parts.kd).item(), rel=1e-12)
 
 
-LABELS = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 2])  # of a train split of ten
+LABELS = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 2])  # labels of a train split of ten
 
 
 def memory(*, negatives: int = 6, momentum: float = 0.5) -> ContrastiveMemory:
+    """Return CRD's trainable parts in float64 for the ten labels."""
     torch.manual_seed(0)
     values = {"crd_dim": 3, "crd_negatives": negatives, "crd_temperature": 0.3, "crd_momentum": momentum}
     parts = METHODS["crd"].build_parts(values, PartsSetting(4, 5, LABELS))
@@ -198,7 +199,7 @@ def test_crds_gradient_is_what_differences_say():
 
     def loss(student_feature: torch.Tensor) -> torch.Tensor:
         parts = memory()
-        parts.log_z.fill_(1.5)  # to a gradient it is a number, also in the batch that sets it
+        parts.log_z.fill_(1.5)  # the gradient treats Z as a constant, also in the batch that sets it
         outputs = StepOutputs(student_feature, student_feature, teacher_feature=features(4, 5, seed=2), indices=rows)
         return parts(outputs._replace(generator=torch.Generator().manual_seed(7)), labels)
 
@@ -230,7 +231,7 @@ def test_a_student_that_knows_every_sample_has_less_of_crds_loss_than_one_that_k
     outputs, labels = batch(list(range(10)))
     with torch.no_grad():
         parts.teacher_embedding.weight.copy_(features(3, 5, seed=4))
-        parts(outputs, labels)  # Z is set, and every sample remembered
+        parts(outputs, labels)  # this sets Z and fills the memory with every sample
         teacher = torch.nn.functional.normalize(parts.teacher_embedding(outputs.teacher_feature), dim=1)
         parts.memory[1] = teacher
         shown = torch.cat([torch.arange(10)[:, None], parts.draw_negatives(labels, torch.Generator())], dim=1)

@@ -1,4 +1,4 @@
-"""How a teacher is trained for its student: losses and branches, and what comes of them in files and digests."""
+"""Student-friendly training of a teacher: losses and branches, and the resulting files and digests."""
 
 import json
 
@@ -31,6 +31,7 @@ def config(**changes):
 
 
 def setting_of(teacher: str, size: int = 32) -> PartsSetting:
+    """Return the setting that a method gets from the maps of this teacher."""
     model = build_model(teacher, num_classes=10, in_channels=3).eval()
     with torch.no_grad():
         maps = model.stages(torch.zeros(1, 3, size, size)).maps

@@ -1,4 +1,4 @@
-"""Losses of the stages' maps against NumPy and SciPy in float64, what they must not see, and nets that differ."""
+"""Losses of the stages' feature maps, against NumPy and SciPy in float64, their invariances, and unequal networks."""
 
 import numpy as np
 import pytest
@@ -39,6 +39,7 @@ def rotation(width: int) -> torch.Tensor:
 
 
 def outputs_of(student: list[torch.Tensor], teacher: list[torch.Tensor], parts=None) -> StepOutputs:
+    """Return step outputs with these feature maps."""
     logits = a_map(5, 1, seed=8).flatten(1)
     return StepOutputs(
         logits, logits, parts=parts, student_maps=tuple(student), teacher_maps=tuple(teacher)
@@ -54,7 +55,7 @@ def losses(method: str, student: list[torch.Tensor], teacher: list[torch.Tensor]
     return METHODS[method].objective(values)(outputs_of(student, teacher, parts), LABELS)
 
 
-# The maps of two nets that differ in everything: stem and stages.
+# Feature maps of two networks with different stems and stages.
 STUDENT = [a_map(2, 8, seed=1), a_map(3, 8, seed=2), a_map(4, 4, seed=3), a_map(6, 2, seed=4)]
 TEACHER = [a_map(5, 8, seed=5), a_map(5, 4, seed=6), a_map(7, 8, seed=7), a_map(3, 2, seed=8), a_map(2, 1, seed=9)]
 
@@ -303,4 +304,4 @@ def test_what_a_method_builds_for_maps_is_the_same_whatever_was_drawn_before(met
         for name, tensor in ours.module.state_dict().items():
             assert torch.equal(tensor, theirs.module.state_dict()[name])
     for buffer in first.student.buffers():
-        assert buffer.max() <= 1  # no batch norm has seen anything yet
+        assert buffer.max() <= 1  # the running statistics of batch norm are unchanged

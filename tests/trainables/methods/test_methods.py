@@ -42,6 +42,7 @@ def outputs() -> StepOutputs:
 
 
 def reached_by(part: torch.Tensor, given: StepOutputs) -> set[str]:
+    """Return the names of the outputs that get a nonzero gradient from a part of the loss."""
     tensors = {name: each for name, each in given._asdict().items() if isinstance(each, torch.Tensor)}
     gradients = torch.autograd.grad(part, list(tensors.values()), retain_graph=True, allow_unused=True)
     return {
@@ -130,7 +131,7 @@ def test_detached_parts_keep_values_and_lose_the_graph():
     assert detached.adapter is None
 
 
-T = 3.0  # of VALUES
+T = 3.0  # temperature in VALUES
 OWN_LOSSES = {
     "atkd": lambda s, t, _: atkd_loss(s, t, temperature=T),
     "dkd": lambda s, t, y: dkd_loss(s, t, y, temperature=T, alpha=1.0, beta=8.0),

@@ -1,4 +1,4 @@
-"""The README's example of a new method works as it stands there: every check that the registered methods pass."""
+"""The README's example of a new method works unchanged: it passes every check of the registered methods."""
 
 import importlib
 import re
@@ -24,6 +24,7 @@ MODULE, ENTRY = re.findall(r"```python\n(.*?)```", EXAMPLE, flags=re.DOTALL)
 
 @pytest.fixture
 def _registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the example as a method."""
     (tmp_path / "logit_matching.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.setattr(trainables.methods, "__path__", [*trainables.methods.__path__, str(tmp_path)])
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""Losses of the methods in which more than the student learns, against NumPy, SciPy and hand values in float64."""
+"""Losses of methods that train more than the student, against NumPy, SciPy and hand values in float64."""
 
 import math
 
@@ -42,6 +42,7 @@ def kl(target: torch.Tensor, z: torch.Tensor, temperature: float) -> float:
 
 
 def losses_of(method: str, **values: object):
+    """Return student logits, peer logits and the losses of a method."""
     objective = METHODS[method].objective(TrialConfig(method=method, **(WEIGHTS | values)).model_dump())
     student, peer = logits(0).requires_grad_(), logits(1).requires_grad_()
     outputs = StepOutputs(student, student, teacher_logits=logits(2), peer_logits=peer)
@@ -49,6 +50,7 @@ def losses_of(method: str, **values: object):
 
 
 def assert_parts(parts, *, ce_student: float, kd_student: float, peer: float) -> None:
+    """Assert the values of the parts, and that the total is their weighted sum."""
     assert parts.ce.item() == pytest.approx(ce_student)
     assert parts.kd.item() == pytest.approx(kd_student)
     assert parts.peer.item() == pytest.approx(peer)
@@ -92,6 +94,8 @@ def test_collaborative_learning_is_what_numpy_says(kind):
 
 
 def best_combination(first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return the convex combination of logits with the least cross-entropy, and the weight."""
+
     def error(weight: float) -> float:
         return ce(weight * first + (1 - weight) * second, labels)
 
@@ -146,7 +150,7 @@ def test_the_linear_ensemble_is_the_same_whoever_is_named_first():
 
 def test_the_least_logits_by_hand():
     first, second = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([[0.0, 5.0, -4.0]])
-    # Less the right class's: (2, 0, 1) and (-5, 0, -9).
+    # Relative to the logit of the correct class: (2, 0, 1) and (-5, 0, -9).
     assert min_logit_ensemble(first, second, torch.tensor([1])).tolist() == [[-5.0, 0.0, -9.0]]
 
 
@@ -227,7 +231,7 @@ def test_measures_of_a_whole_teacher_are_the_adapted_ones_beside_those_of_the_fr
     gap = later["val/sharpness_adapted"] - later["val/sharpness_student"]
     assert later["val/sharpness_gap"] == pytest.approx(gap)
     assert later["cost/adapter_parameters"] == 0
-    assert later["cost/teacher_forwards"] == 1077 + 2 * 360 + 360  # training, two evaluations, and the frozen one's
+    assert later["cost/teacher_forwards"] == 1077 + 2 * 360 + 360  # training, two evaluations, the frozen teacher
 
 
 @pytest.mark.parametrize("method", ["dml", "kdcl"])

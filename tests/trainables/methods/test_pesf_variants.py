@@ -31,8 +31,8 @@ pytestmark = pytest.mark.study
 BATCH, CLASSES, FEATURE, WIDTH = 11, 5, 7, 3
 
 
-def case(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Student logits, teacher's logits, teacher's feature and labels."""
+def random_outputs(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return student logits, teacher logits, teacher feature and labels."""
     generator = torch.Generator().manual_seed(number)
     student, teacher = 3 * torch.randn(2, BATCH, CLASSES, dtype=torch.float64, generator=generator)
     feature = torch.randn(BATCH, FEATURE, dtype=torch.float64, generator=generator)
@@ -45,7 +45,7 @@ def adapter_of(kind: str, init: str = "default", dropout: float = 0.0) -> Teache
         return TeacherAdapter(FEATURE, CLASSES, WIDTH, kind=kind, init=init, dropout=dropout).double()
 
 
-def ours(config: TrialConfig, student: Tensor, teacher: Tensor, adapted: Tensor, labels: Tensor) -> LossParts:
+def pesf_losses(config: TrialConfig, student: Tensor, teacher: Tensor, adapted: Tensor, labels: Tensor) -> LossParts:
     outputs = StepOutputs(student, student, teacher_logits=teacher, adapted_logits=adapted)
     return METHODS["pesf_kd"].objective(config.model_dump())(outputs, labels)
 
@@ -70,6 +70,7 @@ def distil_kl(y_s: Tensor, y_t: Tensor, temperature: float) -> Tensor:
 
 
 def corrected(logits: Tensor, target: Tensor) -> Tensor:
+    """Return logits with the largest value and that of the correct class swapped."""
     largest = torch.argmax(logits, dim=1)
     rows = logits.clone().detach().numpy()
     for i in range(len(rows)):
@@ -82,6 +83,7 @@ def corrected(logits: Tensor, target: Tensor) -> Tensor:
 def vision_loss(
     adapter: nn.Module, logit_s: Tensor, logit_t: Tensor, feat_t: Tensor, target: Tensor, *, alpha: float, t: float
 ) -> Tensor:
+    """Return the loss of the authors' vision code."""
     logit_t_cor, logit_s_cor = corrected(logit_t, target), corrected(logit_s, target)
     logit_t = logit_t - adapter(feat_t)
     loss_div = distil_kl(logit_s, logit_t_cor, t) + distil_kl(logit_s_cor, logit_t, t)
@@ -92,17 +94,17 @@ def vision_loss(
 
 @pytest.mark.parametrize("number", range(4))
 def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
-    student, teacher, feature, labels = case(number)
+    student, teacher, feature, labels = random_outputs(number)
     released = PESF_VARIANTS["released-vision"].settings
     config = TrialConfig(pesf_variant="released-vision", **{**released, "kd_weight": 1.3})
     adapter = adapter_of("serial")
     theirs = VisionAdapter(*copy.deepcopy((adapter.w1, adapter.w2, adapter.w3)))
-    with torch.no_grad():  # they subtract the output: the mirror image of the last layer adds it
+    with torch.no_grad():  # they subtract the output, which equals adding it with the last layer negated
         for parameter in theirs.adapter[2].parameters():
             parameter.neg_()
 
     own_student, their_student = (student.clone().requires_grad_() for _ in range(2))
-    parts = ours(config, own_student, teacher, adapter(feature, teacher), labels)
+    parts = pesf_losses(config, own_student, teacher, adapter(feature, teacher), labels)
     total = vision_loss(theirs, their_student, teacher, feature, labels, alpha=1.3, t=6.0)
     torch.testing.assert_close(parts.total, total, rtol=1e-13, atol=0)
     parts.total.backward()
@@ -116,8 +118,8 @@ def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
 
 
 def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
-    # So subtracting the output, from an init that is symmetric about zero, trains as adding it does.
-    student, teacher, feature, labels = case(5)
+    # Subtracting the output therefore trains like adding it, if the distribution of the init is symmetric about zero.
+    student, teacher, feature, labels = random_outputs(5)
     adapter = adapter_of("serial")
     theirs = VisionAdapter(*copy.deepcopy((adapter.w1, adapter.w2, adapter.w3)))
     with torch.no_grad():
@@ -128,7 +130,7 @@ def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     for _ in range(3):
         own.forget_gradients()
-        ours(config, student, teacher, adapter(feature, teacher), labels).total.backward()
+        pesf_losses(config, student, teacher, adapter(feature, teacher), labels).total.backward()
         own.step()
         sgd.zero_grad()
         vision_loss(theirs, student, teacher, feature, labels, alpha=1.0, t=6.0).backward()
@@ -138,12 +140,12 @@ def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
 
 
 def test_the_student_of_released_vision_never_sees_the_adapter():
-    student, teacher, _, labels = case(0)
+    student, teacher, _, labels = random_outputs(0)
     config = TrialConfig(pesf_variant="released-vision", ce_weight=0.0)
     gradients = []
     for adapted in (teacher, teacher + torch.randn_like(teacher)):
         leaf = student.clone().requires_grad_()
-        ours(config, leaf, teacher, adapted, labels).total.backward()
+        pesf_losses(config, leaf, teacher, adapted, labels).total.backward()
         gradients.append(leaf.grad)
     assert torch.equal(*gradients)
 
@@ -155,7 +157,7 @@ def test_swapping_exchanges_the_top_logit_and_the_labels_and_leaves_a_right_pred
 
 
 def test_four_added_gradients_of_eleven_samples_are_a_batch_of_forty_four_at_four_times_the_rates():
-    # The arithmetic that `released-vision` documents, on a network without batch normalisation.
+    # The equivalence documented for `released-vision`, on a network without batch normalisation.
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(3, 44, FEATURE, dtype=torch.float64, generator=generator)
     labels = torch.randint(CLASSES, (3, 44), generator=generator)
@@ -199,6 +201,7 @@ def language_loss(
     beta: float = 0.0,
     pkd: Tensor | None = None,
 ) -> Tensor:
+    """Return the loss of the authors' language code."""
     train_loss = functional.cross_entropy(s_logits, labels)
     train_loss = train_loss + functional.cross_entropy(t_logits, labels)
     soft_targets = functional.softmax(t_logits / t, dim=-1)
@@ -210,14 +213,14 @@ def language_loss(
 
 @pytest.mark.parametrize(("number", "training"), itertools.product(range(2), (False, True)))
 def test_released_language_is_the_authors_loss_with_the_authors_gradients_and_dropout(number, training):
-    student, teacher, feature, labels = case(number)
+    student, teacher, feature, labels = random_outputs(number)
     released = PESF_VARIANTS["released-language"].settings
     config = TrialConfig(pesf_variant="released-language", **released)
     adapter = adapter_of("parallel", "normal", dropout=config.adapter_dropout).train(training)
     theirs = LanguageAdapter(adapter).train(training)
     own_student, their_student = (student.clone().requires_grad_() for _ in range(2))
     torch.manual_seed(number)
-    parts = ours(config, own_student, teacher, adapter(feature, teacher), labels)
+    parts = pesf_losses(config, own_student, teacher, adapter(feature, teacher), labels)
     torch.manual_seed(number)
     total = language_loss(teacher + theirs(feature), their_student, labels, alpha=0.7, t=5.0)
     torch.testing.assert_close(parts.total, total, rtol=1e-13, atol=0)
@@ -229,7 +232,7 @@ def test_released_language_is_the_authors_loss_with_the_authors_gradients_and_dr
 
 
 def test_pkd_with_an_adapter_is_the_released_language_objective_with_its_third_term():
-    student, teacher, feature, labels = case(0)
+    student, teacher, feature, labels = random_outputs(0)
     generator = torch.Generator().manual_seed(9)
     s_maps = tuple(torch.randn(BATCH, 6, dtype=torch.float64, generator=generator) for _ in range(3))
     t_maps = tuple(torch.randn(BATCH, 6, dtype=torch.float64, generator=generator) for _ in range(5))
@@ -243,7 +246,7 @@ def test_pkd_with_an_adapter_is_the_released_language_objective_with_its_third_t
         student, student, feature, teacher, adapted_logits=adapted, student_maps=s_maps, teacher_maps=t_maps
     )
     parts = METHODS["pkd"].objective(config.model_dump())(outputs, labels)
-    # A student of 2 layers and a teacher of 4, PKD-Skip: the student's first layer matches the teacher's second.
+    # PKD-Skip with a student of 2 layers and a teacher of 4: the student's first layer matches the teacher's second.
     s, t = s_maps[1].numpy(), t_maps[2].numpy()
     s, t = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (s, t))
     expected = language_loss(adapted, student, labels, alpha=0.7, t=5.0) + 100.0 * ((s - t) ** 2).mean()
@@ -263,7 +266,8 @@ def test_the_released_schedule_gives_the_adapter_the_students_rate_from_epoch_15
     for epoch in range(240):
         trainer.begin_epoch(epoch)
         rates.append(trainer.rate)
-    # adjust_learning_rate: epochs from 1; every group gets 0.05 · 0.1^(number of 150, 180 and 210 below the epoch).
+    # adjust_learning_rate counts epochs from 1. Every group gets 0.05 · 0.1^(number of 150, 180 and 210 below the
+    # epoch).
     expected = [2e-5 if e <= 150 else 0.05 * 0.1 ** sum(e > m for m in (150, 180, 210)) for e in range(1, 241)]
     assert rates == pytest.approx(expected)
     assert sum(rates) == pytest.approx(0.1695)
@@ -314,7 +318,7 @@ def test_a_variant_that_contradicts_another_setting_is_refused():
         TrialConfig(pesf_variant="released-language")
     with pytest.raises(ValueError, match="imposes no gap, and gap_control is 'paper': choose gap_control none"):
         TrialConfig(pesf_variant="released-vision", gap_control="paper")
-    # Another method does not read the setting.
+    # Other methods do not read the setting.
     assert TrialConfig(method="kd", pesf_variant="released-language").method == "kd"
 
 
@@ -332,7 +336,7 @@ def test_every_variant_names_its_source_and_is_a_valid_trial():
 
 @pytest.mark.parametrize("variant", ["paper", "released-vision"])
 def test_crd_with_an_adapter_is_the_sum_of_the_authors_code(variant):
-    student, teacher, feature, labels = case(1)
+    student, teacher, feature, labels = random_outputs(1)
     config = TrialConfig(
         method="crd", adapter=True, pesf_variant=variant, temperature=6.0, kd_weight=0.8, adapter_kd_weight=1.5,
         crd_negatives=4, crd_dim=3,
@@ -341,7 +345,7 @@ def test_crd_with_an_adapter_is_the_sum_of_the_authors_code(variant):
         torch.manual_seed(2)
         setting = PartsSetting(student_dim=FEATURE, teacher_dim=FEATURE, labels=labels)
         memory = METHODS["crd"].build_parts(config.model_dump(), setting).double()
-    student_feature = case(2)[2]
+    student_feature = random_outputs(2)[2]
 
     def outputs(**more: object) -> StepOutputs:
         generator = torch.Generator().manual_seed(4)

@@ -72,7 +72,7 @@ def test_a_teachers_answers_are_right_or_wrong_and_confident_or_not() -> None:
 
 
 def test_the_answers_of_two_thresholds_are_those_of_the_authors_code() -> None:
-    # src/utils/nli_data_processing.py, with the thresholds of RTE: t1 of right answers, t2 of wrong ones.
+    # src/utils/nli_data_processing.py, with the thresholds of RTE: t1 for correct answers, t2 for wrong ones.
     generator = torch.Generator().manual_seed(0)
     logits, labels = 2 * torch.randn(200, 2, dtype=torch.float64, generator=generator), torch.arange(200) % 2
     values, answers = torch.nn.Softmax(dim=1)(logits).max(dim=1)

@@ -1,4 +1,4 @@
-"""Weights that every machine draws alike."""
+"""Weights that are equal on every machine."""
 
 import math
 import zlib
@@ -8,7 +8,7 @@ import torch
 
 
 def weight(key: str, shape: list[int]) -> torch.Tensor:
-    """Any machine draws the same weights from a key's name."""
+    """Return weights drawn from the key's name, equal on every machine."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Untrained networks whose weights are known by their seed."""
+"""Untrained networks with weights determined by a seed."""
 
 import torch
 

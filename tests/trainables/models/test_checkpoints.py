@@ -35,7 +35,7 @@ INFO = CheckpointInfo("resnet8", 10, 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.25), "0123
 @pytest.fixture
 def trained():
     model = build(seed=1)
-    model(torch.randn(8, 3, 16, 16))  # moves the running statistics off their initial values
+    model(torch.randn(8, 3, 16, 16))  # changes the running statistics from their initial values
     return model
 
 

@@ -65,7 +65,7 @@ def test_in_bfloat16_outputs_and_gradients_are_float32_and_near_those_of_float32
     other = copy.deepcopy(model)
     with arithmetic("bf16", CPU):
         feature, logits = feature_and_logits(model, images)
-    # Convolutions did run in bfloat16, and the head in float32 on what they gave.
+    # Convolutions ran in bfloat16, and the head in float32 on their output.
     assert not torch.equal(logits, other(images))
     assert torch.equal(logits, model.head(feature))
     assert feature.dtype == logits.dtype == torch.float32

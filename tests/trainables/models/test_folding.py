@@ -10,8 +10,8 @@ from trainables.spec.architectures import CIFAR_NAMES
 from trainables.spec.trial import TrialConfig
 
 
-def trained_a_little(name: str, channels: int = 3, size: int = 32) -> tuple[nn.Module, torch.Tensor]:
-    """A net whose statistics and weights are not those of a fresh one, in float64, and images."""
+def trained_network(name: str, channels: int = 3, size: int = 32) -> tuple[nn.Module, torch.Tensor]:
+    """Return a network in float64 with statistics and weights unlike those of a new one, and images."""
     torch.manual_seed(0)
     model = build_model(name, num_classes=10, in_channels=channels).double()
     images = torch.randn(8, channels, size, size, dtype=torch.float64)
@@ -28,12 +28,12 @@ def trained_a_little(name: str, channels: int = 3, size: int = 32) -> tuple[nn.M
 @pytest.mark.parametrize("name", [*CIFAR_NAMES, "cnn_8_16"])
 @torch.no_grad()
 def test_a_folded_net_answers_as_the_net_does(name):
-    model, images = trained_a_little(name)
+    model, images = trained_network(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = FoldedCopy(model, images[:2]).current()
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     left = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    # Wide residual nets normalise before they convolve: the first norm of a block follows a sum.
+    # Wide residual networks normalise before convolving. The first norm of a block follows a sum and cannot be folded.
     assert left == 0 if not name.startswith("wrn") else 0 < left < norms
     expected = model(images)
     assert (folded(images) - expected).abs().max() < 1e-11 * expected.abs().max()
@@ -43,7 +43,7 @@ def test_a_folded_net_answers_as_the_net_does(name):
 
 @torch.no_grad()
 def test_the_copy_follows_the_net_as_it_learns():
-    model, images = trained_a_little("resnet8")
+    model, images = trained_network("resnet8")
     copy = FoldedCopy(model, images[:2])
     first = copy.current()(images)
     for tensor in model.state_dict().values():
@@ -55,7 +55,7 @@ def test_the_copy_follows_the_net_as_it_learns():
 
 
 class Forked(nn.Module):
-    """Its convolution's output is normalised and also goes elsewhere."""
+    """The output of the convolution is normalised and also used elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One net saved in every layout that training scripts write: it loads, or the refusal tells what to type."""
+"""One network saved in the layouts of many training scripts. It loads, or the error names the command to type."""
 
 import argparse
 import collections
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.study
 
 build = partial(nets.build, in_channels=1)
 NET = build()
-NET(torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(1)))  # moves the running statistics
+NET(torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(1)))  # changes the running statistics
 RAW = {key: value.clone() for key, value in NET.state_dict().items()}
 EMA = {key: value + 0.5 if value.is_floating_point() else value for key, value in RAW.items()}
 IMAGES = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(2))
@@ -39,6 +39,7 @@ def as_dtype(dtype):
 
 
 def logits_of(state):
+    """Return the logits of a network with these weights."""
     model = build(seed=9)
     model.load_state_dict(state)
     with torch.no_grad():
@@ -57,7 +58,7 @@ def sparse_rows():
         return RAW["fc.weight"].to_sparse_csr()
 
 
-# What is saved, which weights are taken, and where from.
+# Saved content, kind of the weights that are taken, and their key.
 LOADED = {
     "plain": (RAW, "raw", ""),
     "order and metadata of state_dict": (NET.state_dict(), "raw", ""),
@@ -288,7 +289,7 @@ def quantised():
     return torch.quantize_per_tensor(RAW["fc.weight"], 0.1, 0, torch.qint8)
 
 
-# One tensor of a checkpoint, and what is wrong with it.
+# One tensor of a checkpoint, and the reason for the error.
 REFUSED = {
     "quantised": (quantised, "quantised weights: fc.weight is torch.qint8"),
     "integers": (lambda: (RAW["fc.weight"] * 100).to(torch.int8), "quantised weights: fc.weight is torch.int8"),
@@ -326,7 +327,7 @@ def test_weights_of_other_classes_are_refused_with_both_counts_whatever_the_last
 
 
 def convert(refusal, monkeypatch, folder):
-    """Does what the command in a refusal does, here rather than in a process of its own."""
+    """Run the command in an error message in this process, and check the result."""
     python, flag, code = shlex.split(refusal[refusal.index("python -c ") :])
     assert (python, flag) == ("python", "-c")
     monkeypatch.chdir(folder)

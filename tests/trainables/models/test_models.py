@@ -14,9 +14,9 @@ from trainables.spec.architectures import CIFAR_NAMES, CNN_EXAMPLES, check_model
 
 pytestmark = pytest.mark.study
 
-# Of the checkpoints that people have, at 100 classes and 3 channels: entries, parameters, and the first 16
-# hex digits of the sha256 of the sorted lines "key:comma-separated shape". Taken from the models as
-# RepDistiller (commit eedab9d; MobileNetV2: b13aecc) and mdistiller (commit e8c5bb3) define them.
+# Published checkpoints at 100 classes and 3 channels: entries, parameters, and the first 16 hex digits of the sha256 of
+# the sorted lines "key:comma-separated shape". Taken from the models as RepDistiller (commit eedab9d; MobileNetV2:
+# b13aecc) and mdistiller (commit e8c5bb3) define them.
 LITERATURE = {
     "resnet8": (56, 83_892, "63c6dd3cab44928c"),
     "resnet14": (92, 181_108, "65fcc9b5c0711d35"),
@@ -40,7 +40,7 @@ LITERATURE = {
     "MobileNetV2": (320, 812_836, "1d33c767e6932802"),
     "ShuffleV1": (296, 949_258, "71642334400d1ab6"),
     "ShuffleV2": (338, 1_355_528, "1b75a3aad615f94d"),
-    # Those of pytorch_resnet_cifar10 (resnet20a and resnet56a have their real checkpoints in test_models_golden.py).
+    # Those of pytorch_resnet_cifar10. The real checkpoints of resnet20a and resnet56a are in test_models_golden.py.
     "resnet8a": (44, 81_140, "34db3612fce71867"),
     "resnet14a": (80, 178_356, "52fc09ba61bd3d27"),
     "resnet20a": (116, 275_572, "6d78b5a01f12aae0"),
@@ -50,7 +50,7 @@ LITERATURE = {
     "resnet110a": (656, 1_733_812, "cf99319a0424d710"),
 }
 
-# One of each family, and both small nets: what holds for blocks holds for any number of them.
+# One of each family, and both small networks. A result for one number of blocks holds for any number.
 FAMILIES = (
     "cnn_3_4",
     "resnet8",

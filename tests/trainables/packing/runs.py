@@ -1,4 +1,4 @@
-"""Runs in float64 on random data, and what two of them have in common."""
+"""Runs in float64 on random data, and comparisons of two of them."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from trainables.run.run import DistillationRun
 from trainables.spec.datasets import DATASETS
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
-# Of a sum's order in float64; the tests' longest run is some 60 steps.
+# Rounding error of sums in another order, in float64. The longest run of the tests has about 60 steps.
 EXACT = 1e-12
 
 
-# Everything that trials of a pack may differ in, and one that differs in nothing but its batches.
+# All differences allowed between trials of a pack. One trial differs only in the batches.
 MIXED = (
     {"adapter_width": 4, "temperature": 1.0, "student_learning_rate": 0.1, "seed": 1, "data_seed": 1, "epochs": 2},
     {
@@ -44,7 +44,7 @@ MIXED = (
 
 
 class DoubleBatches:
-    """A run's batches in float64."""
+    """Batches of a run in float64."""
 
     def __init__(self, batches):
         self._batches = batches
@@ -68,6 +68,7 @@ class DoubleBatches:
 
 
 def in_float64(run: DistillationRun) -> DistillationRun:
+    """Convert all networks and batches of a run to float64."""
     run.student.double()
     if run.adapter is not None:
         run.adapter.double()
@@ -81,14 +82,14 @@ def in_float64(run: DistillationRun) -> DistillationRun:
 
 
 def with_batches(run: DistillationRun, batches: BatchSource) -> DistillationRun:
-    """The run, whose networks are trained on these and asked about these."""
+    """Return the run with these batches for training and evaluation."""
     run.batches = batches
     run.predictor = SplitPredictor(run.student, run.dataset, batches, run.workers)
     return run
 
 
 def random_dataset(size: int, channels: int, samples: int = 40) -> Dataset:
-    """Random images under a known name, since a config asks for one."""
+    """Return random images under a known name, because a config needs one."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (samples, channels, size, size), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.randint(10, (samples,), generator=generator), torch.arange(samples))
@@ -103,6 +104,7 @@ def random_teacher(dataset: Dataset, architecture: str = "cnn_8_16") -> FrozenTe
 
 
 def make_runs(dataset: Dataset, teacher: FrozenTeacher, changes=MIXED, **common) -> dict[str, DistillationRun]:
+    """Return a run in float64 for each set of changes, by number."""
     return {
         str(k): in_float64(DistillationRun(small_config(**{"epochs": 4} | common | each), dataset, teacher))
         for k, each in enumerate(changes)
@@ -110,6 +112,7 @@ def make_runs(dataset: Dataset, teacher: FrozenTeacher, changes=MIXED, **common)
 
 
 def assert_same_state(packed: DistillationRun, alone: DistillationRun, tolerance: float = EXACT) -> None:
+    """Assert that both runs have equal epochs, identities and tensors."""
     ours, theirs = packed.state_dict(), alone.state_dict()
     assert ours["epoch"] == theirs["epoch"]
     assert ours["identity"] == theirs["identity"]

@@ -17,11 +17,13 @@ from trainables.steps.loss_log import NonFiniteLossError
 
 pytestmark = pytest.mark.study
 
-SMALL = {"batch_size": 256}  # five steps an epoch: float32 has no time to drift
+SMALL = {"batch_size": 256}  # five steps per epoch, so float32 errors stay small
 
 
 @pytest.fixture
 def begin_run(digits, teacher):
+    """Return a function that begins a run from settings."""
+
     def begin(settings: dict[str, Any]) -> DistillationRun:
         return DistillationRun(TrialConfig(**settings["config"]), digits, teacher)
 
@@ -30,7 +32,7 @@ def begin_run(digits, teacher):
 
 @pytest.fixture
 def serve(begin_run):
-    """Runs a test's coroutine with a server for four clients."""
+    """Return a function that runs a test's coroutine with a server for four clients."""
 
     def run(test: Callable[[PackServer], Awaitable[None]]) -> None:
         async def whole() -> None:

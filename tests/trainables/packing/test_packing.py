@@ -44,7 +44,7 @@ def test_packed_trials_are_what_they_are_alone(student, size, channels, batch, d
     teacher = teacher if size == 8 else random_teacher(dataset)
     slow = student in ("wrn_16_1", "vgg8", "MobileNetV2")
     changes = [each | {"epochs": 2} for each in MIXED[:2]] if slow else MIXED
-    if student == "MobileNetV2":  # at higher rates and in smaller batches weights 1e-15 apart would end 1e-8 apart
+    if student == "MobileNetV2":  # at higher rates and in smaller batches, weights 1e-15 apart would end 1e-8 apart
         changes = [each | {"student_learning_rate": 0.001} for each in changes]
     packed = Pack(make_runs(dataset, teacher, changes, student=student, batch_size=batch))
     alone = make_runs(dataset, teacher, changes, student=student, batch_size=batch)
@@ -163,7 +163,7 @@ def test_stored_teacher_outputs_serve_a_pack(seeds, digits, teacher, make_store)
         run = DistillationRun(config, digits, teacher, teacher_outputs=StoredTeacherOutputs(store))
         assert_same_measures(together.measures[str(number)], run_epoch(run), tolerance=3e-5)  # 5 steps in float32
     assert together.measures["0"]["cost/teacher_forwards"] > 0
-    assert len(store.missing(3)) == 3 - len(set(seeds))  # of three slots; the validation split is there
+    assert len(store.missing(3)) == 3 - len(set(seeds))  # of three slots; the validation split exists
 
 
 def test_a_trial_that_leaves_goes_on_alone_and_the_others_do_not_notice(digits, teacher):
@@ -302,7 +302,7 @@ def test_what_a_narrow_adapter_has_over_stays_zero(digits, teacher):
     changes = [{"adapter_width": 2, "adapter_init": "default"}, {"adapter_width": 11, "adapter_init": "default"}]
     packed = Pack(make_runs(digits, teacher, changes))
     packed.train_epoch()
-    wide = packed._step.adapter.weights  # the memory itself: a trial sees its own part only
+    wide = packed._step.adapter.weights  # the memory of the pack; a trial only sees a part of it
     assert wide["w2"].shape[:2] == (2, 11)
     assert wide["w2"][0, :2].count_nonzero() == 2 * 10
     assert wide["w2"][0, 2:].count_nonzero() == 0

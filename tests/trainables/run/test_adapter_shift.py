@@ -1,4 +1,4 @@
-"""How far training moves an adapter, as a trial reports it."""
+"""Shift of the adapter during training, as reported by a trial."""
 
 import copy
 
@@ -27,7 +27,7 @@ def test_the_shift_is_the_mean_change_of_sharpness_since_the_initial_weights(cha
         )
     assert measures[SHIFT] == pytest.approx(float((after - before).abs().mean()), rel=1e-9)
     assert measures[SHIFT] > 0.05
-    # The random init, which moves no adapter, is not part of it.
+    # The shift excludes the change made by the random init.
     at_first = float((before - outputs.logits.double().exp().sum(dim=1).log()).abs().mean())
     assert (at_first > 0.005) == (config.adapter_init == "default")
 

@@ -1,4 +1,4 @@
-"""Adapters that do not learn with the student, and the average of several."""
+"""Adapters that are not trained with the student, and the average of several adapters."""
 
 import copy
 
@@ -31,7 +31,7 @@ def test_a_frozen_adapter_keeps_its_random_weights_and_changes_the_target(digits
     assert equal(weights(run), began)
     assert measures["train/adapter_shift"] == 0.0
     assert measures["val/sharpness_adapted"] != measures["val/sharpness_teacher"]
-    # Only the student learns, and the ledger counts no backward pass of the adapter.
+    # Only the student is trained, and the ledger counts no backward pass of the adapter.
     assert measures["cost/trainable_parameters"] == sum(p.numel() for p in run.student.parameters())
     ledger = count_costs(run)
     assert ledger.flops["adapter"].forward > 0 == ledger.flops["adapter"].backward

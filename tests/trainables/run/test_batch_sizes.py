@@ -1,4 +1,4 @@
-"""A single sample that is left over joins the batch before it, everywhere in the same way."""
+"""A single left-over sample joins the batch before it, in the same way everywhere."""
 
 import copy
 
@@ -27,7 +27,7 @@ from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutput
 
 pytestmark = pytest.mark.study
 
-# At 4 pixels the last stage of resnet8 has maps of one position: BatchNorm refuses a batch of one sample.
+# At 4 pixels, the last maps of resnet8 have one position, so BatchNorm refuses a batch of one sample.
 SHRINKING = {"student": "resnet8", "teacher": "resnet8", "batch_size": 64, "epochs": 3}
 
 
@@ -38,7 +38,7 @@ def one_left_over():
 
 
 @pytest.fixture
-def teacher_of_it(one_left_over):
+def own_teacher(one_left_over):
     return random_teacher(one_left_over, "resnet8")
 
 
@@ -79,7 +79,7 @@ def test_a_trial_whose_last_batch_would_be_one_sample_trains_on_it_in_a_batch_of
     assert run.student_trainer._steps == 1
     measures = run_epoch(run)
     assert measures["cost/seconds_per_step"] == pytest.approx(run.training_seconds)
-    # PyTorch's own refusal of what the batches were before.
+    # PyTorch's error for a batch as it was in earlier versions.
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         run.student.train()(batches[0].inputs[:1])
 
@@ -109,9 +109,9 @@ def test_batches_that_are_gathered_together_and_batches_of_a_worker_have_the_sam
 
 @pytest.mark.study
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist", "crd"])
-def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_left_over, teacher_of_it, tmp_path):
+def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_left_over, own_teacher, tmp_path):
     config = small_config(**SHRINKING, method=method, crd_negatives=16)
-    make = lambda: DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it))  # noqa: E731
+    make = lambda: DistillationRun(config, one_left_over, copy.deepcopy(own_teacher))  # noqa: E731
     whole, stopped = make(), make()
     for _ in range(3):
         run_epoch(whole)
@@ -126,12 +126,12 @@ def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_le
 
 @pytest.mark.study
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist"])
-def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
+def test_packed_trials_equal_lone_ones(method, one_left_over, own_teacher):
     def runs() -> dict[str, DistillationRun]:
         changes = ({"seed": 1, "data_seed": 1}, {"seed": 2, "student_learning_rate": 0.02})
         configs = [small_config(**SHRINKING, method=method, **each) for each in changes]
         return {
-            str(k): in_float64(DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it)))
+            str(k): in_float64(DistillationRun(config, one_left_over, copy.deepcopy(own_teacher)))
             for k, config in enumerate(configs)
         }
 
@@ -148,11 +148,11 @@ def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
 @pytest.mark.study
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist"])
-def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
+def test_workers_equal_one_process(method, size, one_left_over, own_teacher):
     config = small_config(**SHRINKING, method=method)
-    alone = in_float64(DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it)))
+    alone = in_float64(DistillationRun(config, one_left_over, copy.deepcopy(own_teacher)))
     expected = [run_epoch(alone) for _ in range(2)]
-    make = lambda workers: shared(config, one_left_over, teacher_of_it, workers)  # noqa: E731
+    make = lambda workers: shared(config, one_left_over, own_teacher, workers)  # noqa: E731
     for run, measures in run_together(make, size, 2):
         for ours, theirs in zip(measures, expected, strict=True):
             assert_same_measures({**ours, "cost/workers": 1.0}, theirs)
@@ -162,28 +162,28 @@ def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
 @pytest.mark.study
 @pytest.mark.parametrize(("samples", "size"), [(66, 3), (67, 2), (66, 2), (3, 4)])
 def test_workers_that_get_one_sample_of_a_batch_or_none_equal_one_process(samples, size):
-    """Of a last batch of 2 one of three workers gets nothing, the others one sample each; maps have one position."""
+    """The last batch has 2 samples for three workers, so one worker gets none. The feature maps have one position."""
     dataset = random_dataset(4, 1, samples)
     config = small_config(**SHRINKING | {"batch_size": 64}, method="ce")
     alone = in_float64(DistillationRun(config, dataset, None))
     expected = run_epoch(alone)
     for run, measures in run_together(lambda workers: shared(config, dataset, None, workers), size, 1):
         assert_same_measures({**measures[0], "cost/workers": 1.0}, expected)
-        assert_same_state(run, alone, 1e-11)  # norms of two values magnify a sum's order
+        assert_same_state(run, alone, 1e-11)  # norms of two values amplify rounding errors of sums
 
 
-def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(one_left_over, teacher_of_it, tmp_path):
+def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(one_left_over, own_teacher, tmp_path):
     config = small_config(**SHRINKING)
     store = TeacherOutputsStore(
-        folder=tmp_path, teacher=teacher_of_it, dataset=one_left_over, architecture="resnet8", augmentation="views",
+        folder=tmp_path, teacher=own_teacher, dataset=one_left_over, architecture="resnet8", augmentation="views",
         dtype="float32",
     )  # fmt: skip
-    run = DistillationRun(config, one_left_over, teacher_of_it, teacher_outputs=StoredTeacherOutputs(store))
+    run = DistillationRun(config, one_left_over, own_teacher, teacher_outputs=StoredTeacherOutputs(store))
     (batch,) = run.batches.of_epoch(0, run.stored_outputs)
-    live = teacher_of_it(batch.inputs)
+    live = own_teacher(batch.inputs)
     assert batch.teacher.logits.shape == (65, 10)
     torch.testing.assert_close(batch.teacher.logits, live.logits)
-    live_run = DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it))
+    live_run = DistillationRun(config, one_left_over, copy.deepcopy(own_teacher))
     assert run_epoch(run)["train/loss"] == pytest.approx(run_epoch(live_run)["train/loss"], rel=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_a_teacher_is_trained_where_one_sample_is_left_over_and_so_are_probed_pa
 
 
 def test_batches_of_one_that_were_asked_for_stay_batches_of_one(one_left_over):
-    """With one position a channel there is no variance to normalise by; the shape check refuses it before any work."""
+    """One position per channel has no variance to normalise by. The shape check rejects this before any work."""
     config = small_config(**SHRINKING | {"batch_size": 1}, method="ce")
     run = DistillationRun(config, one_left_over, None)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -211,7 +211,7 @@ def test_sentences_are_trained_on_alike_alone_and_by_workers(samples, sizes):
     alone = DistillationRun(config, text, None)
     assert len(alone.batches) == len(sizes)
     assert sorted(len(batch.labels) for batch in alone.batches.of_epoch(0, None)) == sizes
-    # Dropout draws for each worker apart: without it the trials are the same.
+    # Each worker draws separate dropout masks. Without dropout, the trials are equal.
     without = lambda run: (  # noqa: E731
         [setattr(each, "p", 0.0) for each in run.student.modules() if isinstance(each, nn.Dropout)],
         run,

@@ -27,7 +27,7 @@ def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(schedule, digi
         measures.append(without_costs(run_epoch(straight)))
         save_checkpoint(straight, tmp_path / str(epoch))
     for stopped_after in range(5):
-        torch.manual_seed(stopped_after)  # what the process drew before must not matter
+        torch.manual_seed(stopped_after)  # earlier draws in the process must not matter
         resumed = DistillationRun(config, digits, teacher)
         load_checkpoint(resumed, tmp_path / str(stopped_after))
         assert resumed.epoch == stopped_after
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_another_format_is_refused(saved
     write_tensors(saved, {k: v for k, v in tensors.items() if k != "adapter.module.w1.bias"}, metadata)
     with pytest.raises(CheckpointError, match=r"trial\.safetensors.*w1\.bias"):
         load_checkpoint(run, saved.parent)
-    # The student's tensors were all there and fitted, and were not taken over all the same.
+    # The student's tensors were all present and fitted. They were not loaded either.
     assert_same_state(run, DistillationRun(small_config(), digits, teacher), tolerance=0)
     write_tensors(saved, tensors, metadata | {"format": "older"})
     with pytest.raises(CheckpointError, match="format is 'older'"):

@@ -1,4 +1,4 @@
-"""Trials trained by several workers: threads with a real process group, each with a run of its own."""
+"""Trials trained by several workers: threads with a real process group, each with a separate run."""
 
 import copy
 from typing import Any
@@ -26,12 +26,13 @@ from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 pytestmark = pytest.mark.study
 
-# One of each kind: per sample, with an adapter, related within the batch, drawn, with parts and memory, with maps,
-# with a peer, with a teacher that learns.
+# One method of each kind: loss per sample, adapter, relations within the batch, random draws, trained parts with
+# memory, feature maps, peer, trained teacher.
 METHODS = ("ce", "kd", "pesf_kd", "dist", "rkd", "pkt", "crd", "ctkd", "fitnet", "sp", "dml", "full_teacher")
 
 
 def without_norms(run: DistillationRun) -> DistillationRun:
+    """Replace the batch norms of the student by identities."""
     for name, module in list(run.student.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             parent, _, child = name.rpartition(".")
@@ -40,6 +41,7 @@ def without_norms(run: DistillationRun) -> DistillationRun:
 
 
 def gradients(run: DistillationRun) -> dict[str, torch.Tensor]:
+    """Return copies of all gradients of a run by name."""
     return {
         f"{who}.{name}": parameter.grad.clone()
         for who, trainer in run.trainers.items()
@@ -49,7 +51,7 @@ def gradients(run: DistillationRun) -> dict[str, torch.Tensor]:
 
 
 def first_step(run: DistillationRun) -> dict[str, torch.Tensor]:
-    """The gradients of the first batch, by autograd, whichever way a lone run would find them."""
+    """Return the gradients of the first batch by autograd, even if a run without workers would use a closed form."""
     if run.workers is None:
         run.step = AutogradStep(list(run.trainers.values()))
     run.begin_drawing()
@@ -67,7 +69,7 @@ def test_the_gradient_of_two_workers_is_that_of_one(norms, method, digits, teach
     alone = first_step(change(in_float64(DistillationRun(config, digits, copy.deepcopy(teacher)))))
     assert any(name.startswith("student.") for name in alone)
     assert (method == "pesf_kd") == any(name.startswith("adapter.") for name in alone)
-    # Built one after the other: first weights are drawn from what all threads share.
+    # Built one after the other, because all threads share the generator of the initial weights.
     runs: dict[int, DistillationRun] = {}
 
     def work(workers: Workers) -> dict[str, torch.Tensor]:
@@ -176,7 +178,7 @@ def test_a_shared_norm_is_the_norm_of_all_rows_with_its_gradient(kind, momentum)
     norm = kind(3, momentum=momentum).double()
     norm.weight.data.uniform_(0.5, 2, generator=generator)
     given = images.clone().requires_grad_()
-    expected = norm(norm(given))  # twice, as a net has several
+    expected = norm(norm(given))  # applied twice, because a network has several
     expected.backward(pull)
     copies = []
     for _ in range(3):

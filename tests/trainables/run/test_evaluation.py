@@ -88,7 +88,7 @@ def test_calibration_is_in_whole_numbers_of_predictions_and_leaves_out_who_is_no
     found = calibration_of(LABELS, {"teacher": TEACHER.float(), "adapted": None})
     assert set(found) == {"teacher"}
     sums = found["teacher"]
-    place = 13  # of 8/9 in fifteenths
+    place = 13  # bin of 8/9 among 15 bins
     assert sums["count"] == [3 * (bin_ == place) for bin_ in range(15)]
     assert sums["correct"] == [2 * (bin_ == place) for bin_ in range(15)]
     assert {type(each) for each in sums["count"] + sums["correct"]} == {int}

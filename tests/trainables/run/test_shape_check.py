@@ -117,7 +117,7 @@ def test_every_method_passes_on_the_digits(method):
 
 
 def test_a_method_whose_maps_do_not_go_together_is_refused():
-    """Of 9 pixels resnet8 makes maps of 9, 5 and 3, and the map of cnn_3_4 that has to be stood for has 9."""
+    """On 9 pixels, resnet8 has maps of 9, 5 and 3 pixels, while the map of cnn_3_4 that must be matched has 9."""
     config = small_config(method="sftn", student="cnn_3_4", teacher="resnet8", dataset="cifar10")
     with pytest.raises(
         ShapeError, match=r"--method sftn cannot match .*cifar10, 3 x 9 x 9: the teacher's maps of 5 × 5"
@@ -133,7 +133,7 @@ def test_language_models_pass_and_what_cannot_be_matched_is_refused(tmp_path):
         check_text_network("bert:3", "bert_2_32", info, layers="skip", flag="--student")
     for method in ("pkd", "pea_kd", "kd"):
         check_method(text_config(method=method), info, flag="--method")
-    # What a name does not tell: a folder's width.
+    # The width of a model in a folder is not part of the name.
     (tmp_path / "config.json").write_text(
         '{"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, '
         '"intermediate_size": 64, "vocab_size": 99}'

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class DoubleShares(DoubleBatches):
-    """The same, for workers."""
+    """Batches of a run in float64, including the shares of workers."""
 
     def shares_of_epoch(self, epoch, outputs, rows):
         for batch in self._batches.shares_of_epoch(epoch, outputs, rows):
@@ -29,7 +29,7 @@ class DoubleShares(DoubleBatches):
 
 
 def together(size: int, work: Callable[[Workers], Result]) -> list[Result]:
-    """What each of `size` workers has of `work`."""
+    """Run `work` in `size` workers and return the result of each."""
     store = dist.HashStore()
 
     def join(rank: int) -> Result:
@@ -53,7 +53,7 @@ def run_together(
     epochs: int,
     epoch: Callable[[DistillationRun], dict[str, float]] = run_epoch,
 ) -> list[Any]:
-    """Each worker's run and its epochs' measures."""
+    """Return the run and the measures by epoch of each worker."""
     runs = [make(Workers(rank, size, None)) for rank in range(size)]
 
     def work(workers: Workers) -> tuple[DistillationRun, list[dict[str, float]]]:

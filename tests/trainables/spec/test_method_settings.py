@@ -1,4 +1,4 @@
-"""What every method's settings owe, whichever method it is, and what a method of a user may bring."""
+"""Properties required of every method's settings, and rules for methods added by users."""
 
 import json
 import subprocess
@@ -38,8 +38,8 @@ def config_of(method: str, adapter: bool = False, **values: Any) -> TrialConfig:
     return TrialConfig(**{**data, "method": method, "adapter": adapter, **values})
 
 
-def another(name: str) -> Any:
-    """A valid value of a setting other than its default."""
+def other_value(name: str) -> Any:
+    """Return a valid value of a setting other than the default."""
     field = config_fields()[name]
     if get_origin(field.annotation) is Literal:
         return next(each for each in get_args(field.annotation) if each != field.default)
@@ -49,7 +49,7 @@ def another(name: str) -> Any:
 
 
 def out_of_bounds(name: str) -> Any:
-    """A value beyond a bound of a setting, or of none of its choices."""
+    """Return a value that is out of bounds or not among the choices of a setting."""
     for bound in config_fields()[name].metadata:
         match bound:
             case Ge(ge=limit) | Gt(gt=limit):
@@ -89,9 +89,9 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(method: str, a
 
 @every_method
 def test_a_config_survives_json_with_every_setting_changed(method: str, adapter: bool) -> None:
-    # A released variant of pesf_kd settles other settings.
+    # A released variant of pesf_kd determines other settings.
     settled = {"pesf_variant"} if method == "pesf_kd" else set()
-    changed = {name: another(name) for name in method_spec(method, adapter=adapter).fields - settled}
+    changed = {name: other_value(name) for name in method_spec(method, adapter=adapter).fields - settled}
     config = config_of(method, adapter, **changed)
     assert {name: config.model_dump()[name] for name in changed} == changed
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
@@ -102,13 +102,13 @@ def test_a_config_survives_json_with_every_setting_changed(method: str, adapter:
 @every_method
 def test_the_id_changes_with_each_field_that_the_trial_reads_and_with_no_other(method: str, adapter: bool) -> None:
     config, read = config_of(method, adapter), method_spec(method, adapter=adapter).fields
-    values = {name: another(name) for name in sorted(read)}
+    values = {name: other_value(name) for name in sorted(read)}
     values |= {name: config_fields()[name].default for name in values if getattr(config, name) == values[name]}
     changed = {name: config_of(method, adapter, **{name: value}).config_id for name, value in values.items()}
     assert len({config.config_id, *changed.values()}) == 1 + len(read)
     unread = settings_fields(registered_settings()).keys() - read
     assert unread
-    assert config_of(method, adapter, **{name: another(name) for name in unread}).config_id == config.config_id
+    assert config_of(method, adapter, **{name: other_value(name) for name in unread}).config_id == config.config_id
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
@@ -119,7 +119,7 @@ def test_all_wrong_values_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("kind", ["trial", "plan"])
 def test_the_defaults_that_digests_leave_out_are_those_of_the_digests_version(kind: str) -> None:
-    """After a change of a default, an id would stand for another config: raise `DIGEST_VERSION`, then pin the new."""
+    """With another default, an id would denote another config. Raise `DIGEST_VERSION`, then pin the new default."""
     assert PINNED["version"] == DIGEST_VERSION
     own = {**config_fields()} if kind == "trial" else StudyPlan.model_fields
     left_out = SEED_FIELDS if kind == "trial" else EXECUTION_FIELDS

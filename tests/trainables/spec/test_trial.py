@@ -81,7 +81,7 @@ def test_searched_configs_share_the_batches_and_not_the_first_weights():
 
 
 def test_a_derived_seed_is_the_same_everywhere_and_has_63_bits():
-    # Recorded once: another value would give every recorded trial other random numbers.
+    # Recorded once. Another value would give every recorded trial other random numbers.
     assert derive_seed("data", 1) == 5481811894547714582
     assert 0 <= derive_seed("x") < 2**63
     assert derive_seed("a", "b") != derive_seed("ab")
@@ -125,7 +125,7 @@ def test_the_id_of_a_config_is_the_digest_of_its_version_and_of_what_differs_fro
 
 
 def test_configs_that_differ_in_what_they_read_have_different_ids():
-    assert TrialConfig(method="ce", temperature=2.0).config_id != TrialConfig(method="ce").config_id  # of a measure
+    assert TrialConfig(method="ce", temperature=2.0).config_id != TrialConfig(method="ce").config_id  # for a measure
     controlled = [TrialConfig(gap_control="centred"), TrialConfig(gap_target=0.5), TrialConfig(gap_weight=2.0)]
     assert len({TrialConfig().config_id, *(each.config_id for each in controlled)}) == 4
     assert TrialConfig(method="dkd", adapter=True).config_id != TrialConfig(method="dkd").config_id

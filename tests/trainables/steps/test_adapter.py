@@ -12,6 +12,7 @@ FEATURE_DIM, CLASSES, WIDTH, BATCH = 12, 5, 3, 8
 
 
 def build(kind: str, init: str = "default", *, seed: int = 0) -> TeacherAdapter:
+    """Return a randomly initialised adapter in float64."""
     with seeded(seed):
         head = nn.Linear(FEATURE_DIM, CLASSES)
         adapter = TeacherAdapter(FEATURE_DIM, CLASSES, WIDTH, kind=kind, init=init, head=head)
@@ -19,7 +20,8 @@ def build(kind: str, init: str = "default", *, seed: int = 0) -> TeacherAdapter:
 
 
 def teacher_batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, nn.Linear]:
-    with seeded(seed):  # the same seed as `build`, so that this is its head
+    """Return a teacher's features, logits and head."""
+    with seeded(seed):  # the seed of `build`, so that both heads are equal
         head = nn.Linear(FEATURE_DIM, CLASSES).double()
     random = torch.Generator().manual_seed(seed + 1)
     feature = torch.randn(BATCH, FEATURE_DIM, dtype=torch.float64, generator=random)

@@ -49,7 +49,7 @@ def test_along_a_leading_axis_each_adapter_has_the_outputs_and_gradients_that_au
     weights, gradients = ({name: torch.zeros(3, *shape).double() for name, shape in shapes.items()} for _ in range(2))
     parts = {
         (name, k): (k, *map(slice, each[name].shape)) for k, each in enumerate(own) for name in shapes
-    }  # where a narrow adapter lies in the widest one's memory
+    }  # slices of a narrow adapter in the memory of the widest one
     for (name, k), part in parts.items():
         weights[name][part] = own[k][name].detach()
     packed = AdapterFormulas(adapters[0], PackedLayers(weights, gradients))

@@ -22,6 +22,7 @@ def random_batch(*sides: int, batch: int = 7, classes: int = 5) -> tuple[torch.T
 def by_autograd(
     method: str, student: torch.Tensor, target_logits: torch.Tensor, labels: torch.Tensor, **numbers: object
 ) -> tuple[LossParts, torch.Tensor, torch.Tensor | None]:
+    """Return the losses and the gradients of student and target logits by autograd."""
     student, target_logits = student.clone().requires_grad_(), target_logits.clone().requires_grad_()
     adapted = target_logits if method == "pesf_kd" else None
     outputs = StepOutputs(student, student, teacher_logits=target_logits, adapted_logits=adapted)

@@ -41,7 +41,7 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 
 
 def in_torch(run: DistillationRun) -> DistillationRun:
-    """A run that has not begun, made to take its steps without NumPy."""
+    """Change a run that has not begun to take steps without NumPy."""
     run.step = formula_step(run.closed_form, run.trainers)
     return run
 
@@ -137,7 +137,7 @@ def test_an_adapter_that_others_moved_or_loaded_goes_on_where_it_then_is():
     assert not torch.equal(first["momentum.w3.bias"], second["momentum.w3.bias"])
     trainer.load_state_tensors(first)
     assert all(torch.equal(second[name], tensor) for name, tensor in take_step().items())
-    trainer.load_state_tensors(start)  # from before the first step: no momenta
+    trainer.load_state_tensors(start)  # before the first step, so without momenta
     assert all(torch.equal(first[name], tensor) for name, tensor in take_step().items())
     trainer.leave()
     trainer.align()
@@ -182,7 +182,7 @@ def test_a_trial_of_small_batches_runs_in_numpy_and_is_what_it_is_in_torch(chang
 
 
 class _Kept:
-    """Hears what `LossLog` hears."""
+    """Keeps the arguments of `LossLog.add_later`."""
 
     def __init__(self, heard: list[tuple[Tensor, Tensor]]) -> None:
         self._heard = heard
@@ -225,7 +225,7 @@ def test_how_many_threads_there_are_changes_no_bit(changes, digits, teacher):
     states = []
     for threads in (1, 2):
         with threadpoolctl.threadpool_limits(threads):
-            torch.set_num_threads(1)  # the student's
+            torch.set_num_threads(1)  # threads of the student's step
             run = DistillationRun(small_config(**changes), digits, teacher)
             assert is_in_numpy(run)
             run.train_epoch()
@@ -254,6 +254,6 @@ def test_larger_problems_and_other_devices_stay_in_torch():
     assert not fits_adapter(small, CPU, 4096)
     assert not fits_form(torch.device("cuda"), 64, 10)
     assert not fits_adapter(small, torch.device("cuda"), 64)
-    assert not fits_adapter(TeacherAdapter(2048, 10, 16), CPU, 1)  # a product with a vector, on several threads
+    assert not fits_adapter(TeacherAdapter(2048, 10, 16), CPU, 1)  # a matrix-vector product, which uses several threads
     assert not fits_adapter(TeacherAdapter(256, 10, 1, kind="parallel"), CPU, 64)
     assert not fits_adapter(TeacherAdapter(2048, 1000, 1, kind="feature", head=head), CPU, 1)

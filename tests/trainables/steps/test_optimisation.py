@@ -10,6 +10,7 @@ from trainables.steps.sgd import SCHEDULES, Trainer, count_parameters, schedule_
 
 
 def build_trainer(**changes: object) -> Trainer:
+    """Return a trainer of a small network with batch norm, with changed values."""
     with seeded(0):
         module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     values = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": "cosine", "epochs": 8}
@@ -17,6 +18,7 @@ def build_trainer(**changes: object) -> Trainer:
 
 
 def take_step(trainer: Trainer) -> None:
+    """Take one optimisation step on fixed inputs."""
     images = torch.arange(12, dtype=torch.float32).view(4, 3).sin()
     trainer.forget_gradients()
     trainer.module(images).square().sum().backward()

@@ -1,4 +1,4 @@
-"""The three implementations of a training step, and the choice between them."""
+"""The three implementations of a training step, and the choice of one of them."""
 
 from collections.abc import Callable
 
@@ -50,7 +50,7 @@ def test_autograd_formulas_and_numpy_take_the_same_steps(changes, digits, teache
         run = in_float64(DistillationRun(small_config(**changes), digits, teacher))
         implementation(run)
         if "student_schedule" in changes:
-            run.train_epoch()  # the rates of the next epoch are others
+            run.train_epoch()  # the next epoch has other rates
         return run, run.train_epoch()
 
     (expected, losses), *others = (trained(each) for each in (by_autograd, in_torch, in_numpy))
@@ -66,7 +66,7 @@ def test_a_step_is_in_numpy_for_small_batches_in_torch_for_large_ones_and_by_aut
     small, wide, large = step_of(), step_of(adapter_width=256), step_of(batch_size=1000, adapter_width=256)
     assert [type(each.gradients) for each in (small, wide, large)] == [NumpyForm, NumpyForm, ClosedForm]
     assert [type(each.adapter) for each in (small, wide, large)] == [NumpyAdapterStep, AdapterStep, AdapterStep]
-    # NumPy implements plain SGD alone.
+    # NumPy implements only plain SGD.
     for changes in ({"clip_norm": 1.0}, {"adapter_schedule": "linear"}, {"optimiser": "adamw"}):
         step = step_of(**changes)
         assert (type(step.gradients), type(step.adapter)) == (NumpyForm, AdapterStep), changes
@@ -76,14 +76,14 @@ def test_a_step_is_in_numpy_for_small_batches_in_torch_for_large_ones_and_by_aut
 
 def test_workers_and_packs_choose_from_the_same_implementations(digits, teacher):
     shared = DistillationRun(small_config(), digits, teacher, workers=Workers(0, 2, None))
-    assert isinstance(shared.step, AutogradStep)  # a formula needs the whole batch
+    assert isinstance(shared.step, AutogradStep)  # a closed form needs the whole batch
     for method, kind in (("pesf_kd", ClosedFormStep), ("kd", ClosedFormStep), ("dkd", AutogradStep)):
         runs = [DistillationRun(small_config(method=method, seed=seed), digits, teacher) for seed in (0, 1)]
         assert isinstance(PackedStep(runs).step, kind)
 
 
 class _Trials:
-    """Trials with one number each, whose loss is its square; two trials have a leading axis."""
+    """Trials with one parameter each and its square as loss. Two trials have a leading axis."""
 
     def __init__(self, numbers: nn.Parameter) -> None:
         self._numbers = numbers
@@ -106,7 +106,7 @@ def test_autograd_takes_the_gradient_of_the_sum_of_all_trials_and_logs_the_losse
         module.numbers.grad *= 2  # another worker with the same gradient
 
     step = AutogradStep([trainer], all_reduce=all_reduce)
-    module.numbers.grad = torch.full_like(before, 7.0)  # of an earlier backward pass: it does not count
+    module.numbers.grad = torch.full_like(before, 7.0)  # left by an earlier backward pass, and ignored
     step.train_batch(_Trials(module.numbers), torch.tensor(2.0), log)
     torch.testing.assert_close(reduced[0], 8 * before)
     torch.testing.assert_close(module.numbers.detach(), before - 0.1 * 16 * before)

@@ -1,4 +1,4 @@
-"""What the tests of stores share."""
+"""Fixtures shared by the storage tests."""
 
 import sqlite3
 from contextlib import closing
@@ -11,6 +11,7 @@ from trainables.storage.mlflow_store import open_client
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Complete MLflow database in one file, without a write-ahead log."""
     path = tmp_path_factory.mktemp("complete") / "mlflow.db"
     open_client(f"sqlite:///{path}")
     merge_log(path)

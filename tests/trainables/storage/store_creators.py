@@ -1,6 +1,6 @@
 """Processes that make a store, at once or killed: `python -m tests.trainables.storage.store_creators URI [FOLDER]`.
 
-MLflow is imported once, by the process that forks all others, as that takes longer than making a store.
+MLflow is imported once, by the process that forks all others, because the import takes longer than making a store.
 """
 
 import json
@@ -25,12 +25,12 @@ TOGETHER = 4
 
 
 class Creators(NamedTuple):
-    """What this program prints.
+    """Output of this program.
 
     Args:
-        together: how several creators of one store ended.
-        killed: the folders that creators left which were killed, each at one table more than the one before; what is
-            in each, by name; and what the next creator left there, which was killed at its first table.
+        together: wait statuses of several processes that made one store at once.
+        killed: one entry for each killed process, which had reached one table more than the one before: the folder, the
+            names of the files in it, and the names after the next process was killed at the first table.
     """
 
     together: list[int]
@@ -38,11 +38,11 @@ class Creators(NamedTuple):
 
 
 def creators(uri: str, folder: Path | None = None) -> Creators:
-    """Run this program.
+    """Run this program and return the output.
 
     Args:
-        uri: of the store that several processes make at once.
-        folder: for the folders of those that are killed, which are made if it is given.
+        uri: store that several processes make at once.
+        folder: folder for the folders of killed processes. If None, no process is killed.
     """
     command = [sys.executable, "-m", "tests.trainables.storage.store_creators", uri, *([str(folder)] if folder else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
@@ -58,16 +58,16 @@ def main(uri: str, folder: str | None = None) -> None:
 
 
 def together(uri: str) -> list[int]:
-    """How several creators of one store ended."""
+    """Have several processes make one store at once, and return their wait statuses."""
     pids = [forked(lambda: mlflow_store.open_client(uri)) for _ in range(TOGETHER)]
     return [os.waitpid(pid, 0)[1] for pid in pids]
 
 
 def killed(folder: Path) -> list[tuple[str, list[str], list[str]]]:
-    """Kill a creator at each of its tables, and the next one, in what it left, at its first; see `Creators`.
+    """Kill a process at each table that it makes, and then a second process at the first table; see `Creators`.
 
-    To make all tables before each kill would take minutes. A creator that has come to a table forks, the one dies
-    there, and the other goes on to the next table when it has copied what is in the folder then.
+    Making all tables before each kill would take minutes. Instead, a process that reaches a table forks. The fork dies
+    there. The process then copies the folder and continues with the next table.
     """
     first = folder / "first"
     first.mkdir(parents=True)
@@ -88,6 +88,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def dying_at_each_table(place: Path, folder: Path) -> None:
+    """Make a store. At each table, fork a process that is killed, and copy the folder it leaves."""
     made = 0
 
     def fork_and_die() -> None:
@@ -110,7 +111,7 @@ def die() -> None:
 
 
 def at_each_table(action: Callable[[], None]) -> None:
-    """Do something before this process makes a table; one that takes another's place is no further one."""
+    """Call `action` before this process makes a table. Tables that replace others during migrations do not count."""
 
     def look_at(connection: object, cursor: object, statement: str, *others: object) -> None:
         if statement.lstrip().startswith("CREATE TABLE") and "_alembic_tmp_" not in statement:
@@ -120,6 +121,7 @@ def at_each_table(action: Callable[[], None]) -> None:
 
 
 def forked(action: Callable[[], object]) -> int:
+    """Run an action in a forked process and return the process id."""
     pid = os.fork()
     if pid == 0:
         try:

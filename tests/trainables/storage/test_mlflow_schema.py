@@ -1,4 +1,4 @@
-"""Stores in SQLite: made whole, at once by several, after kills, and never changed where they hold anything."""
+"""SQLite stores: made completely, by several processes at once, after kills, and never changed if they contain data."""
 
 import os
 import shlex
@@ -28,7 +28,7 @@ EXPERIMENT = "INSERT INTO experiments (name, lifecycle_stage) VALUES ('mine', 'a
 
 @pytest.fixture(scope="module")
 def half_made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Databases as MLflow itself leaves them if it is killed at any of the tables that it makes, in their order."""
+    """Databases as MLflow leaves them when killed at each of the tables that it makes, in order."""
     folder, copies = tmp_path_factory.mktemp("half-made"), []
     path = folder / "mlflow.db"
 
@@ -36,7 +36,7 @@ def half_made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         if statement.lstrip().startswith("CREATE TABLE"):
             place = folder / f"{len(copies)}"
             place.mkdir()
-            for file in folder.glob("mlflow.db*"):  # a rollback journal as well
+            for file in folder.glob("mlflow.db*"):  # including a rollback journal
                 shutil.copy(file, place)
             copies.append(place / "mlflow.db")
 
@@ -52,6 +52,7 @@ def half_made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def changed(path: Path, *statements: str) -> bytes:
+    """Run SQL statements on a database and return the file's content."""
     with closing(sqlite3.connect(path)) as connection:
         for statement in statements:
             connection.execute(statement)
@@ -62,7 +63,7 @@ def changed(path: Path, *statements: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def created(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Creators]:
-    """A folder in which several processes made a store at once, and what is left where creators were killed."""
+    """Folder in which several processes made a store at once, and the files left by killed processes."""
     folder = tmp_path_factory.mktemp("together")
     return folder, creators(f"sqlite:///{folder}/mlflow.db", tmp_path_factory.mktemp("killed"))
 
@@ -114,7 +115,7 @@ def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_asid
         shutil.rmtree(folder)
     with closing(sqlite3.connect(complete)) as connection:
         (whole,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
-    assert tables >= set(range(whole - 5))  # some are made beside those that they replace
+    assert tables >= set(range(whole - 5))  # some replace tables that still exist
 
 
 def test_a_folder_with_half_a_store_of_an_earlier_version_opens(half_made, tmp_path):
@@ -214,7 +215,7 @@ def test_a_store_that_is_not_as_this_mlflow_makes_it_is_refused_and_left_as_it_i
     before = changed(path, *statements)
     with pytest.raises(TrackingError, match=says):
         open_client(f"sqlite:///{path}")
-    assert path.read_bytes()[100:] == before[100:]  # the first hundred bytes say how it is written
+    assert path.read_bytes()[100:] == before[100:]  # the first hundred bytes are the header
     assert {each.name.removesuffix("-wal").removesuffix("-shm") for each in tmp_path.glob("*.db*")} == {"mlflow.db"}
 
 

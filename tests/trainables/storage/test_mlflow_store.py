@@ -1,4 +1,4 @@
-"""Tracking stores and servers that cannot be used: each is found out soon, and told in words that help."""
+"""Unusable tracking stores and servers are detected quickly, with a helpful message."""
 
 import datetime
 import http.server
@@ -35,13 +35,15 @@ CHARACTERS = "a?b %41 #c;d é+e&f'g\"h\\i=j@k:l,m{n}[o]$*~%"
 
 @contextmanager
 def silent_socket() -> Iterator[int]:
-    """The port of a program that takes connections and never answers, as a firewall that drops packets looks like."""
+    """Yield the port of a program that accepts connections and never answers, like a firewall that drops packets."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
 
 @contextmanager
 def web_server(status: int, body: bytes, context: ssl.SSLContext | None = None, **headers: str) -> Iterator[int]:
+    """Yield the port of a web server that gives the same answer to every request."""
+
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -73,6 +75,7 @@ def closed_port() -> int:
 
 
 def refusal(uri: str) -> str:
+    """Return the error for a tracking URI, which must come within 30 s and hide the secret."""
     began = time.monotonic()
     with pytest.raises(TrackingError) as error:
         check_tracking_uri(uri)

@@ -1,4 +1,4 @@
-"""A store of MLflow's that was moved or copied: its artifacts are those beside it, for readers and for writers."""
+"""A moved or copied MLflow store finds the artifacts in the same folder, for reading and writing."""
 
 import shutil
 import sqlite3
@@ -22,8 +22,8 @@ def places(store):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with a store, and the run in it that has an artifact; one more run has none."""
+def old_store(tmp_path_factory):
+    """Folder with a store, and the identifier of the run with an artifact. A second run has none."""
     folder = tmp_path_factory.mktemp("made") / "a folder"
     folder.mkdir()
     uri = f"sqlite:///{folder}/mlflow.db"
@@ -37,15 +37,15 @@ def made(tmp_path_factory):
     return folder, run.info.run_id
 
 
-def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_again(made, tmp_path, monkeypatch):
-    folder, run_id = made
+def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_again(old_store, tmp_path, monkeypatch):
+    folder, run_id = old_store
     old, new = tmp_path / "old", tmp_path / "moved here"
     shutil.copytree(folder, old)
     assert find_artifacts_again(old / "mlflow.db") == 3, "a copy has its own, though the original is there"
     assert all(place.startswith((old / "mlartifacts").as_uri()) for place in places(old / "mlflow.db"))
     old.rename(new)
     (tmp_path / "g.txt").write_text("new")
-    # A process remembers for good where the artifacts of a run are; another one does not.
+    # A process caches the location of a run's artifacts. Clearing the cache simulates a new process.
     monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
     client = open_client(f"sqlite:///{new}/mlflow.db")
     assert Path(client.download_artifacts(run_id, "f.txt", str(tmp_path))).read_text() == "kept"
@@ -56,9 +56,9 @@ def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_aga
     assert [path.name for path in (folder / "mlartifacts" / run_id / "artifacts").iterdir()] == ["f.txt"]
 
 
-def test_artifacts_that_another_folder_keeps_in_the_store_stay_there(made, tmp_path):
+def test_artifacts_that_another_folder_keeps_in_the_store_stay_there(old_store, tmp_path):
     """`--tracking-uri` may name the store of another output folder."""
-    folder, _ = made
+    folder, _ = old_store
     shutil.copytree(folder, tmp_path / "shared")
     other = tmp_path / "other"
     (other / "mlartifacts").mkdir(parents=True)

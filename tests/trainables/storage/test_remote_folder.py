@@ -1,4 +1,4 @@
-"""A folder on storage: an S3-compatible server on loopback, and a local folder by its URI."""
+"""Folders on remote storage: an S3-compatible server on loopback, and a local folder by URI."""
 
 import logging
 import os
@@ -80,7 +80,7 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(s3, tmp_path):
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    later = ThreadedMotoServer("127.0.0.1", port, verbose=False)  # the same buckets: they are the process's
+    later = ThreadedMotoServer("127.0.0.1", port, verbose=False)  # has the same buckets, which belong to the process
 
     starting = threading.Timer(1.5, later.start)
     starting.start()
@@ -100,7 +100,7 @@ def test_storage_that_fails_is_asked_again_and_then_left_alone_for_a_while(tmp_p
         asked.append(1)
         raise OSError("curlCode: 7, Could not connect to server")
 
-    for times in (3, 3):  # not asked again
+    for times in (3, 3):  # the second call does not retry
         with pytest.raises(RemoteFolderError):
             remote._with_retries(fail)
         assert len(asked) == times
@@ -119,7 +119,7 @@ def test_a_missing_bucket_is_refused_by_name(s3):
 @pytest.mark.launcher
 def test_credentials_that_are_no_good_are_refused_and_not_shown(s3, monkeypatch):
     bucket = s3.new_bucket()
-    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # it looks at credentials from here on
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # the server checks credentials from now on
     with pytest.raises(RemoteFolderError, match="INVALID_ACCESS_KEY_ID") as refusal:
         check_remote_folder(s3.uri(bucket, user="someone:hush%2Fhush@"))
     assert "hush" not in str(refusal.value)
@@ -145,7 +145,7 @@ def test_a_uri_that_is_not_understood_is_refused(uri, says):
 def test_a_server_that_never_answers_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(remote_folder, "_SECONDS_TO_ANSWER", 3)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    # The client alone would take a minute and a half, and say something else.
+    # The client alone would wait a minute and a half and give another message.
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(RemoteFolderError, match="did not answer within 3 s"),

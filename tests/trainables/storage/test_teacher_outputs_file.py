@@ -90,7 +90,7 @@ def test_a_flip_of_any_byte_is_refused_or_changes_nothing(path, bit):
             refused += 1
         else:
             assert torch.equal(found, rows), position
-    assert refused > rows.numel() * 2  # every byte of the rows, and most of what describes them
+    assert refused > rows.numel() * 2  # every byte of the rows, and most of the metadata
 
 
 def test_a_flip_in_any_block_of_a_larger_file_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL, make_url
 
 from trainables.storage.uris import REDACTED, is_uri, redact, redact_command, redact_place, redact_uri
 
-SECRET = "q7Zx"  # in every generated secret; in no other part
+SECRET = "q7Zx"  # in every generated secret, and in no other part
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from trainables.students.file import KeptStudent, Student, example_path, load_ke
 pytestmark = pytest.mark.study
 
 FACTS = {"architecture": "cnn_3_4", "trial_id": "study-0001"}
-# Name, channels and size of the images. They have not learnt anything: what is tested is that they say the same.
+# Name, channels and size of the images. The networks are untrained, because only equality of the outputs is tested.
 NETS = [
     ("cnn_3_4", 1, 8),
     ("resnet8", 3, 32),
@@ -37,7 +37,7 @@ def pixels(count, channels, size, seed=1):
 
 
 def untrained(folder, architecture="cnn_3_4", channels=1, size=8, *, seed=0, classes=10):
-    """A student's file without a training, whose batch norms have seen images."""
+    """Write the file of an untrained student with batch statistics of random images. Return the student."""
     mean, std = (0.2, 0.4, 0.3)[:channels], (0.25, 0.3, 0.2)[:channels]
     with seeded(seed):
         model = build_model(architecture, num_classes=classes, in_channels=channels).train()
@@ -84,7 +84,7 @@ def test_an_onnx_file_says_what_it_takes_and_gives_and_needs_no_torch(tmp_path):
     assert takes.shape[0] == gives.shape[0] == "batch"
     sizes = [size for value in onnx.load(path).graph.value_info for size in value.type.tensor_type.shape.dim]
     assert {size.dim_param for size in sizes} == {"", "batch"}
-    assert session.get_modelmeta().custom_metadata_map == FACTS  # the student does not know the names of its classes
+    assert session.get_modelmeta().custom_metadata_map == FACTS  # the student has no class names
     program = (
         "import numpy, onnxruntime, sys\n"
         f"session = onnxruntime.InferenceSession({str(path)!r})\n"
@@ -118,7 +118,7 @@ CALLS: list[int] = []
 
 
 class Fickle(torch.nn.Module):
-    """Says something else each time, which no program can."""
+    """Returns other logits at each call, which no exported program can reproduce."""
 
     def forward(self, images):
         CALLS.append(1)
@@ -141,7 +141,7 @@ def test_nothing_is_left_of_a_program_that_says_something_else_and_what_was_ther
 
 
 class Undecided(torch.nn.Module):
-    """Asks what its images show, which no graph can."""
+    """Branches on the images, which no graph can express."""
 
     def forward(self, images):
         return images.flatten(1)[:, :10] if images.sum() > 0 else images.flatten(1)[:, 10:20]

@@ -26,7 +26,7 @@ def test_an_interval_is_wilsons(correct, samples):
 
 
 def test_bounds_of_none_and_of_all_are_those_by_hand():
-    # With z² = 3.841459: the bounds of 0 of n are 0 and z² / (n + z²).
+    # With z² = 3.841459, the bounds for 0 of n are 0 and z² / (n + z²).
     none, every = Proportion.of(0, 10), Proportion.of(10, 10)
     assert (none.low, every.high) == (0.0, 1.0)
     assert none.high == pytest.approx(3.841459 / 13.841459, abs=1e-7)

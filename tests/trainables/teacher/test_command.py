@@ -1,4 +1,4 @@
-"""The real command line; in processes of its own where that matters."""
+"""The real command line, in separate processes where that matters."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def start(*arguments: str | Path, **environment: str) -> Process:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in this process, which has imported torch already."""
+    """Run the command in this process, which has already imported torch."""
     words = ["teacher", *map(str, arguments)]
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -50,7 +50,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder of a teacher that the command trained, its JSON, its stderr."""
+    """Return the folder of a teacher trained by the command, the JSON and the stderr."""
     output = tmp_path_factory.mktemp("output")
     done = run(*SMALL, "--output-dir", output, "--name", "small", "--json")
     assert done.returncode == 0, done.stderr
@@ -196,7 +196,7 @@ def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
 )
 def test_bad_input_is_refused_before_any_work(tmp_path, arguments, says):
     out = tmp_path / "out"
-    # What is given last counts.
+    # The last occurrence of an option counts.
     done = run("--dataset", "digits", "--model", "cnn_3_4", *arguments, "--output-dir", out)
     assert done.returncode == (1 if "--tracking-uri" in arguments else 2), done.stderr
     assert says in done.stderr
@@ -226,7 +226,7 @@ def test_a_training_that_diverges_fails_by_name(tmp_path):
 def test_a_training_can_begin_with_published_weights(tmp_path, monkeypatch):
     from torchvision import models
 
-    # What torchvision would fetch, in its cache.
+    # The file that torchvision would download, in the cache.
     published = models.get_model("mobilenet_v3_small", weights=None)
     name = models.get_model_weights("mobilenet_v3_small").DEFAULT.url.rpartition("/")[2]
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
@@ -248,7 +248,7 @@ def test_a_training_can_begin_with_published_weights(tmp_path, monkeypatch):
     weights, metadata = read_tensors(Path(result["checkpoint"]))
     assert metadata["pretrained"] is True
     for key, value in published.named_parameters():
-        if not key.startswith("classifier.3"):  # a head of its own classes
+        if not key.startswith("classifier.3"):  # the head is new, because the classes differ
             torch.testing.assert_close(weights[f"backbone.{key}"], value.detach(), atol=1e-6, rtol=0)
     assert "--pretrained" in result["command"]
 
@@ -288,6 +288,7 @@ def test_the_progress_of_looking_through_images_is_shown_unless_it_is_not_wanted
 
 
 def imported_by(*arguments: str | Path) -> set[str]:
+    """Run the command in a new process and return the imported modules."""
     process = start(*arguments, PYTHONPROFILEIMPORTTIME="1")
     _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said

@@ -64,7 +64,7 @@ def test_the_file_says_what_the_teacher_is(teacher_file, digits):
 
 
 def test_training_the_same_teacher_twice_gives_the_same_weights(teacher_file, digits, tmp_path):
-    torch.set_num_threads(2)  # the caller's threads must not matter, nor change
+    torch.set_num_threads(2)  # the caller's number of threads must neither matter nor change
     try:
         again = ensure_teacher(small_config(), digits, tmp_path)
         assert torch.get_num_threads() == 2
@@ -119,7 +119,7 @@ def test_tensors_that_do_not_fit_the_architecture_are_refused(copy, digits):
     ids=str,
 )
 def test_the_digest_of_a_teacher_is_that_of_earlier_versions(digits, values, digest):
-    # Recorded with digests of configs of version 1: another value would train every stored teacher again.
+    # Recorded with digests of configs of version 1. With another value, every stored teacher would be trained again.
     assert teacher_digest(TrialConfig(**values), digits) == digest
 
 
@@ -142,7 +142,7 @@ def test_no_field_of_a_students_training_reaches_the_teachers_recipe():
 
 
 def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_path, monkeypatch):
-    # Threads stand for processes: each opens the lock's file for itself, and an open file holds the lock.
+    # Threads simulate processes: each opens the lock file separately, and an open file holds the lock.
     trained = []
     everybody = threading.Barrier(4)
 
@@ -196,4 +196,4 @@ def test_another_recipe_is_another_teacher(digits):
         teacher_digest(small_config(**changes), digits)
         for changes in ({}, {"teacher_recipe": "literature"}, {"teacher_epochs": 7}, {"teacher_epochs": 30})
     }
-    assert len(digests) == 3  # 30 epochs are the short recipe's own
+    assert len(digests) == 3  # 30 epochs are the default of the short recipe

@@ -42,7 +42,7 @@ def test_teachers_with_other_weights_have_other_digests():
 def network(seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
     net = build_model("resnet8", num_classes=10)
-    net(torch.randn(16, 3, 16, 16))  # statistics of its own
+    net(torch.randn(16, 3, 16, 16))  # sets the running statistics
     return net
 
 
@@ -52,7 +52,7 @@ def test_images_normalised_otherwise_give_what_its_own_normalisation_gives():
     mean, std, own_mean, own_std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (*OURS, *ITS_OWN))
     teacher = FrozenTeacher(net, renormalise=Renormalisation.between(*OURS, *ITS_OWN))
     found = teacher((pixels - mean) / std)
-    # In float64, where rounding cannot hide a border that is padded by another colour.
+    # In float64, where rounding cannot hide a border padded with another colour.
     torch.testing.assert_close(found.feature, net.features((pixels - own_mean) / own_std), rtol=1e-12, atol=1e-12)
     unaware = FrozenTeacher(copy.deepcopy(net))
     assert not torch.allclose(unaware((pixels - mean) / std).logits, found.logits, atol=1e-2)

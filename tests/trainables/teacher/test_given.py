@@ -38,7 +38,7 @@ def network():
 
 
 @pytest.fixture
-def ours(network, tmp_path):
+def our_checkpoint(network, tmp_path):
     path = tmp_path / "teacher.safetensors"
     save_model(network, path, metadata=CheckpointInfo("cnn_4_6", 10, 1, *GREY, "feed").to_metadata())
     return path
@@ -51,17 +51,17 @@ def foreign(network, tmp_path):
     return path
 
 
-def test_a_checkpoint_of_ours_says_what_it_is(ours, network):
-    teacher = read_given_teacher(ours, DIGITS)
+def test_a_checkpoint_of_ours_says_what_it_is(our_checkpoint, network):
+    teacher = read_given_teacher(our_checkpoint, DIGITS)
     assert teacher.identity["architecture"] == "cnn_4_6"
     assert teacher.normalisation == GREY
     assert teacher.identity["weights"] == tensors_digest(network.state_dict())
     assert teacher.data_digest == "feed"
-    assert teacher.digest == read_given_teacher(ours, DIGITS, architecture="cnn_4_6").digest
+    assert teacher.digest == read_given_teacher(our_checkpoint, DIGITS, architecture="cnn_4_6").digest
 
 
-def test_a_foreign_checkpoint_with_the_same_in_it_is_the_same_teacher(ours, foreign, network, tmp_path):
-    digest = read_given_teacher(ours, DIGITS).digest
+def test_a_foreign_checkpoint_with_the_same_in_it_is_the_same_teacher(our_checkpoint, foreign, network, tmp_path):
+    digest = read_given_teacher(our_checkpoint, DIGITS).digest
     assert read_given_teacher(foreign, DIGITS, architecture="cnn_4_6", normalisation=GREY).digest == digest
     bare = tmp_path / "bare.safetensors"
     save_file(network.state_dict(), bare)
@@ -95,9 +95,9 @@ def test_of_a_distillers_checkpoint_the_teacher_is_taken_and_of_one_without_its_
         ),
     ],
 )
-def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(ours, shape, asked, says):
+def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(our_checkpoint, shape, asked, says):
     with pytest.raises(CheckpointError, match=says):
-        read_given_teacher(ours, shape, **asked)
+        read_given_teacher(our_checkpoint, shape, **asked)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def config_of(teacher):
     return TrialConfig(teacher="cnn_4_6", teacher_recipe="checkpoint", teacher_digest=teacher.digest)
 
 
-def test_a_kept_teacher_is_loaded_by_its_digest_and_takes_the_studys_images(ours, network, digits, tmp_path):
-    teacher = read_given_teacher(ours, DIGITS)
+def test_a_kept_teacher_is_loaded_by_its_digest_and_takes_the_studys_images(our_checkpoint, network, digits, tmp_path):
+    teacher = read_given_teacher(our_checkpoint, DIGITS)
     path = keep_given_teacher(teacher, tmp_path / "teachers")
     assert path == stored_path(tmp_path / "teachers", teacher.digest)
     assert is_kept(tmp_path / "teachers", teacher.digest)
@@ -207,8 +207,8 @@ def test_a_kept_teacher_is_loaded_by_its_digest_and_takes_the_studys_images(ours
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_another_or_a_damaged_copy_is_refused_and_not_taken_for_kept(ours, digits, tmp_path):
-    teacher = read_given_teacher(ours, DIGITS)
+def test_another_or_a_damaged_copy_is_refused_and_not_taken_for_kept(our_checkpoint, digits, tmp_path):
+    teacher = read_given_teacher(our_checkpoint, DIGITS)
     path = keep_given_teacher(teacher, tmp_path)
     other = TrialConfig(teacher="cnn_4_6", teacher_recipe="checkpoint", teacher_digest="0" * 16)
     with pytest.raises(TeacherFileError, match=f"digest is {teacher.digest}, expected 0000"):
@@ -222,9 +222,9 @@ def test_another_or_a_damaged_copy_is_refused_and_not_taken_for_kept(ours, digit
         load_teacher(path, config_of(teacher), digits)
 
 
-def test_notes_tell_a_teacher_that_guesses_and_data_that_nobody_knows(ours, foreign, digits, tmp_path):
+def test_notes_tell_a_teacher_that_guesses_and_data_that_nobody_knows(our_checkpoint, foreign, digits, tmp_path):
     for path, asked, says in (
-        (ours, {}, "trained on other data"),
+        (our_checkpoint, {}, "trained on other data"),
         (foreign, {"architecture": "cnn_4_6", "normalisation": GREY}, "the training data of the teacher are unknown"),
     ):
         teacher = read_given_teacher(path, DIGITS, **asked)
@@ -237,9 +237,9 @@ def test_notes_tell_a_teacher_that_guesses_and_data_that_nobody_knows(ours, fore
 @pytest.mark.parametrize(
     ("accuracy", "labels", "beats"),
     [
-        (0.915, [0, 1] * 50, True),  # of two classes, where twice chance would be all of them
+        (0.915, [0, 1] * 50, True),  # two classes, where twice chance would be 1
         (0.53, [0, 1] * 50, False),
-        (0.9, [0] * 90 + [1] * 10, False),  # always the commonest
+        (0.9, [0] * 90 + [1] * 10, False),  # always the most common class
         (0.03, list(range(100)), False),
         (0.3, list(range(100)), True),
     ],
@@ -260,7 +260,7 @@ def test_a_teacher_of_the_literature_answers_as_it_should_under_another_normalis
     data = Normalisation((0.5, 0.48, 0.45), (0.25, 0.24, 0.27))
     frozen = FrozenTeacher(model, renormalise=Renormalisation.between(*data, *given.normalisation))
 
-    # The answers are to these very inputs in the teacher's own normalisation; so they come in the study's.
+    # The golden outputs belong to inputs in the teacher's normalisation. The trial gets the same images in the study's.
     inputs = torch.tensor(np.random.default_rng(7).standard_normal((4, 3, 32, 32)))
     mean, std, own_mean, own_std = (torch.tensor(v).view(1, 3, 1, 1) for v in (*data, *given.normalisation))
     images = ((inputs * own_std + own_mean - mean) / std).float()

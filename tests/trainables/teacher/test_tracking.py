@@ -1,4 +1,4 @@
-"""The tracker against a real store: SQLite, as the embedded default has it."""
+"""Tracker with a real store: SQLite, as in the default."""
 
 import pytest
 from mlflow import MlflowClient

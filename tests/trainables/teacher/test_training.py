@@ -27,9 +27,9 @@ from trainables.teacher_outputs.frozen import FrozenTeacher
 
 pytestmark = pytest.mark.study
 
-# Whether the machine tells its energy is no matter of a trial's; some measures are of other tasks.
+# Energy measures depend on the machine, and some measures belong to other tasks.
 MEASURES = tuple(name for name in ALL_MEASURES if name not in (*ENERGY_MEASURES, *TASK_MEASURES))
-# Of a peer, and of a gap that is imposed.
+# Measures of a peer, and of an imposed gap.
 ELSEWHERE = {"val/accuracy_peer", "train/loss_peer", "train/loss_gap"}
 TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes")
 
@@ -263,7 +263,7 @@ def test_without_augmentation_images_stay_as_they_are(digits, teacher):
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_samples_not_over_batches(digits, teacher):
-    # At a rate of nearly zero the weights stay, so that each batch's loss can be computed apart.
+    # At a rate of nearly zero, the weights do not change, so the loss of each batch can be computed separately.
     config = small_config(method="kd", batch_size=1000, student_learning_rate=1e-30, augmentation="none")
     run = DistillationRun(config, digits, teacher)
     measures = run.train_epoch()
@@ -379,7 +379,7 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_every_part(digits, teac
         run.train_epoch()
     for part in (r"total nan", r"kd nan", r"adapter nan"):
         assert part in str(caught.value)
-    assert "ce nan" not in str(caught.value)  # the student itself was still sound in that batch
+    assert "ce nan" not in str(caught.value)  # the student was still finite in that batch
 
 
 def test_a_rate_that_blows_up_ends_in_a_non_finite_loss(digits, teacher):
@@ -405,7 +405,7 @@ def test_an_epoch_never_waits_for_a_value(digits, teacher, monkeypatch):
         pytest.fail("a batch waited for the device")
 
     run.student.train()
-    # Not `numpy`, which never waits: a GPU's tensor refuses it.
+    # `numpy` is not listed: it never waits, because tensors on a GPU refuse it.
     for name in ("item", "tolist", "__bool__", "__float__", "cpu"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     log = LossLog(run.method.gradients(run.config.model_dump()))

@@ -1,4 +1,4 @@
-"""Teacher outputs on storage that all nodes reach: an S3-compatible server on loopback, and a folder by its URI."""
+"""Teacher outputs on storage shared by all nodes: an S3-compatible server on loopback, and a folder by URI."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def bucket(s3: S3) -> str:
 
 @pytest.fixture
 def on_node(make_store: MakeStore, s3: S3, bucket: str, tmp_path: Path) -> OnNode:
-    """A store as a process of a node opens it: storage is shared, the folder is the node's own."""
+    """Return a function that opens the store as a process of a node: shared storage, and a folder for each node."""
 
     def make(node: str, **changes: object) -> TeacherOutputsStore:
         return make_store(folder=tmp_path / node, remote=RemoteFolder(s3.uri(f"{bucket}/outputs")), **changes)
@@ -98,7 +98,7 @@ def test_a_damaged_copy_is_fetched_again(on_node):
 
 
 def test_what_is_missing_is_what_storage_lacks_and_a_copy_is_sent_there(on_node, s3, bucket, make_store, tmp_path):
-    make_store(folder=tmp_path / "one").slot(0)  # by a study that used no storage
+    make_store(folder=tmp_path / "one").slot(0)  # left by a study without storage
     store = on_node("one")
     assert store.missing(2) == [Shard(None, 0, VALIDATION), Shard(0, 0, TRAIN), Shard(1, 0, TRAIN)]
     assert store.fill(Shard(0, 0, TRAIN)) == (0, True)
@@ -121,6 +121,6 @@ def test_storage_that_is_gone_costs_no_trial(make_store, s3, tmp_path, monkeypat
     store = make_store(folder=tmp_path / "one", remote=RemoteFolder(s3.uri("no-such-bucket")))
     found = store.slot(0)
     assert found.forwards == TRAIN
-    assert slot_path(store, 0).exists()  # the node's own copy serves its trials
+    assert slot_path(store, 0).exists()  # the node's copy serves its trials
     assert all("no-such-bucket" in note for note in store.take_notes())
     assert store.fill(Shard(1, 0, TRAIN)) == (TRAIN, False)

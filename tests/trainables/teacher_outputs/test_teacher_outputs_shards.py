@@ -1,4 +1,4 @@
-"""Teacher outputs filled ahead, shard by shard."""
+"""Teacher outputs computed before the trials, shard by shard."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_where_nothing_can_be_stored_a_shard_says_so(make_store, tmp_path):
 
 @pytest.mark.parametrize("placed_for", ["fp32", "bf16"])
 def test_rows_do_not_depend_on_how_a_trial_has_laid_out_the_teacher(digits, make_store, tmp_path, placed_for):
-    # A trial moves its teacher, channels last where that is faster, and kernels for it may round otherwise.
+    # A trial may convert its teacher to channels last, where kernels may round differently.
     torch.manual_seed(0)
     model = build_model("cnn_32_64", num_classes=10, in_channels=1)
     nn.init.normal_(model.head.weight)

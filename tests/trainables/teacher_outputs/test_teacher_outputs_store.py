@@ -31,7 +31,7 @@ TRAIN, VALIDATION = 1077, 360
 
 
 class OneByOne(DistillationModel):
-    """A net that sees its images one at a time, so that no image's feature depends on its batch."""
+    """Network that processes images one at a time, so that a feature does not depend on other images of the batch."""
 
     def __init__(self, model: DistillationModel) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class OneByOne(DistillationModel):
 
 @pytest.fixture
 def logged():
-    """What is logged as a warning or worse."""
+    """Return a stream of the logged warnings and errors."""
     handler = logging.StreamHandler(io.StringIO())
     logging.getLogger().addHandler(handler)
     yield handler.stream
@@ -66,7 +66,7 @@ def results(measures: list[dict[str, float]]) -> list[dict[str, float]]:
 
 @pytest.mark.study
 def test_stored_as_float32_a_trial_is_the_live_trial_to_the_bit(digits, teacher, make_store):
-    # Kernels may round by the size of a batch; image by image there is nothing left to differ.
+    # Kernels may round differently for other batch sizes. With single images, no difference remains.
     single = FrozenTeacher(OneByOne(teacher.model))
     live_run, live = run_trial(digits, single, None)
     for _ in ("computed", "found"):
@@ -77,8 +77,8 @@ def test_stored_as_float32_a_trial_is_the_live_trial_to_the_bit(digits, teacher,
 
 
 def test_stored_as_float32_features_are_the_live_ones_up_to_the_rounding_of_other_batches(digits, teacher, make_store):
-    # Files are filled in batches of 512 in the samples' own order, a trial's batches are 128 in an order of its own,
-    # and for either a library may choose kernels that add up in another order: a few units in the last place.
+    # Files are filled in batches of 512 in the order of the samples. A trial has shuffled batches of 128. A library may
+    # choose other kernels for each, with another order of additions: a difference of a few units in the last place.
     stored, live = StoredTeacherOutputs(make_store()), LiveTeacherOutputs(teacher)
     indices = torch.randperm(TRAIN, generator=torch.Generator().manual_seed(1))[:128]
     images = images_of_slot(digits, 2)[indices]
@@ -282,6 +282,7 @@ def test_processes_that_ask_at_once_build_each_file_once(teacher_file, tmp_path)
 
 
 def _ask_for_slots(teacher_file: Path, folder: Path) -> list[int]:
+    """Ask for three slots at the same time as another process. Return the forward passes of each."""
     torch.set_num_threads(1)
     digits = load_dataset("digits", None)
     teacher = load_teacher(teacher_file, small_config(), digits)
@@ -314,6 +315,7 @@ def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_
 
 
 def images_of_slot(digits: Dataset, slot: int) -> Tensor:
+    """Return the normalised views of all training images in a slot."""
     table = view_table(DATASETS["digits"], "views")
     views = views_of_slots(TRAIN, len(table), slot + 1, seed=digits.seed)[slot].long()
     normalise = Normaliser(digits.mean, digits.std, torch.device("cpu"))

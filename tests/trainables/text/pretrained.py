@@ -1,4 +1,4 @@
-"""Small language models as the libraries that train them write them."""
+"""Small language models, written by the libraries that train them."""
 
 from pathlib import Path
 
@@ -25,6 +25,7 @@ KINDS = {
 
 
 def sentences(*lengths: int, padded_to: int = 16) -> torch.Tensor:
+    """Return token and segment ids (N, 2, padded_to) of random sentences with these lengths."""
     inputs = torch.zeros(len(lengths), 2, padded_to, dtype=torch.int32)
     drawn = torch.Generator().manual_seed(1)
     for row, length in enumerate(lengths):
@@ -34,7 +35,7 @@ def sentences(*lengths: int, padded_to: int = 16) -> torch.Tensor:
 
 
 def written(kind: str, folder: Path, *, classes: int = 2, seed: int = 0) -> transformers.PreTrainedModel:
-    """A fine-tuned model of that kind, in a folder as its library writes one."""
+    """Write a fine-tuned model of this kind to a folder with the library's own function. Return the model."""
     torch.manual_seed(seed)
     config = transformers.AutoConfig.for_model(**{**KINDS[kind].to_dict(), "num_labels": classes})
     model = transformers.AutoModelForSequenceClassification.from_config(config)
@@ -43,7 +44,7 @@ def written(kind: str, folder: Path, *, classes: int = 2, seed: int = 0) -> tran
 
 
 def fine_tuned(folder: Path, text: TextDataset, *, classes: int = 2, **changes: object) -> Path:
-    """A folder as `save_pretrained` of a fine-tuned model and its tokeniser leaves it."""
+    """Write a fine-tuned model and the tokeniser to a folder as `save_pretrained` does."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         **{

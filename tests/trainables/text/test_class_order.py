@@ -22,7 +22,7 @@ def config(*names: str) -> dict[str, Any]:
         ("mrpc", ("equivalent", "not_equivalent"), (1, 0)),
         ("qqp", ("not-duplicate", "duplicate"), (0, 1)),
         ("cola", ("acceptable", "unacceptable"), (1, 0)),
-        ("cola", ("1", "0"), (1, 0)),  # as GLUE's files write them
+        ("cola", ("1", "0"), (1, 0)),  # the order in GLUE's files
     ],
 )
 def test_classes_are_matched_by_name(task: str, names: tuple[str, ...], order: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Folders in Hugging Face's layout: the order of their classes, sharded weights, what cannot be used."""
+"""Folders in Hugging Face's layout: class order, sharded weights and unusable models."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def change_config(folder: Path, **changes: object) -> None:
 
 
 def swap(folder: Path, target: Path, *names: str) -> Path:
-    """A copy that answers alike, whose two classes stand in the other order; `names` are those of the copy."""
+    """Write a copy with the same outputs for two classes in reversed order. `names` are the class names of the copy."""
     shutil.copytree(folder, target)
     weights = load_file(target / WEIGHTS)
     heads = [key for key in weights if key.startswith("classifier.") and weights[key].shape[0] == 2]
@@ -78,7 +78,7 @@ def test_weights_that_a_study_fine_tunes_begin_with_the_tasks_classes_and_others
 
 
 def shard(folder: Path) -> list[str]:
-    """Spread a folder's weights over three files and an index, as transformers does; their names."""
+    """Split a folder's weights into three files and an index, as transformers does. Return the file names."""
     weights = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     names = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
@@ -152,7 +152,7 @@ def test_shards_that_are_missing_damaged_or_lack_a_weight_are_named(tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        # Transformers 5.0 finds it out when the model is built.
+        # Transformers 5.0 only detects this when the model is built.
         (
             {"max_position_embeddings": "many"},
             "config.json (cannot be read: .*max_position_embeddings|describes a model that cannot be built)",

@@ -1,4 +1,4 @@
-"""Teachers on text that are given: a folder of Hugging Face, or a file of ours."""
+"""Given teachers on text: a folder of Hugging Face, or a file in our format."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDa
     tokeniser = find_tokeniser(config, path)
     assert tokeniser is not None
     assert load_tokeniser(tokeniser).digest == text.tokeniser.digest
-    for file in folder.iterdir():  # the folder itself is not needed again
+    for file in folder.iterdir():  # the folder is not needed again
         file.unlink()
     teacher = load_teacher(path, config, text)
     inputs = text.validation.batch(torch.arange(4))

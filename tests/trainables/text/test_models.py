@@ -184,7 +184,7 @@ def test_what_is_neither_a_folder_nor_cached_is_refused_and_nothing_is_fetched(
 
 
 def bert_base_layout(text: TextDataset, folder: Path) -> Path:
-    """A tiny BERT that was only pretrained, in the files and under the names of bert-base-uncased's folder."""
+    """Write a pretrained tiny BERT without a classifier, with the files and names of bert-base-uncased's folder."""
     torch.manual_seed(0)
     config = transformers.BertConfig(
         **{**KINDS["bert"].to_dict(), "vocab_size": text.vocabulary_size, "architectures": ["BertForMaskedLM"]}

@@ -14,7 +14,7 @@ def test_a_student_of_text_learns(text):
     run = DistillationRun(config, text, None)
     while not run.finished:
         measures = run_epoch(run)
-    assert measures["val/accuracy"] > 0.75  # nine in ten sentences have a word that tells
+    assert measures["val/accuracy"] > 0.75  # nine in ten sentences contain a word of the class
 
 
 def test_answers_come_in_the_splits_own_order_however_they_were_batched(text, text_teacher):

@@ -13,7 +13,7 @@ def test_a_trial_on_text_begins_as_fine_tuning_does() -> None:
     assert (config.optimiser, config.student_schedule, config.clip_norm) == ("adamw", "linear", 1.0)
     assert (config.adapter_kind, config.adapter_width, config.adapter_learning_rate) == ("parallel", 64, 1e-5)
     assert config.augmentation == "none"
-    assert config.student_learning_rate == 5e-4  # from first weights
+    assert config.student_learning_rate == 5e-4  # trained from scratch
     assert on_text(student="bert:2").student_learning_rate == 5e-5
     assert on_text(student="bert-base-uncased", teacher="bert-base-uncased").student_learning_rate == 5e-5
     assert on_text(student_learning_rate=0.5).student_learning_rate == 0.5

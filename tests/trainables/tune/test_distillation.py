@@ -1,4 +1,4 @@
-"""What Tune's config of a trial comes to, without Tune."""
+"""Effects of Tune's config of a trial, without Tune."""
 
 import math
 from pathlib import Path
@@ -17,6 +17,7 @@ from trainables.tune.trainable import DistillationTrainable
 
 
 def settings_of(teacher_file: Path, **fields: Any) -> dict[str, Any]:
+    """Return the settings of a trial as Tune passes them."""
     return {
         "config": small_config(**fields).model_dump(mode="json"),
         "data_root": None,
@@ -36,7 +37,8 @@ def test_a_trial_that_matches_maps_has_its_teacher_live_where_others_find_its_ou
     run_epoch(run)
 
 
-def told_by(settings: dict[str, Any]) -> list[dict[str, Any]]:
+def reports_of(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all reports of a trial."""
     trainable = DistillationTrainable(settings)
     reports = [trainable.step()]
     while not reports[-1]["done"]:
@@ -46,7 +48,7 @@ def told_by(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_epochs_are_told_of_one_by_one_or_together_and_are_the_same(teacher_file):
     settings = settings_of(teacher_file, epochs=3)
-    each, together = told_by(settings), told_by({**settings, "seconds_between_reports": 100.0})
+    each, together = reports_of(settings), reports_of({**settings, "seconds_between_reports": 100.0})
     assert [[epoch["epoch"] for epoch in one["epochs"]] for one in each] == [[1], [2], [3]]
     assert [[epoch["epoch"] for epoch in one["epochs"]] for one in together] == [[1, 2, 3]]
     assert [one["finished"] for one in each] == [False, False, True]
@@ -67,7 +69,7 @@ def test_an_epoch_that_goes_wrong_leaves_those_before_it_told_of(teacher_file, m
         return whole(run)
 
     monkeypatch.setattr(DistillationRun, "train_epoch", fails_at_the_third)
-    (told,) = told_by({**settings_of(teacher_file, epochs=3), "seconds_between_reports": 100.0})
+    (told,) = reports_of({**settings_of(teacher_file, epochs=3), "seconds_between_reports": 100.0})
     assert [epoch["epoch"] for epoch in told["epochs"]] == [1, 2]
     assert math.isnan(told[ACCURACY])
     assert not told["finished"]
@@ -109,7 +111,7 @@ def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monk
 def test_the_costs_of_a_trial_are_counted_once_however_often_it_reports(teacher_file, monkeypatch):
     counted = []
     monkeypatch.setattr(session, "count_costs", lambda run: counted.append(run) or count_costs(run))
-    told = told_by(settings_of(teacher_file, epochs=3))
+    told = reports_of(settings_of(teacher_file, epochs=3))
     assert len(told) == 3
     assert told[0]["facts"]["cost/step_flops"] == told[2]["facts"]["cost/step_flops"] > 0
     assert len(counted) == 1

@@ -1,4 +1,4 @@
-"""Small tasks of GLUE in the published formats."""
+"""Small GLUE tasks in the published formats."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ _WORDS = [
     "90",
     "café",
 ]
-# The header of the published files, as far as it matters that there is more in it than what is read.
+# Headers of the published files. They have more columns than are read.
 _HEADERS = {
     "sst2": ("sentence", "label"),
     "mrpc": ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"),
@@ -48,7 +48,7 @@ MakeTask = Callable[..., Path]
 
 
 def texts_of(task: GlueTask, count: int, *, seed: int) -> tuple[list[list[str]], list[int]]:
-    """Texts of 1 to 30 words for each column, and labels in which every class comes equally often, or nearly."""
+    """Return texts of 1 to 30 words for each column, and labels with nearly equal class counts."""
     random = np.random.default_rng(seed)
     columns = [
         [" ".join(random.choice(_WORDS, size=random.integers(1, 31))) for _ in range(count)] for _ in task.columns
@@ -57,7 +57,7 @@ def texts_of(task: GlueTask, count: int, *, seed: int) -> tuple[list[list[str]],
 
 
 def tsv(task: GlueTask, columns: list[list[str]], labels: list[int], *, end: str = "\n") -> bytes:
-    """What a TSV file of the task holds."""
+    """Return the content of a TSV file of the task."""
     if task.columns_without_header:
         rows = [("gj04", task.spellings[y], "", text) for text, y in zip(columns[0], labels, strict=True)]
     else:
@@ -73,7 +73,7 @@ def tsv(task: GlueTask, columns: list[list[str]], labels: list[int], *, end: str
 
 
 def write_parquet(path: Path, task: GlueTask, columns: list[list[str]], labels: list[int]) -> None:
-    """The same as the hub has it."""
+    """Write the same data in the Parquet format of the Hugging Face hub."""
     path.parent.mkdir(parents=True, exist_ok=True)
     named = dict(zip(task.parquet_columns, columns, strict=True))
     numbered = {"label": pa.array(labels, pa.int64()), "idx": pa.array(range(len(labels)), pa.int32())}
@@ -82,7 +82,10 @@ def write_parquet(path: Path, task: GlueTask, columns: list[list[str]], labels: 
 
 @pytest.fixture
 def small_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTask:
-    """Writes a task of 40 training and 12 development samples, which the registry then expects; the data root."""
+    """Return a function that writes a task of 40 training and 12 development samples and returns the data root.
+
+    The registry then expects these sizes.
+    """
 
     def make(name: str, *, kind: str = "tsv", root: Path | None = None, seed: int = 0) -> Path:
         root = tmp_path / "data" if root is None else root

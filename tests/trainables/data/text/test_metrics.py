@@ -11,7 +11,7 @@ from trainables.data.text.metrics import METRICS, constant_score
 
 
 def reference(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
-    """The metric by its definition, in float64; an undefined one is 0."""
+    """Return the metric computed from the definition, in float64. An undefined metric is 0."""
     if name == "accuracy":
         return float(np.mean(predictions == labels))
     if name == "matthews":
@@ -45,7 +45,7 @@ def test_hand_values():
 
 
 def test_f1_takes_predictions_and_labels_for_what_they_are():
-    # Precision 1/3, recall 1: F1 is the same either way round, and Matthews' is 1·1 / √(3·1·1·3).
+    # Precision 1/3, recall 1. Swapping both leaves F1 unchanged. Matthews correlation is 1·1 / √(3·1·1·3).
     labels, predictions = torch.tensor([1, 0, 0, 0]), torch.tensor([1, 1, 1, 0])
     assert METRICS["f1"](predictions, labels).item() == pytest.approx(0.5)
     assert METRICS["matthews"](predictions, labels).item() == pytest.approx(1 / 3)
@@ -56,7 +56,7 @@ def test_f1_takes_predictions_and_labels_for_what_they_are():
 
 @pytest.mark.parametrize(
     ("predictions", "labels", "f1"),
-    # Matthews' correlation is 0 in all of these.
+    # Matthews correlation is 0 in all of these.
     [
         ([], [], 0.0),
         ([0, 0], [0, 0], 0.0),
@@ -79,7 +79,7 @@ def test_one_class_alone_gives_documented_values_and_no_warning(predictions, lab
 
 @pytest.mark.parametrize(
     ("name", "score"),
-    # Always class 1: 7 of 10 right; F1 with precision 0.7 and recall 1. A constant correlates with nothing.
+    # Always class 1: 7 of 10 correct; F1 with precision 0.7 and recall 1. A constant has correlation 0.
     [("accuracy", 0.7), ("f1", 2 * 0.7 / 1.7), ("matthews", 0.0)],
 )
 def test_what_a_constant_answer_scores(name, score):

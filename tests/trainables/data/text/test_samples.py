@@ -29,7 +29,7 @@ def test_a_tsv_file_gives_the_texts_and_labels_that_are_in_it(name, end, start):
     assert found.labels.tolist() == labels
 
 
-# Anything that a cell may hold: quotes, and what other readers take for line ends.
+# Any possible cell content: quotes, and characters that other readers treat as line ends.
 CELLS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]))
 
 

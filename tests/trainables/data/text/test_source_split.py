@@ -140,13 +140,13 @@ def test_on_sst2_a_bag_of_words_does_on_validation_as_it_does_on_the_development
     )
     found = model.score(words.transform([texts[row] for row in validation]), training.labels[validation])
     wanted = model.score(words.transform(development.texts[0]), development.labels)
-    assert abs(found - wanted) < 0.02  # 0.93 against 0.82 where rows are drawn one by one
+    assert abs(found - wanted) < 0.02  # 0.93 against 0.82 if rows are drawn one by one
     assert overlap([texts[row] for row in validation], [texts[row] for row in rows]) < 0.1
     assert overlap(development.texts[0], [texts[row] for row in rows]) == pytest.approx(0.12, abs=0.02)
 
 
 def overlap(rows, others, *, shortest=3):
-    """Share of rows that contain one of the others, of three tokens or more, or lie within one."""
+    """Return the share of rows that contain one of the others (of three tokens or more) or are part of one."""
     kept = {other for other in (tuple(text.split()) for text in others) if len(other) >= shortest}
     starts = defaultdict(set)
     for row in (tuple(text.split()) for text in rows):

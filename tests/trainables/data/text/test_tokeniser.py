@@ -28,7 +28,7 @@ def tokens_of(tokeniser, *texts):
 
 @pytest.mark.launcher
 def test_every_process_trains_the_same_vocabulary():
-    # The library's hash tables are seeded anew in each process.
+    # The library's hash tables have a new seed in each process.
     program = (
         "from tests.trainables.data.text.test_tokeniser import TEXTS\n"
         "from trainables.data.text.tokeniser import train_tokeniser\n"

@@ -76,9 +76,9 @@ OPTIONS: Final[dict[str, Option]] = {
             "included. Default: all methods that can run with these networks.",
             metavar="NAME,..."),
         _question("adapter", bool, False, "question",
-            "Train a teacher adapter with atkd, dkd, dtkd, dist, logit_standardisation, ctkd, ttm, wttm or pkd, or "
-            "with crd, pkt, rkd, fitnet, at, sp or vid; the method without it becomes a third control. pesf_kd always "
-            "has an adapter.",
+            "Train a teacher adapter with atkd, dkd, dtkd, dist, logit_standardisation, ctkd, ttm, wttm, nkd, rld, "
+            "mlkd, wkd_l or pkd, or with crd, pkt, rkd, fitnet, at, sp or vid; the method without it becomes a third "
+            "control. pesf_kd always has an adapter.",
             into="config"),
         _question("dataset", str, "digits", "question",
             "Dataset: digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images "

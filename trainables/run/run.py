@@ -8,7 +8,7 @@ uninterrupted one bit for bit.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from trainables.methods.method import Method
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel
 from trainables.models.compute import arithmetic, forward_pass, place
+from trainables.models.ensemble import MeanProbability
 from trainables.process.memory import forget_peak_memory
 from trainables.process.randomness import seeded
 from trainables.run.class_distances import measure_class_distances
@@ -379,10 +380,13 @@ class DistillationRun:
         """
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
         shift: dict[str, float] = {}
+        members: Sequence[Tensor] = ()
         # Without a teacher, the peer takes the teacher's place in the measures.
         if self.teacher_outputs is not None and (self.method.spec.peer is None or self.method.spec.needs_teacher):
             teacher = self.predictor.of_frozen_teacher(self.teacher_outputs)
             frozen = teacher.logits
+            if self.teacher is not None and isinstance(self.teacher.head, MeanProbability):
+                members = self.teacher.head.by_member(teacher.feature).unbind(1)
             if self.adapter is not None:
                 self.adapter.eval()
                 adapted = self.adapter(teacher.feature, frozen)
@@ -400,6 +404,7 @@ class DistillationRun:
             teacher_logits=frozen,
             adapted_logits=adapted,
             peer_logits=peer,
+            member_logits=members,
             metrics=self.dataset.info.metrics,
         )
         measures |= shift

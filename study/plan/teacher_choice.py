@@ -174,7 +174,10 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
         asked = [name for name in _OF_CHECKPOINTS if given.get(name) is not None]
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise UsageError(f"study {plan.name!r} trained its own teacher and keeps using it: leave out {flags}")
-    teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
+    place = path or plan.teacher_checkpoint
+    assert place is not None
+    _check_ensemble_options(place, {"dataset": plan.base.dataset, **given})
+    teacher = _read_again(plan, place, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(
             f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "

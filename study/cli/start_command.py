@@ -13,6 +13,7 @@ from study.plan.confirmation import AUTO
 from study.plan.folder import own_store
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
+from trainables.spec.architectures import ensemble_members
 from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
 
@@ -109,6 +110,8 @@ def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         return
     if plan.teacher_weights is not None and not plan.teacher_weights.is_plain:
         yield "teacher_weights", plan.teacher_weights.choice
+    if ensemble_members(plan.base.teacher):  # each contains its own normalisation
+        return
     if plan.teacher_normalisation is not None and not _contains_normalisation(plan.teacher_checkpoint):
         mean, std = (",".join(map(repr, values)) for values in plan.teacher_normalisation)
         yield "teacher_normalisation", f"{mean}/{std}"

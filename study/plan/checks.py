@@ -3,11 +3,13 @@
 import os
 from typing import Any, Final
 
+from search_spaces import SearchSpace
 from study.plan.places import check_mirror_place
 from study.plan.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from study.plan.teacher_storage import check_teacher_storage
 from trainables.data.registry import dataset_info
 from trainables.process.errors import UsageError
+from trainables.spec.architectures import ensemble_members
 from trainables.spec.datasets import FOLDER_PREFIX, check_files
 from trainables.spec.digest import DIGEST_VERSION
 from trainables.spec.methods import METHOD_SPECS, method_spec
@@ -150,4 +152,19 @@ def check_space_fits_method(plan: StudyPlan) -> None:
         raise UsageError(
             f"space {plan.space!r} varies {', '.join(ignored)}, which method {plan.base.method!r} does not use; "
             f"methods that do: {', '.join(able) or 'none'}"
+        )
+    _check_space_fits_teacher(plan)
+
+
+def _check_space_fits_teacher(plan: StudyPlan) -> None:
+    """Check that every choice of the space goes with an ensemble of teachers."""
+    space = plan.search_space
+    if not ensemble_members(plan.base.teacher) or plan.base.teacher_recipe != "checkpoint":
+        return
+    parameters = space.parameters if isinstance(space, SearchSpace) else ()
+    if any(each.name == "adapter_kind" and "feature" in each.choices for each in parameters):
+        raise UsageError(
+            f"space {plan.space!r} tries adapter_kind 'feature', which applies the last layer of a single network, and "
+            f"teacher {plan.base.teacher!r} is an ensemble: give one checkpoint, or choose another space, such as "
+            "adapter_width"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from study.plan.checkpoints import checkpoints_of
 from trainables.process.errors import UsageError
 from trainables.storage.files import replace_file
 from trainables.storage.sqlite_uri import PLAIN, SQLitePathError, sqlite_uri
@@ -134,7 +135,8 @@ def adapted(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         values["tracking_uri"] = own_store(output_dir)
     for name in _PATHS if home is not None else ():
         if isinstance(values.get(name), str):
-            values[name] = _moved_path(values[name], home, directory)  # type: ignore[arg-type]  # not None
+            places = [values[name]] if name != "teacher_checkpoint" else map(str, checkpoints_of(Path(values[name])))
+            values[name] = ",".join(_moved_path(each, home, directory) for each in places)  # type: ignore[arg-type]
     values["output_dir"] = str(output_dir)
     if not _is_same(output_dir / str(content.get("name")), directory):  # renamed; a symbolic link is not a rename
         values["name"] = directory.name

@@ -76,9 +76,9 @@ OPTIONS: Final[dict[str, Option]] = {
             "included. Default: all methods that can run with these networks.",
             metavar="NAME,..."),
         _question("adapter", bool, False, "question",
-            "Train a teacher adapter with atkd, dkd, dtkd, dist, logit_standardisation, ctkd, ttm, wttm or pkd, or "
-            "with crd, pkt, rkd, fitnet, at, sp or vid; the method without it becomes a third control. pesf_kd always "
-            "has an adapter.",
+            "Train a teacher adapter with atkd, dkd, dtkd, dist, logit_standardisation, ctkd, ttm, wttm, nkd, rld, "
+            "mlkd, wkd_l or pkd, or with crd, pkt, rkd, fitnet, at, sp or vid; the method without it becomes a third "
+            "control. pesf_kd always has an adapter.",
             into="config"),
         _question("dataset", str, "digits", "question",
             "Dataset: digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images "
@@ -223,7 +223,9 @@ OPTIONS: Final[dict[str, Option]] = {
         _teacher("teacher_checkpoint", Path | None, None, "execution",
             "Trained teacher to use instead of training one: teacher.safetensors from `python -m "
             "trainables.teacher`, or weights from another code base (.pth, .safetensors) with --teacher as "
-            "architecture; for text, a folder in Hugging Face's layout."),
+            "architecture; for text, a folder in Hugging Face's layout. A,B,C gives an ensemble of teachers of images: "
+            "the mean of their probabilities.",
+            metavar="PATH[,...]"),
         _teacher("teacher_weights", str | None, None, "execution",
             "Weights to take from a --teacher-checkpoint with several: raw, their running average (ema), or those "
             "under a key, such as best_state_dict. Default: raw weights before averages. The plan shows the choice.",

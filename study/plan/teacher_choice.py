@@ -3,22 +3,26 @@
 A checkpoint is read and checked at planning time, before any work starts. From then on, the study identifies the
 teacher by a digest of weights, architecture and normalisation. The teacher is copied to the folder with all teachers,
 so resuming the study does not need the checkpoint.
+
+Several checkpoints, separated by commas, give an ensemble: one teacher with the mean of their probabilities.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from study.plan.checkpoints import absolute_checkpoints, checkpoints_of
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
 from trainables.display.numbers import counted, listed
 from trainables.process.errors import StudyError, UsageError
+from trainables.spec.architectures import ensemble_members
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from trainables.teacher.given import GivenTeacher, Normalisation
+    from trainables.teacher.given import DataShape, GivenTeacher, Normalisation
 
 _MOST_NAMED: Final = 6  # seeds of further teachers that are listed one by one
 _FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
@@ -49,6 +53,7 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
                 f"--{name.replace('_', '-')} is for training a teacher, but --teacher-checkpoint gives a trained one: "
                 "leave out one of the two"
             )
+    _check_ensemble_options(path, values)
     teacher = _read(
         path, values["dataset"], given.get("teacher"), values["teacher_normalisation"], values.get("teacher_weights")
     )
@@ -62,10 +67,37 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
             "teacher_epochs": 0,
             "teacher_digest": teacher.digest,
         },
-        "teacher_checkpoint": path.absolute(),
+        "teacher_checkpoint": absolute_checkpoints(path),
         "teacher_normalisation": tuple(teacher.normalisation),
         "teacher_weights": teacher.taken,
     }
+
+
+def _check_ensemble_options(path: Path, values: dict[str, Any]) -> None:
+    """Check that the options go with several checkpoints.
+
+    Raises:
+        UsageError: an option is for a single checkpoint, or the dataset is of text.
+    """
+    from trainables.spec.architectures import MOST_TEACHERS
+
+    paths = checkpoints_of(path)
+    if len(paths) == 1:
+        return
+    if is_text(values["dataset"]):
+        raise UsageError("--teacher-checkpoint: an ensemble of teachers is for images; give one folder for text")
+    if Path() in paths:
+        raise UsageError(f"--teacher-checkpoint {path}: a name between two commas is empty; give A,B,C")
+    if len(paths) > MOST_TEACHERS:
+        raise UsageError(
+            f"--teacher-checkpoint: {len(paths)} checkpoints are given; an ensemble has at most {MOST_TEACHERS}"
+        )
+    for name in ("teacher_normalisation", "teacher_weights"):
+        if values.get(name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for a single checkpoint: leave it out, and give checkpoints that "
+                "contain their normalisation and one set of weights"
+            )
 
 
 def _check_given_text(teacher: "GivenTeacher", path: Path, values: dict[str, Any]) -> None:
@@ -142,13 +174,18 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
         asked = [name for name in _OF_CHECKPOINTS if given.get(name) is not None]
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise UsageError(f"study {plan.name!r} trained its own teacher and keeps using it: leave out {flags}")
-    teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
+    place = path or plan.teacher_checkpoint
+    assert place is not None
+    _check_ensemble_options(place, {"dataset": plan.base.dataset, **given})
+    teacher = _read_again(plan, place, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(
             f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "
             f"{teacher.digest}, the study's is {own}. Leave the option out to use the study's own copy of the teacher."
         )
-    return {"teacher_checkpoint": path.absolute(), "teacher_weights": teacher.taken} if path is not None else {}
+    if path is None:
+        return {}
+    return {"teacher_checkpoint": absolute_checkpoints(path), "teacher_weights": teacher.taken}
 
 
 def _read_again(
@@ -270,6 +307,11 @@ def describe_one_teacher(plan: StudyPlan, method: str, trial: TrialConfig | None
             + _classes_of(plan)
         )
     assert plan.teacher_normalisation is not None
+    if members := ensemble_members(base.teacher):
+        return (
+            f"mean probability of {listed(list(members))} from {plan.teacher_checkpoint} (digest "
+            f"{base.teacher_digest}), each with its own normalisation"
+        )
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
     weights = plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     return (
@@ -317,9 +359,12 @@ def _read(
         except CheckpointError as error:
             raise UsageError(f"--teacher-checkpoint: {error}") from None
     info = dataset_info(dataset)
+    shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
+    paths = checkpoints_of(path)
+    if len(paths) > 1:
+        return _read_ensemble(paths, shape, architecture)
     if architecture is not None:
         _check_architecture(architecture, info)
-    shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:
         if isinstance(normalisation, tuple):  # from a plan; checkpoints of this project contain their own
             wanted = None if is_ours(path) else Normalisation(*normalisation)
@@ -327,6 +372,33 @@ def _read(
             wanted = parse_normalisation(normalisation) if normalisation is not None else None
         return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted, weights=weights)
     except (CheckpointError, ValueError) as error:
+        raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
+def _read_ensemble(paths: "list[Path]", shape: "DataShape", architectures: str | None) -> "GivenTeacher":
+    """Read the checkpoints of an ensemble.
+
+    Args:
+        paths: two or more checkpoints.
+        shape: shape of the data.
+        architectures: architectures of checkpoints that do not state them, joined by `+`.
+
+    Raises:
+        UsageError: a checkpoint contains no teacher for these data, or two contain the same.
+    """
+    from trainables.models import CheckpointError
+    from trainables.teacher.given_ensemble import join_given_teachers
+
+    names = ensemble_members(architectures) if architectures is not None else (None,) * len(paths)
+    if len(names) != len(paths):
+        raise UsageError(
+            f"--teacher {architectures}: {len(paths)} checkpoints are given; name as many architectures, as in "
+            f"{'+'.join(['resnet20'] * len(paths))}, or leave the option out if the checkpoints state them"
+        )
+    teachers = [_read(each, shape.dataset, name, None, None) for each, name in zip(paths, names, strict=True)]
+    try:
+        return join_given_teachers(teachers, paths, shape)
+    except CheckpointError as error:
         raise UsageError(f"--teacher-checkpoint: {error}") from None
 
 

@@ -15,7 +15,7 @@ from study.plan.methods import BASELINE
 from study.plan.outputs import OutputsSource
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
-from trainables.spec.architectures import feature_dim
+from trainables.spec.architectures import ensemble_members, feature_dim
 from trainables.spec.methods import method_spec
 
 _ITEM_BYTES: Final[dict[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -55,7 +55,10 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, max(config.epochs, plan.confirm_epochs))
-    row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
+    # An ensemble stores the logits of its members.
+    members = len(ensemble_members(config.teacher)) if info.task is None else 0
+    numbers = members * info.num_classes or feature_dim(config.teacher)
+    row = (numbers or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
     teachers = len(plan.teachers) * (1 + len(plan.further_teachers))
     size = ByteSize((slots * train + validation) * row * max(1, teachers))
     epochs = _epochs_with_teacher(plan)

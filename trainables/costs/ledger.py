@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainables.batches.images import Batch
 from trainables.models import DistillationModel
 from trainables.models.compute import forward_pass
+from trainables.models.ensemble import MeanProbability
 from trainables.process.randomness import generator_from, seeded
 from trainables.run.run import DistillationRun
 from trainables.spec.measures import COST_PARTS
@@ -180,7 +181,8 @@ def _flops_of(run: DistillationRun, *, runs_frozen_teacher: bool) -> dict[str, F
     if runs_frozen_teacher:
         assert run.teacher is not None
         assert run.teacher_outputs is not None
-        head = Flops(2.0 * run.teacher.head.in_features * run.teacher.head.out_features)
+        last = run.teacher.head
+        head = Flops() if isinstance(last, MeanProbability) else Flops(2.0 * last.in_features * last.out_features)
         flops["teacher"] = head if run.teacher_outputs.stored else Flops(_teacher_pass(run))
     adapter = Flops()
     if run.adapter is not None:

@@ -30,13 +30,13 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
         Kullback-Leibler divergence instead of the cross-entropy. They differ by the teacher's entropy, which matters
         once the target is trained too.
     """
-    divergence = torch.nn.functional.kl_div(
+    mean = torch.nn.functional.kl_div(
         torch.log_softmax(student_logits / temperature, dim=1),
         torch.log_softmax(teacher_logits / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )
-    return divergence * temperature**2
+    return mean * temperature**2
 
 
 def probability_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
@@ -121,11 +121,11 @@ def dkd_loss(
     target, others = [], []
     for logits in (student_logits, teacher_logits):
         log_p = torch.log_softmax(logits / temperature, dim=1)
-        rest = _without_label(log_p, labels)
+        rest = without_label(log_p, labels)
         log_rest = torch.logsumexp(rest, dim=1, keepdim=True)
         target.append(torch.cat([log_p.gather(1, labels[:, None]), log_rest], dim=1))
         others.append(rest - log_rest)
-    loss = alpha * _divergence(*target) + beta * _divergence(*others)
+    loss = alpha * divergence(*target) + beta * divergence(*others)
     return loss.mean() * temperature**2
 
 
@@ -205,8 +205,8 @@ def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
     scale = temperature * _deviation(student_logits.detach())
     student = student_logits / scale
     teacher = teacher_logits / (temperature * _deviation(teacher_logits))
-    divergence = _divergence(torch.log_softmax(student, dim=1), torch.log_softmax(teacher, dim=1))
-    return (divergence * scale.squeeze(1) ** 2).mean()
+    rows = divergence(torch.log_softmax(student, dim=1), torch.log_softmax(teacher, dim=1))
+    return (rows * scale.squeeze(1) ** 2).mean()
 
 
 def dtkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
@@ -236,10 +236,10 @@ def dtkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
     )
     scale = 2 * temperature / (student + teacher)
     of_student, of_teacher = student * scale, teacher * scale
-    divergence = _divergence(
+    rows = divergence(
         torch.log_softmax(student_logits / of_student, dim=1), torch.log_softmax(teacher_logits / of_teacher, dim=1)
     )
-    return (divergence * (of_student * of_teacher).squeeze(1)).mean()
+    return (rows * (of_student * of_teacher).squeeze(1)).mean()
 
 
 def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, *, gamma: float, weighted: bool = False) -> Tensor:
@@ -259,16 +259,16 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, *, gamma: float, we
     """
     powers = gamma * torch.log_softmax(teacher_logits, dim=1)
     log_sum = torch.logsumexp(powers, dim=1)
-    divergence = _divergence(torch.log_softmax(student_logits, dim=1), powers - log_sum[:, None])
-    return (log_sum.exp() * divergence if weighted else divergence).mean()
+    rows = divergence(torch.log_softmax(student_logits, dim=1), powers - log_sum[:, None])
+    return (log_sum.exp() * rows if weighted else rows).mean()
 
 
-def _divergence(log_student: Tensor, log_teacher: Tensor) -> Tensor:
+def divergence(log_student: Tensor, log_teacher: Tensor) -> Tensor:
     """Compute KL(teacher || student) per row, (B,)."""
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
 
-def _without_label(values: Tensor, labels: Tensor) -> Tensor:
+def without_label(values: Tensor, labels: Tensor) -> Tensor:
     """Drop the label's column from each row, (B, C - 1). Indexing avoids a mask, which would synchronise the GPU."""
     columns = torch.arange(values.shape[1] - 1, device=values.device)
     return values.gather(1, columns + (columns >= labels[:, None]))

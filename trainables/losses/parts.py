@@ -24,6 +24,8 @@ class StepOutputs(NamedTuple):
         generator: random generator for the losses, seeded again at the start of every epoch.
         student_maps: feature maps after the student's stem and after each stage, (B, C_i, H_i, W_i); see `FeatureMaps`.
         teacher_maps: the same for the teacher, without gradient. Number, width and size may differ from the student's.
+        epochs: number of epochs of the trial.
+        class_distances: (C, C), distances between the classes; see `trainables.run.class_distances`.
     """
 
     student_feature: Tensor
@@ -38,6 +40,8 @@ class StepOutputs(NamedTuple):
     generator: torch.Generator | None = None
     student_maps: tuple[Tensor, ...] | None = None
     teacher_maps: tuple[Tensor, ...] | None = None
+    epochs: int = 1
+    class_distances: Tensor | None = None
 
     def target_logits(self, *, detached: bool = False) -> Tensor:
         """Return the target logits (B, C): the adapted logits if there are any, otherwise the teacher logits.

@@ -6,6 +6,7 @@ from typing import Final
 
 from trainables.models.bottleneck_resnet import BottleneckResNet
 from trainables.models.cnn import SmallCNN
+from trainables.models.ensemble import TeacherEnsemble
 from trainables.models.interface import DistillationModel
 from trainables.models.libraries import build_timm_model, build_torchvision_model
 from trainables.models.mobilenet import MobileNetV2
@@ -13,7 +14,7 @@ from trainables.models.resnet import RESNETS, ZERO_PAD_RESNETS, ResNet, ZeroPadR
 from trainables.models.shufflenet import ShuffleNetV1, ShuffleNetV2
 from trainables.models.vgg import VGG, VGGS
 from trainables.models.wide_resnet import WIDE_RESNETS, WideResNet
-from trainables.spec.architectures import CNN_PATTERN, LIBRARY_PATTERN, check_model_name
+from trainables.spec.architectures import CNN_PATTERN, LIBRARY_PATTERN, check_model_name, ensemble_members
 
 CIFAR_MODELS: Final[dict[str, Callable[..., DistillationModel]]] = {
     **{name: partial(ResNet, depth, channels) for name, (depth, channels) in RESNETS.items()},
@@ -31,7 +32,7 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained
     """Build an architecture in train mode, with fresh weights from torch's global generator.
 
     Args:
-        name: name accepted by `check_model_name`.
+        name: name accepted by `check_model_name` or `check_teacher_name`.
         num_classes: number of classes, C.
         in_channels: image channels.
         pretrained: whether to load the published weights of a torchvision or timm model, using the library's own
@@ -41,6 +42,9 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained
         ValueError: the name is unknown (the message gives the nearest known name); the model has no last linear layer;
             or `pretrained` is set, and no weights are published or the download fails.
     """
+    if members := ensemble_members(name):
+        parts = [build_model(each, num_classes=num_classes, in_channels=in_channels) for each in members]
+        return TeacherEnsemble(parts, num_classes=num_classes, in_channels=in_channels)
     name = check_model_name(name)
     if num_classes < 1 or in_channels < 1:
         raise ValueError(f"num_classes is {num_classes} and in_channels is {in_channels}: both must be 1 or more")

@@ -1,7 +1,7 @@
 """Validation and test measures of a trial, and calibration data of the trial's networks, computed from logits."""
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from trainables.data.text.metrics import METRICS
 from trainables.losses.sharpness import entropy, expected_calibration_error, reliability, sharpness, sharpness_gap
 from trainables.spec.glue import Metric
-from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
+from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, TEACHER_GAPS
 
 # For each bin: number of predictions, sum of their confidences, number of correct predictions; see
 # `trainables.spec.measures`.
@@ -31,6 +31,7 @@ def validation_measures(
     teacher_logits: Tensor | None = None,
     adapted_logits: Tensor | None = None,
     peer_logits: Tensor | None = None,
+    member_logits: Sequence[Tensor] = (),
     metrics: Collection[Metric] = _ACCURACY_ALONE,
 ) -> dict[str, float]:
     """Compute all measures that the given logits allow, named as in `trainables.spec.measures`.
@@ -47,6 +48,7 @@ def validation_measures(
         teacher_logits: (B, C), frozen teacher's logits.
         adapted_logits: (B, C), adapted teacher's logits.
         peer_logits: (B, C), logits of a peer trained together with the student.
+        member_logits: (B, C) of each member of an ensemble of teachers; empty for a single teacher.
         metrics: dataset metrics; accuracy is always computed.
 
     Returns:
@@ -66,6 +68,8 @@ def validation_measures(
         measures["val/accuracy_peer"] = _accuracy(peer_logits, labels)
     if teacher_logits is not None:
         measures["val/sharpness_gap_frozen"] = sharpness_gap(teacher_logits.double(), student)
+    for name, member in zip(TEACHER_GAPS, member_logits, strict=False):
+        measures[name] = sharpness_gap(member.double(), student)
     standing = peer_logits if teacher_logits is None else teacher_logits
     if standing is not None:
         teacher = standing.double()

@@ -8,7 +8,7 @@ uninterrupted one bit for bit.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,10 @@ from trainables.methods.method import Method
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel
 from trainables.models.compute import arithmetic, forward_pass, place
+from trainables.models.ensemble import MeanProbability
 from trainables.process.memory import forget_peak_memory
 from trainables.process.randomness import seeded
+from trainables.run.class_distances import measure_class_distances
 from trainables.run.evaluation import (
     Answers,
     Calibration,
@@ -81,6 +83,7 @@ class DistillationRun:
         predictor: predictions of the trial's networks for whole splits.
         calibration: data of the reliability diagrams, filled when the last epoch is evaluated; see
             `trainables.spec.measures`.
+        class_distances: (C, C), distances between the classes for methods that use them; otherwise None.
         answers: of a trial that reads the test split, which samples are correct, and sums per class; see
             `trainables.run.evaluation`.
 
@@ -125,11 +128,25 @@ class DistillationRun:
         formulas = workers is None and config.has_plain_adapter
         self.closed_form = self.method.gradients(values) if formulas else None
         self.batches = build_batches(config, dataset, self.device)
+        self.class_distances = self._class_distances() if self.method.spec.needs_class_distances else None
         self._build_networks()
         self.step = self._choose_step()
         self.predictor = SplitPredictor(self.student, dataset, self.batches, workers)
         self._forwards_reported = 0
         self._initial_sharpness: Tensor | None = None
+
+    def _class_distances(self) -> Tensor:
+        """Measure the distances between the classes on the teacher's logits for slot 0, stored or computed now."""
+
+        def logits_of(rows: Tensor) -> Tensor:
+            rows = rows.to(self.device)
+            if self.stored_outputs is not None:  # needs no images
+                return self.stored_outputs.train_batch(rows, 0, rows.new_empty(0)).logits
+            outputs = self.frozen_outputs(self.batches.batch(rows, 0))
+            assert outputs is not None
+            return outputs.logits
+
+        return measure_class_distances(self.dataset.train.labels, self.dataset.num_classes, logits_of)
 
     def _build_networks(self) -> None:
         config = self.config
@@ -336,6 +353,8 @@ class DistillationRun:
             generator=self._generator,
             student_maps=maps,
             teacher_maps=teacher.maps if teacher is not None else None,
+            epochs=self.config.epochs,
+            class_distances=self.class_distances,
         )
         if self.workers is None or batch.whole is None:
             return self.objective(outputs, batch.labels)
@@ -361,10 +380,13 @@ class DistillationRun:
         """
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
         shift: dict[str, float] = {}
+        members: Sequence[Tensor] = ()
         # Without a teacher, the peer takes the teacher's place in the measures.
         if self.teacher_outputs is not None and (self.method.spec.peer is None or self.method.spec.needs_teacher):
             teacher = self.predictor.of_frozen_teacher(self.teacher_outputs)
             frozen = teacher.logits
+            if self.teacher is not None and isinstance(self.teacher.head, MeanProbability):
+                members = self.teacher.head.by_member(teacher.feature).unbind(1)
             if self.adapter is not None:
                 self.adapter.eval()
                 adapted = self.adapter(teacher.feature, frozen)
@@ -382,6 +404,7 @@ class DistillationRun:
             teacher_logits=frozen,
             adapted_logits=adapted,
             peer_logits=peer,
+            member_logits=members,
             metrics=self.dataset.info.metrics,
         )
         measures |= shift

@@ -83,7 +83,8 @@ class Workers:
                 return self.gather(value, len(indices))
             return tuple(map(gathered, value)) if isinstance(value, tuple) else value
 
-        return StepOutputs(*map(gathered, own._replace(indices=None)))._replace(indices=indices)
+        rows = own._replace(indices=None, class_distances=None)
+        return StepOutputs(*map(gathered, rows))._replace(indices=indices, class_distances=own.class_distances)
 
     def add_gradients(self, trainers: Mapping[str, Trainer]) -> None:
         """Replace the gradients of all trainers by those of the whole batch, with one all-reduce per dtype."""

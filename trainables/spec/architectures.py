@@ -1,6 +1,7 @@
 """Architecture names that `build_model` accepts; imports no torch, so plans are checked quickly."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,10 @@ _CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
 # Prefixes for architectures of other libraries, as in torchvision:resnet18 and timm:vit_tiny_patch16_224.
 LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
 
+# resnet20+vgg8: an ensemble of two teachers.
+_BETWEEN_MEMBERS: Final = "+"
+MOST_TEACHERS: Final = 5  # records have a column for each
+
 # bert_4_128: BERT with 4 layers and 128 hidden units, with fresh weights. bert:6: six of the teacher's layers.
 BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
 LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
@@ -97,6 +102,31 @@ def check_model_name(name: str) -> str:
     if is_text_model_name(name):
         raise ValueError(f"model {name!r} reads text, and the dataset is of images: name one for images, as cnn_8_16")
     raise ValueError(_refusal(name))
+
+
+def ensemble_members(name: str) -> tuple[str, ...]:
+    """Return the architectures of an ensemble of teachers, such as `resnet20+vgg8`; empty for a single network."""
+    members = tuple(name.split(_BETWEEN_MEMBERS))
+    return members if len(members) > 1 else ()
+
+
+def ensemble_name(members: Sequence[str]) -> str:
+    """Return the name of an ensemble of teachers."""
+    return _BETWEEN_MEMBERS.join(members)
+
+
+def check_teacher_name(name: str) -> str:
+    """Return `name` if it names an image model, or an ensemble of image models.
+
+    Raises:
+        ValueError: an architecture is unknown, or there are too many.
+    """
+    members = ensemble_members(name)
+    if len(members) > MOST_TEACHERS:
+        raise ValueError(f"teacher {name!r} has {len(members)} networks; an ensemble has at most {MOST_TEACHERS}")
+    for each in members or (name,):
+        check_model_name(each)
+    return name
 
 
 def check_text_model_name(name: str, *, student: bool = False) -> str:

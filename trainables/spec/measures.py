@@ -18,6 +18,9 @@ absolute change of the adapted teacher's sharpness, compared with the same adapt
 and only if training has changed no prediction's sharpness, and changes of opposite sign do not cancel. The random
 initial correction does not count. A study warns if it stays below 0.01 nats, see `analysis.questions.adapter`.
 
+If the teacher is an ensemble, `val/sharpness_gap_teacher_1` and so on are the gaps of its members, in the order of the
+checkpoints. Their mean is `val/sharpness_gap_frozen`.
+
 Costs are reported in two ways. `COST_MEASURES` are measured in every epoch. `COST_FACTS` are known before the first
 step and recorded once.
 
@@ -51,6 +54,7 @@ well.
 
 from typing import Final
 
+from trainables.spec.architectures import MOST_TEACHERS
 from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS
 
 ACCURACY: Final = "val/accuracy"
@@ -77,6 +81,8 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
+# Of an ensemble of teachers, one for each.
+TEACHER_GAPS: Final = tuple(f"val/sharpness_gap_teacher_{number}" for number in range(1, MOST_TEACHERS + 1))
 # Measures of tasks that report more than accuracy.
 TASK_MEASURES: Final = ("val/matthews", "val/f1", "test/matthews", "test/f1")
 TRAINING_MEASURES: Final = (
@@ -129,7 +135,7 @@ CALIBRATION: Final = (
 CORRECT: Final = "samples/test_correct"
 CLASSES: Final = "classes/test"
 
-MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES + TASK_MEASURES
+MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES + TASK_MEASURES + TEACHER_GAPS
 OBJECTIVES: Final = (ACCURACY, *TASK_MEASURES[:2])
 OBJECTIVE_WORDS: Final = {"accuracy": "accuracy", "matthews": "Matthews correlation", "f1": "F1"}
 

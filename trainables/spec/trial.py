@@ -24,7 +24,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from trainables.spec.architectures import (
     LAYERS_PATTERN,
     check_model_name,
+    check_teacher_name,
     check_text_model_name,
+    ensemble_members,
     has_maps,
     layers_and_width,
 )
@@ -170,7 +172,29 @@ class TrialConfig(BaseModel):
     def _known_model(cls, name: str, info: ValidationInfo) -> str:
         if is_text(info.data.get("dataset", "")):
             return check_text_model_name(name, student=info.field_name == "student")
-        return check_model_name(name)
+        return check_teacher_name(name) if info.field_name == "teacher" else check_model_name(name)
+
+    @model_validator(mode="after")
+    def _an_ensemble_of_given_teachers(self) -> Self:
+        if is_text(self.dataset) or not ensemble_members(self.teacher):
+            return self
+        if not self.teacher_digest:
+            raise ValueError(
+                f"teacher {self.teacher!r} is an ensemble of trained teachers, which --teacher-checkpoint A,B,... "
+                "gives: name one architecture, or give checkpoints"
+            )
+        entry = method_spec(self.method)
+        if entry.needs_live_teacher or entry.needs_feature or entry.teacher_fields or entry.peer == "teacher":
+            raise ValueError(
+                f"method {self.method!r} takes one network as its teacher, and {self.teacher!r} is an ensemble, of "
+                "which there are the logits alone: choose a method on logits, such as kd, or give one checkpoint"
+            )
+        if entry.has_adapter and self.settings_of(AdapterSettings).adapter_kind == "feature":
+            raise ValueError(
+                f"adapter_kind 'feature' applies the last layer of a single network, and {self.teacher!r} is an "
+                "ensemble: choose serial, parallel or logit"
+            )
+        return self
 
     @model_validator(mode="after")
     def _an_adapter_where_there_can_be_one(self) -> Self:

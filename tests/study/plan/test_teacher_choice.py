@@ -1,6 +1,7 @@
 """Teachers given to a study: checked before any work, identified by digest, needed only once."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from study.cli.start_command import start_command
 from study.launch import main
+from study.plan.checks import check_space_fits_method
 from study.plan.resolve import load_plan
 from study.plan.teacher_choice import (
     check_same_teacher,
@@ -103,6 +105,82 @@ def test_the_same_teacher_from_elsewhere_is_the_same_study_and_another_is_not(pl
     for normalisation, same in (("0.3/0.4", True), ("0.3/0.5", False)):
         chosen = choose(teacher_checkpoint=foreign, teacher="cnn_4_6", teacher_normalisation=normalisation)
         assert (make_plan(tmp_path / "out", **chosen).digest == plan.digest) is same
+
+
+@pytest.fixture
+def second(tmp_path):
+    path = tmp_path / "second.safetensors"
+    torch.manual_seed(1)
+    model = build_model("cnn_3_8", num_classes=10, in_channels=1)
+    save_model(model, path, metadata=CheckpointInfo("cnn_3_8", 10, 1, (0.1,), (0.7,), "feed").to_metadata())
+    return path
+
+
+def test_several_checkpoints_are_one_teacher_known_by_its_digest(ours, second, tmp_path, monkeypatch):
+    both = Path(f"{ours},{second}")
+    chosen = choose(teacher_checkpoint=both)
+    plan = make_plan(tmp_path / "out", **chosen)
+    assert plan.base.teacher == "cnn_4_6+cnn_3_8"
+    assert describe_teacher(plan) == (
+        f"mean probability of cnn_4_6 and cnn_3_8 from {both} (digest {plan.base.teacher_digest}), each with its own "
+        "normalisation"
+    )
+    command = start_command(plan)
+    assert "--teacher cnn_4_6+cnn_3_8 --epochs" in command
+    assert f"--teacher-checkpoint {both}" in command
+    assert "--teacher-normalisation" not in command
+    plan.save()
+    assert load_plan(plan.directory) == plan
+    keep_teacher(plan)
+    assert is_kept(plan.teachers_folder, plan.base.teacher_digest)
+    assert check_same_teacher(plan, {"teacher_checkpoint": both})["teacher_checkpoint"] == both
+    with pytest.raises(UsageError, match="the architecture is 'cnn_3_8', but 'cnn_4_6' is needed"):
+        check_same_teacher(plan, {"teacher_checkpoint": Path(f"{second},{ours}")})
+    with pytest.raises(UsageError, match="--teacher-weights is for a single checkpoint"):
+        check_same_teacher(plan, {"teacher_weights": "ema"})
+    monkeypatch.chdir(tmp_path)
+    relative = Path("given/teacher.safetensors, second.safetensors")
+    assert choose(teacher_checkpoint=relative, teacher="cnn_4_6+cnn_3_8") == chosen
+
+
+def test_a_path_with_a_comma_is_one_checkpoint_if_it_exists(ours, tmp_path):
+    odd = tmp_path / "a,b.safetensors"
+    odd.write_bytes(ours.read_bytes())
+    assert choose(teacher_checkpoint=odd)["base"]["teacher"] == "cnn_4_6"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"teacher_checkpoint": "{0},{0}"}, "contain the same teacher: name it once"),
+        ({"teacher_checkpoint": "{0},"}, "a name between two commas is empty; give A,B,C"),
+        ({"teacher_checkpoint": "{0},{1},nowhere.pt"}, "there is no checkpoint file 'nowhere.pt'"),
+        ({"teacher_checkpoint": "{0},{1},{0},{1},{0},{1}"}, "6 checkpoints are given; an ensemble has at most 5"),
+        ({"teacher_checkpoint": "{0},{1}", "teacher": "cnn_4_6"}, "name as many architectures, as in resnet20+resnet2"),
+        ({"teacher_checkpoint": "{0},{1}", "teacher": "cnn_4_6+cnn_4_6"}, "the architecture is 'cnn_3_8', but 'cnn_4"),
+        ({"teacher_checkpoint": "{0},{1}", "teacher_weights": "ema"}, "--teacher-weights is for a single checkpoint"),
+        (
+            {"teacher_checkpoint": "{0},{1}", "teacher_normalisation": "0/1"},
+            "--teacher-normalisation is for a single checkpoint",
+        ),
+        ({"teacher_checkpoint": "{0},{1}", "dataset": "glue:sst2"}, "an ensemble of teachers is for images"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused(given, says, ours, second):
+    path = Path(given["teacher_checkpoint"].format(ours, second))
+    with pytest.raises(UsageError) as refusal:
+        choose(**{**given, "teacher_checkpoint": path})
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize(("space", "fits"), [("adapter_training", False), ("joint", False), ("adapter_width", True)])
+def test_a_space_with_an_adapter_that_an_ensemble_cannot_take_is_refused(space, fits, ours, second, tmp_path):
+    plan = make_plan(tmp_path / "out", space=space, **choose(teacher_checkpoint=Path(f"{ours},{second}")))
+    if fits:
+        check_space_fits_method(plan)
+        return
+    with pytest.raises(UsageError, match=r"tries adapter_kind 'feature'.*choose another space, such as adapter_width"):
+        check_space_fits_method(plan)
 
 
 FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}

@@ -1,5 +1,7 @@
 """Effect of two classes on losses, and warnings of new studies before any work."""
 
+from functools import partial
+
 import pytest
 import torch
 import typer
@@ -13,7 +15,9 @@ from study.plan.notes import left_out
 from study.plan.resolve import load_plan
 from study.plan.two_classes import check_two_classes, class_count, two_class_refusal
 from tests.study.factories import compare
+from trainables.losses.labelled import nkd_loss, pld_loss, rld_loss
 from trainables.losses.logits import atkd_loss, dist_loss, dkd_loss, kd_loss, standardised_kd_loss
+from trainables.losses.transport import wkd_loss
 from trainables.process.errors import UsageError
 from trainables.spec.methods import METHOD_SPECS
 from trainables.spec.trial import TrialConfig
@@ -35,10 +39,28 @@ def logits():
 
 
 LABELS = torch.arange(9) % 2
+
+
+def of_others(loss, student, teacher, weight):
+    """The part of a loss that is not the label's, at a weight of 8."""
+    return loss(student, teacher, LABELS, **{weight: 8.0}) - loss(student, teacher, LABELS, **{weight: 0.0})
+
+
+def weighted_cross_entropy(student, teacher):
+    confidence = torch.softmax(teacher / 2, dim=1).gather(1, LABELS[:, None])
+    return -(confidence * torch.log_softmax(student, dim=1).gather(1, LABELS[:, None])).mean()
+
+
 LOST = {
     "logit_standardisation": lambda s, t: standardised_kd_loss(s, t, temperature=2.0),
     "dkd": lambda s, t: dkd_loss(s, t, LABELS, temperature=2.0, alpha=0.0, beta=8.0),
     "dist": lambda s, t: dist_loss(s, t, temperature=2.0, beta=1.0, gamma=0.0),
+    "nkd": lambda s, t: of_others(partial(nkd_loss, temperature=2.0), s, t, "gamma"),
+    "rld": lambda s, t: rld_loss(s, t, LABELS, temperature=2.0, alpha=0.0, beta=8.0),
+    "wkd_l": lambda s, t: of_others(
+        partial(wkd_loss, distances=1 - torch.eye(s.shape[1]), temperature=2.0, sharpening=1.0), s, t, "weight"
+    ),
+    "pld": lambda s, t: pld_loss(s, t, LABELS, temperature=2.0) - weighted_cross_entropy(s, t),
 }
 
 
@@ -168,7 +190,9 @@ def test_the_warning_comes_before_a_download_and_before_images_are_decoded(comma
     several = ("--space", "method", *words[4:], "--data-root", tmp_path, "--output-dir", tmp_path / "out")
     said.clear()
     command(launch_main, *several)
-    assert {text.split(" ")[4] for text in said if "two classes" in text} == {"dkd", "dist", "atkd"}
+    assert {text.split(" ")[4] for text in said if "two classes" in text} == {
+        "dkd", "dist", "atkd", "nkd", "pld", "rld", "wkd_l",
+    }  # fmt: skip
     said.clear()
 
     def scan(*_):

@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
+from trainables.losses.labelled import nkd_loss, pld_loss, rld_loss
+from trainables.losses.levels import mlkd_loss
 from trainables.losses.logits import (
     atkd_loss,
     dist_loss,
@@ -16,6 +18,7 @@ from trainables.losses.logits import (
     ttm_loss,
 )
 from trainables.losses.sharpness import centred_sharpness
+from trainables.losses.transport import wkd_loss
 
 
 def random_logits(rows: int = 5, classes: int = 7, *, seed: int = 0) -> torch.Tensor:
@@ -94,17 +97,34 @@ def test_gradients_of_kd_loss_into_both_arguments_are_right():
 
 LABELS = torch.tensor([0, 6, 2, 3, 3])
 
+
+def labels_of(logits: torch.Tensor) -> torch.Tensor:
+    return LABELS[: len(logits)] % logits.shape[1]
+
+
+def distances_of(logits: torch.Tensor) -> torch.Tensor:
+    place = torch.linspace(0, 1, logits.shape[1], dtype=logits.dtype)
+    return (place[:, None] - place).abs()
+
+
 # Every loss as a function of (student, teacher). The settings differ from each other and from 1, so none can cancel.
 LOSSES = {
     "mse": lambda s, t: probability_mse_loss(s, t, temperature=2.0),
-    "dkd": lambda s, t: dkd_loss(s, t, LABELS[: len(s)] % s.shape[1], temperature=2.0, alpha=0.7, beta=3.0),
+    "dkd": lambda s, t: dkd_loss(s, t, labels_of(s), temperature=2.0, alpha=0.7, beta=3.0),
     "dist": lambda s, t: dist_loss(s, t, temperature=2.0, beta=0.7, gamma=3.0),
     "standardised": lambda s, t: standardised_kd_loss(s, t, temperature=2.0),
     "atkd": lambda s, t: atkd_loss(s, t, temperature=0.8),
     "dtkd": lambda s, t: dtkd_loss(s, t, temperature=2.0),
     "ttm": lambda s, t: ttm_loss(s, t, gamma=0.4),
     "wttm": lambda s, t: ttm_loss(s, t, gamma=0.4, weighted=True),
+    "mlkd": lambda s, t: mlkd_loss(s, t, temperature=2.0, batch_weight=0.7, class_weight=3.0),
+    "rld": lambda s, t: rld_loss(s, t, labels_of(s), temperature=2.0, alpha=0.7, beta=3.0),
+    "nkd": lambda s, t: nkd_loss(s, t, labels_of(s), temperature=2.0, gamma=1.5),
+    "pld": lambda s, t: pld_loss(s, t, labels_of(s), temperature=2.0),
+    "wkd": lambda s, t: wkd_loss(s, t, labels_of(s), distances_of(s), temperature=2.0, weight=5.0, sharpening=1.5),
 }
+# They learn from the label too, so they do not vanish where student and teacher say the same.
+OF_LABELS = ("rld", "nkd", "pld", "wkd")
 EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
@@ -133,7 +153,7 @@ def test_a_loss_is_positive_where_predictions_differ(loss):
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("ttm", "wttm")])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("ttm", "wttm", *OF_LABELS)])
 def test_a_loss_and_its_gradient_vanish_where_student_and_teacher_say_the_same(name):
     student = random_logits().requires_grad_()
     loss = LOSSES[name](student, random_logits())
@@ -160,7 +180,7 @@ def test_the_students_gradient_is_what_differences_say(name):
     assert torch.autograd.gradcheck(lambda s: LOSSES[name](s, random_logits(3, 4, seed=2)), (student,))
 
 
-@pytest.mark.parametrize("name", ["mse", "dkd", "dist", "standardised"])
+@pytest.mark.parametrize("name", ["mse", "dkd", "dist", "standardised", "mlkd", "rld"])
 def test_the_gradient_that_an_adapter_gets_is_what_differences_say(name):
     teacher = random_logits(3, 4, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: LOSSES[name](random_logits(3, 4, seed=1), t), (teacher,))

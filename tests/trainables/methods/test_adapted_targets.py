@@ -6,6 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainables.losses.references import (
+    entropy_of_others,
+    mlkd_levels,
+    released_nkd,
+    released_rld,
+    released_wkd,
+    slope,
+)
 from trainables.losses.parts import StepOutputs
 from trainables.methods.ctkd import LearntTemperature
 from trainables.methods.registry import METHODS
@@ -15,8 +23,11 @@ B, C = 4, 5
 LABELS = np.array([0, 1, 2, 3])
 SETTINGS = {
     "temperature": 3.0, "ce_weight": 0.3, "kd_weight": 0.7, "adapter_ce_weight": 2.0, "ttm_gamma": 0.4,
-    "dtkd_alpha": 3.0, "dtkd_beta": 0.5, "warmup_epochs": 4, "ctkd_curriculum_epochs": 6,
+    "dtkd_alpha": 3.0, "dtkd_beta": 0.5, "warmup_epochs": 4, "ctkd_curriculum_epochs": 6, "nkd_gamma": 1.5,
+    "rld_alpha": 0.6, "rld_beta": 2.0, "mlkd_batch_weight": 0.5, "mlkd_class_weight": 2.0, "wkd_weight": 10.0,
+    "wkd_sharpening": 1.5, "wkd_decay_start": 1.0,
 }  # fmt: skip
+DISTANCES = np.abs(np.subtract.outer(np.linspace(0, 1, C), np.linspace(0, 1, C)))
 START, RANGE, THETA, EPOCH = 1.0, 20.0, 0.3, 2
 
 
@@ -71,25 +82,47 @@ def ctkd(student, adapted, *, theta=THETA, **_):
     return temperature**2 * divergence(adapted / temperature, student / temperature).mean()
 
 
-REFERENCES = {"ttm": ttm, "wttm": wttm, "atkd": atkd, "dtkd": dtkd, "ctkd": ctkd}
-WARM = {"dtkd": (EPOCH + 1) / 4}
+def with_constant_confidence(loss, adapted, teacher):
+    """The loss of `adapted`, with the label's part, which has no gradient for it, at the logits `teacher`."""
+    return loss(adapted, 1.0) - loss(adapted, 0.0) + loss(teacher, 0.0)
+
+
+def nkd(student, adapted, *, teacher, **_):
+    def loss(target, weight):
+        own = 1.5 * weight
+        cross_entropy = released_nkd(student, target, LABELS, temperature=3.0, gamma=own)
+        return cross_entropy - own * 9 * entropy_of_others(target, LABELS, temperature=3.0)
+
+    return with_constant_confidence(loss, adapted, teacher)
+
+
+def rld(student, adapted, **_):
+    return released_rld(student, adapted, LABELS, temperature=3.0, alpha=0.6, beta=2.0)
+
+
+def mlkd(student, adapted, **_):
+    instance, batch, of_class = mlkd_levels(student, adapted, temperatures=(1.5, 2.25, 3.0, 3.75, 4.5))
+    return instance + 0.5 * batch + 2.0 * of_class
+
+
+def wkd_l(student, adapted, *, teacher, **_):
+    def loss(target, weight):
+        return released_wkd(student, target, LABELS, DISTANCES, temperature=3.0, weight=10.0 * weight, sharpening=1.5)
+
+    return with_constant_confidence(loss, adapted, teacher)
+
+
+REFERENCES = {
+    "ttm": ttm, "wttm": wttm, "atkd": atkd, "dtkd": dtkd, "ctkd": ctkd, "nkd": nkd, "rld": rld, "mlkd": mlkd,
+    "wkd_l": wkd_l,
+}  # fmt: skip
+WARM = {"dtkd": (EPOCH + 1) / 4, "rld": (EPOCH + 1) / 4}
 
 
 def reference(method, student, adapted, **values):
     kd = REFERENCES[method](student, adapted, **values)
     weight = 0.7 * WARM.get(method, 1.0)
     return 0.3 * cross_entropy(student) + weight * kd + 2.0 * cross_entropy(adapted)
-
-
-def slope(function, point):
-    """Return central differences of a scalar function at a point of any shape."""
-    found, step = np.zeros_like(point), 1e-6
-    for place in np.ndindex(point.shape):
-        moved = [point.copy(), point.copy()]
-        moved[0][place] += step
-        moved[1][place] -= step
-        found[place] = (function(moved[0]) - function(moved[1])) / (2 * step)
-    return found
 
 
 def step(method, *, detached=False):
@@ -104,6 +137,8 @@ def step(method, *, detached=False):
         adapted_logits=adapted,
         parts=parts,
         epoch=EPOCH,
+        epochs=4,
+        class_distances=torch.tensor(DISTANCES),
     )
     config = TrialConfig(method=method, adapter=True, **SETTINGS, detach_adapter_target=detached)
     found = METHODS[method].objective(config.model_dump())(outputs, torch.tensor(LABELS))
@@ -115,11 +150,12 @@ def step(method, *, detached=False):
 def test_value_and_gradients_are_those_of_the_formula_on_adapted_logits(method):
     found, of_student, of_adapted, _ = step(method)
     student, adapted = logits(1), logits(2)
-    assert found.total.item() == pytest.approx(reference(method, student, adapted, constant=student), rel=1e-9)
+    fixed = {"constant": student, "teacher": adapted}
+    assert found.total.item() == pytest.approx(reference(method, student, adapted, **fixed), rel=1e-9)
     assert found.adapter.item() == pytest.approx(cross_entropy(adapted), rel=1e-12)
-    expected = slope(lambda each: reference(method, each, adapted, constant=student), student)
+    expected = slope(lambda each: reference(method, each, adapted, **fixed), student)
     np.testing.assert_allclose(of_student, expected, atol=1e-8)
-    expected = slope(lambda each: reference(method, student, each, constant=student), adapted)
+    expected = slope(lambda each: reference(method, student, each, **fixed), adapted)
     np.testing.assert_allclose(of_adapted, expected, atol=1e-8)
 
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from trainables.losses.labelled import nkd_loss, pld_loss, rld_loss
+from trainables.losses.levels import mlkd_loss
 from trainables.losses.logits import (
     atkd_loss,
     dist_loss,
@@ -16,6 +18,7 @@ from trainables.losses.logits import (
     ttm_loss,
 )
 from trainables.losses.parts import LossParts, StepOutputs
+from trainables.losses.transport import wkd_loss
 from trainables.methods.method import PartsSetting
 from trainables.methods.registry import METHODS
 from trainables.spec.trial import TrialConfig, config_fields
@@ -24,6 +27,7 @@ VALUES = TrialConfig(
     temperature=3.0, ce_weight=0.3, kd_weight=0.7, adapter_ce_weight=2.0, detach_adapter_target=False
 ).model_dump()
 LABELS = torch.tensor([0, 1, 2, 3])
+DISTANCES = 0.5 * (1 - torch.eye(5))
 
 
 def leaf(seed: int) -> torch.Tensor:
@@ -38,12 +42,15 @@ def outputs() -> StepOutputs:
         teacher_feature=leaf(2),
         teacher_logits=leaf(3),
         adapted_logits=leaf(4),
+        class_distances=DISTANCES,
     )
 
 
 def reached_by(part: torch.Tensor, given: StepOutputs) -> set[str]:
     """Return the names of the outputs that get a nonzero gradient from a part of the loss."""
-    tensors = {name: each for name, each in given._asdict().items() if isinstance(each, torch.Tensor)}
+    tensors = {
+        name: each for name, each in given._asdict().items() if isinstance(each, torch.Tensor) and each.requires_grad
+    }
     gradients = torch.autograd.grad(part, list(tensors.values()), retain_graph=True, allow_unused=True)
     return {
         name
@@ -140,14 +147,23 @@ OWN_LOSSES = {
     "dtkd": lambda s, t, _: 2.0 * dtkd_loss(s, t, temperature=T) + 0.5 * kd_loss(s, t, temperature=T),
     "ttm": lambda s, t, _: ttm_loss(s, t, gamma=0.2),
     "wttm": lambda s, t, _: ttm_loss(s, t, gamma=0.2, weighted=True),
+    "nkd": lambda s, t, y: nkd_loss(s, t, y, temperature=T, gamma=2.5),
+    "pld": lambda s, t, y: pld_loss(s, t, y, temperature=T),
+    "rld": lambda s, t, y: rld_loss(s, t, y, temperature=T, alpha=0.5, beta=2.0),
+    "mlkd": lambda s, t, _: mlkd_loss(s, t, temperature=T, batch_weight=0.5, class_weight=2.0),
+    "wkd_l": lambda s, t, y: wkd_loss(s, t, y, DISTANCES, temperature=T, weight=4.0, sharpening=2.0),
 }
+OWN_VALUES = {
+    "dist_beta": 0.5, "dist_gamma": 2.0, "ttm_gamma": 0.2, "dtkd_alpha": 2.0, "dtkd_beta": 0.5, "nkd_gamma": 2.5,
+    "rld_alpha": 0.5, "rld_beta": 2.0, "mlkd_batch_weight": 0.5, "mlkd_class_weight": 2.0, "wkd_weight": 4.0,
+    "wkd_sharpening": 2.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OWN_LOSSES)
 def test_a_method_of_logits_adds_its_own_loss_to_the_cross_entropy(name):
     given = outputs()._replace(adapted_logits=None)
-    own = {"dist_beta": 0.5, "dist_gamma": 2.0, "ttm_gamma": 0.2, "dtkd_alpha": 2.0, "dtkd_beta": 0.5}
-    parts = losses(name, given, **own)
+    parts = losses(name, given, **OWN_VALUES)
     ce = cross_entropy(given.student_logits, LABELS)
     kd = OWN_LOSSES[name](given.student_logits, given.teacher_logits, LABELS)
     assert parts.ce.item() == ce.item()
@@ -156,17 +172,17 @@ def test_a_method_of_logits_adds_its_own_loss_to_the_cross_entropy(name):
     assert parts.adapter is None
 
 
-@pytest.mark.parametrize("name", ["dkd", "dist", "logit_standardisation"])
+@pytest.mark.parametrize("name", ["dkd", "dist", "logit_standardisation", "nkd", "rld", "mlkd", "wkd_l"])
 def test_with_an_adapter_the_adapted_logits_teach_and_learn_from_labels_too(name):
     given = outputs()
-    parts = losses(name, given, dist_beta=0.5, dist_gamma=2.0)
+    parts = losses(name, given, **OWN_VALUES)
     ce, adapter = cross_entropy(given.student_logits, LABELS), cross_entropy(given.adapted_logits, LABELS)
     kd = OWN_LOSSES[name](given.student_logits, given.adapted_logits, LABELS)
     assert parts.kd.item() == kd.item()
     assert parts.total.item() == pytest.approx((0.3 * ce + 0.7 * kd + 2.0 * adapter).item(), rel=1e-14)
     assert reached_by(parts.kd, given) == {"student_logits", "adapted_logits"}
     assert reached_by(parts.adapter, given) == {"adapted_logits"}
-    detached = losses(name, given, dist_beta=0.5, dist_gamma=2.0, detach_adapter_target=True)
+    detached = losses(name, given, **OWN_VALUES, detach_adapter_target=True)
     assert reached_by(detached.kd, given) == {"student_logits"}
     assert detached.total.item() == parts.total.item()
 
@@ -193,7 +209,7 @@ def test_label_smoothing_is_the_cross_entropy_with_a_mixture_of_labels_and_all_c
     assert plain.total.item() == pytest.approx(losses("ce", given).total.item(), rel=1e-14)
 
 
-@pytest.mark.parametrize("name", ["dkd", "dtkd"])
+@pytest.mark.parametrize("name", ["dkd", "dtkd", "rld"])
 def test_the_weight_grows_over_the_warm_up_and_not_beyond(name):
     given = outputs()._replace(adapted_logits=None)
     ce = losses(name, given).ce.item()
@@ -202,6 +218,20 @@ def test_the_weight_grows_over_the_warm_up_and_not_beyond(name):
         warm = losses(name, given._replace(epoch=epoch), warmup_epochs=4)
         assert warm.kd.item() == full.kd.item()
         assert warm.total.item() - 0.3 * ce == pytest.approx(share * (full.total.item() - 0.3 * ce), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "factors"), [(1, [1.0]), (4, [1, 1, 1, 0.75]), (240, {150: 1.0, 151: 1 - 3e-4, 195: 0.5, 239: 3e-4})]
+)
+def test_the_transport_of_wkd_l_fades_as_half_a_cosine_over_the_last_epochs(epochs, factors):
+    given = outputs()._replace(adapted_logits=None, epochs=epochs)
+    bare = losses("wkd_l", given, wkd_weight=0.0).kd.item()
+    full = losses("wkd_l", given).kd.item() - bare
+    for epoch, factor in factors.items() if isinstance(factors, dict) else enumerate(factors):
+        found = losses("wkd_l", given._replace(epoch=epoch)).kd.item() - bare
+        assert found == pytest.approx(factor * full, abs=1e-4 * full)
+        kept = losses("wkd_l", given._replace(epoch=epoch), wkd_decay_start=1.0).kd.item() - bare
+        assert kept == pytest.approx(full, rel=1e-12)
 
 
 def with_temperature(epoch: int = 0) -> tuple[StepOutputs, torch.nn.Module]:

@@ -1,5 +1,6 @@
 """Runs in float64 on random data, and comparisons of two of them."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -105,10 +106,10 @@ def random_teacher(dataset: Dataset, architecture: str = "cnn_8_16") -> FrozenTe
 
 def make_runs(dataset: Dataset, teacher: FrozenTeacher, changes=MIXED, **common) -> dict[str, DistillationRun]:
     """Return a run in float64 for each set of changes, by number."""
-    return {
-        str(k): in_float64(DistillationRun(small_config(**{"epochs": 4} | common | each), dataset, teacher))
-        for k, each in enumerate(changes)
-    }
+    teacher = copy.deepcopy(teacher).float()  # which other runs may have in float64, unlike the images
+    configs = [small_config(**{"epochs": 4} | common | each) for each in changes]
+    runs = [DistillationRun(config, dataset, teacher) for config in configs]
+    return {str(k): in_float64(run) for k, run in enumerate(runs)}
 
 
 def assert_same_state(packed: DistillationRun, alone: DistillationRun, tolerance: float = EXACT) -> None:

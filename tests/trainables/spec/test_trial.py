@@ -97,7 +97,7 @@ def test_an_adapter_for_a_method_that_takes_none_is_refused_with_the_reason_nami
     with pytest.raises(ValidationError) as refusal:
         TrialConfig(method=method, adapter=True)
     assert f"'{method}' takes no adapter, because {reason}; adapter=True goes with" in str(refusal.value)
-    for able in ("atkd", "dkd", "dtkd", "dist", "logit_standardisation", "ctkd", "ttm", "wttm", "crd"):
+    for able in ("atkd", "dkd", "dtkd", "dist", "logit_standardisation", "ctkd", "ttm", "wttm", "nkd", "crd"):
         assert able in str(refusal.value)
 
 

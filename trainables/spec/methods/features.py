@@ -36,6 +36,7 @@ SPECS: Final = (
         WeightSettings,
         takes_adapter=True,
         adapter_term=True,
+        needs_feature=True,
         smallest_batch=2,
         published={"ce_weight": 1.0, "kd_weight": 30_000.0},
         published_adapter=TERM_AS_PUBLISHED,
@@ -45,6 +46,7 @@ SPECS: Final = (
         RkdSettings,
         takes_adapter=True,
         adapter_term=True,
+        needs_feature=True,
         smallest_batch=3,  # an angle has three corners
         published={"ce_weight": 1.0, "kd_weight": 1.0, "rkd_distance_weight": 25.0, "rkd_angle_weight": 50.0},
         published_adapter=TERM_AS_PUBLISHED,
@@ -54,6 +56,7 @@ SPECS: Final = (
         CrdSettings,
         takes_adapter=True,
         adapter_term=True,
+        needs_feature=True,
         published={
             "ce_weight": 1.0,
             "kd_weight": 0.8,

@@ -28,6 +28,9 @@ class MethodSpec:
             from scratch together with the student.
         needs_maps: whether the losses use the feature maps of both networks. The teacher must then be live, because
             stored outputs have no maps, and both architectures must provide maps.
+        needs_feature: whether the losses compare the teacher's penultimate feature, which an ensemble does not have.
+        needs_class_distances: whether the losses use distances between the classes, measured on the frozen teacher's
+            logits when a trial begins; see `trainables.run.class_distances`.
         teacher_settings: for methods that train a special teacher for the student beforehand, the settings of that
             training. `settings` inherits from this class. None for methods with an ordinary teacher.
         trains_teacher: whether the teacher continues to train. Teacher outputs then cannot be stored.
@@ -55,6 +58,8 @@ class MethodSpec:
     needs_teacher: bool = True
     peer: Literal["student", "teacher"] | None = None
     needs_maps: bool = False
+    needs_feature: bool = False
+    needs_class_distances: bool = False
     teacher_settings: type[MethodSettings] | None = None
     trains_teacher: bool = False
     shares_layers: bool = False

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.process.randomness import generator_from, seeded
@@ -171,7 +171,7 @@ def call_maker(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     except Exception as error:
         raise UserCodeError(f"{called} raised an error:\n{describe(error)}") from None
     _check_network(network, called)
-    return network.train()  # type: ignore[no-any-return]
+    return network.train()
 
 
 def _signature(make: Any) -> str:
@@ -188,7 +188,7 @@ def _check_network(network: Any, called: str) -> None:
     if isinstance(network, torch.jit.ScriptModule):
         raise UserCodeError(f"{called} returned a scripted module; return the torch.nn.Module before torch.jit")
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if isinstance(tensor, UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise UserCodeError(f"{called}: {name} has no size yet; give the sizes instead of using lazy layers")
         if tensor.device.type != "cpu":
             raise UserCodeError(

@@ -53,7 +53,14 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         assert refused.code == 2
         assert f"student: the study has 'net.py:make@{digest}', but 'net.py:make@" in refused.err
         shutil.rmtree(tmp_path / "mine")
-        done = command(launch_main, "--resume", "own", *out, *IN_PROCESS, "--confirm", "1", "--seeds", "2")
+    shutil.move(study / "code", tmp_path / "code")
+    with new_process():
+        lost = command(launch_main, "--resume", "own", *out, *IN_PROCESS)
+        assert lost.code == 2
+        assert "restore the folder code of the study from a copy, or name the same file again" in lost.err
+        again = ("--student", f"{tmp_path / 'code' / digest / 'net.py'}:make")
+        done = command(launch_main, "--resume", "own", *out, *IN_PROCESS, *again, "--confirm", "1", "--seeds", "2")
+        assert (study / "code" / digest / "blocks.py").exists()
         assert done.code == 0, done.said
         assert_whole(study)
     assert {row["status"] for row in read_trials(study).to_pylist()} == {"finished"}
@@ -131,6 +138,7 @@ def test_a_method_that_matches_maps_trains_with_two_networks_of_the_user_s(comma
         (("--teacher", "{folder}/bad.py:make"), "bad.py is not valid Python"),
         (("--teacher", "{folder}/fails.py:make"), "ZeroDivisionError: division by zero"),
         (("--student", "no_module:make"), "there is no module no_module"),
+        (("--student", "torchvison:resnet18"), "did you mean 'torchvision:resnet18'?"),
         (("--student", "{folder}/tuple.py:make"), "returns a tuple of 2"),
         (("--student", "{file}:make", "--dataset", "glue:sst2"), "networks of your own are for images"),
         (("--student", "{file}:make", "--pack", "2"), "a network of your own keeps channels apart"),

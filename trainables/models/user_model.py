@@ -6,8 +6,9 @@
 import copy
 import difflib
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -154,7 +155,9 @@ def call_maker(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     Raises:
         UserCodeError: the callable cannot be loaded or called, or returns no network in float32 on the CPU.
     """
-    make, own = load_callable(name), canonical(name)
+    with seeded(0):  # what a module draws when it is imported must not move the draws of the caller
+        make = load_callable(name)
+    own = canonical(name)
     given = {"num_classes": num_classes, "in_channels": in_channels}
     called = f"{own.name}(num_classes={num_classes}, in_channels={in_channels})"
     try:
@@ -167,8 +170,9 @@ def call_maker(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     except ValueError:  # builtins without a signature
         pass
     try:
-        network = make(**given)
-    except Exception as error:
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            network = make(**given)
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{called} raised an error:\n{describe(error)}") from None
     _check_network(network, called)
     return network.train()

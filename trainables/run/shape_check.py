@@ -43,6 +43,7 @@ from trainables.spec.trial import StudentLayers, TrialConfig
 from trainables.steps.loss_log import LossLog
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.user_code.errors import UserCodeError
+from trainables.user_code.loading import sources_of
 from trainables.user_code.reference import is_canonical
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
     Raises:
         ShapeError: with the reason, and another architecture that fits if one is found.
     """
+    if is_canonical(name):
+        try:
+            sources_of(name)  # before the cache: lost sources may be restored
+        except UserCodeError as error:
+            raise ShapeError(f"{flag} {name}: {error}") from None
     reason = _problem(name, wanted)
     if reason is None:
         return

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -69,8 +70,8 @@ def sources_of(name: str) -> Sources:
     if digest not in _known:
         raise UserCodeError(
             _unusable.get(digest)
-            or f"the sources of {name} are not known here: name the file itself, as {canonical(name).title}:"
-            f"{canonical(name).name} with its folder, or open the study that holds them"
+            or f"the sources of {name} are not known here: restore the folder code of the study from a copy, or name "
+            "the same file again"
         )
     return _known[digest]
 
@@ -181,7 +182,8 @@ class _Loader(InspectLoader):
         # fails at once and not only in the study's trials.
         module.__file__ = f"{self._sources.title}@{self._sources.digest}/{self._file or ''}"
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": own_import}
-        exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
 
 
 class _Finder(MetaPathFinder):

@@ -133,7 +133,9 @@ def _place_of_module(reference: Reference) -> tuple[Path, str]:
     spec = _spec_of(parts)
     if spec is None:
         file = f"{reference.place.replace('.', '/')}.py"
-        hint = f"; did you mean {file}:{reference.name}?" if Path(file).is_file() else ""
+        near = difflib.get_close_matches(file, [each.name for each in Path().glob("*.py")], n=1, cutoff=0.5)
+        found = file if Path(file).is_file() else next(iter(near), None)
+        hint = f"; did you mean {found}:{reference.name}?" if found else ""
         raise UserCodeError(
             f"there is no module {reference.place}{hint or ': install its package, or name a file, as in net.py:make'}"
         )

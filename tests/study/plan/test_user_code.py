@@ -9,6 +9,7 @@ import torch
 from study.cli.preview import describe_plan
 from study.cli.start_command import start_command
 from study.plan.resolve import load_plan
+from study.plan.teacher_storage import reckon_teacher_storage
 from study.plan.user_code import code_names, keep_code, sources_in, with_canonical_networks
 from tests.study.factories import make_plan
 from tests.user_nets import new_process, write_net
@@ -58,6 +59,16 @@ def test_the_command_of_a_report_names_the_study_s_copy(tmp_path):
     keep_code(plan)
     words = shlex.split(start_command(plan))
     assert canonical_name(words[words.index("--student") + 1]) == name
+
+
+def test_stored_outputs_are_reckoned_with_the_teacher_s_own_feature(tmp_path):
+    file = write_net(tmp_path / "mine")
+    own, widest, broken = (
+        reckon_teacher_storage(make_plan(tmp_path, base={"teacher": name})).size
+        for name in (canonical_name(f"{file}:make"), "torchvision:resnet18", canonical_name(f"{file}:no_such"))
+    )
+    assert own * 4096 == widest * 8
+    assert broken == widest
 
 
 def test_trials_are_not_packed_and_the_plan_says_why(tmp_path):

@@ -31,6 +31,7 @@ from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY
 from trainables.spec.methods import method_spec
 from trainables.storage.uris import redact_place
+from trainables.user_code.reference import is_canonical
 
 # The spreads of 19 methods on Fashion-MNIST lie between 0.0045 and 0.0216, with median 0.0091.
 _EXAMPLE_SPREAD: Final = 0.01
@@ -329,6 +330,8 @@ def _workers(plan: StudyPlan) -> str:
 
 
 def _packing(plan: StudyPlan) -> str:
+    if plan.pack == "auto" and is_canonical(plan.base.student):
+        return ", not packed, because it is unknown whether a network of your own keeps channels apart"
     if plan.pack == "auto":
         return ", packed in groups of the size measured as fastest"
     return f", packed in groups of {plan.pack}" if plan.pack > 1 else ""

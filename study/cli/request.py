@@ -183,9 +183,11 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
+    from study.plan.user_code import with_canonical_networks
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
+    values, given = (with_canonical_networks(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
     _check_class_count(values)
     asked = _plan_values(values)
@@ -375,11 +377,13 @@ def resumed_plan(
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
+    from study.plan.user_code import with_canonical_networks
 
     _check_text(given)
     given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
+    given = with_canonical_networks(given, dataset=plan.base.dataset)
     if runs:
         _refuse_other_digests(plan)
     asked = _plan_values(given)

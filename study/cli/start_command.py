@@ -13,9 +13,11 @@ from study.plan.confirmation import AUTO
 from study.plan.folder import own_store
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
+from study.plan.user_code import typed_reference
 from trainables.spec.architectures import ensemble_members
 from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
+from trainables.user_code.reference import is_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +54,8 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         if base.adapter:
             yield "adapter", True
     for name in _BASE:
-        yield name, getattr(base, name)
+        value = getattr(base, name)
+        yield name, typed_reference(plan, value) if is_canonical(str(value)) else value
     if base.begins_as_teacher:
         yield "student_layers", base.student_layers
     for field, value in plan.overrides.items():

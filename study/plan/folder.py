@@ -27,7 +27,7 @@ SHARED_FOLDERS: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"}
 # Windows, and shared folders on Windows, treat these names as devices.
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 # Files left by a start that was killed before the plan was written.
-_LEFTOVER: Final = re.compile(r"\.lock|\.writable-[0-9]+|\..*\.partial")
+_LEFTOVER: Final = re.compile(r"code|\.lock|\.writable-[0-9]+|\..*\.partial")
 _PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_path", "teacher_outputs_path")
 
 

@@ -91,10 +91,13 @@ OPTIONS: Final[dict[str, Option]] = {
         _question("download", bool, False, "command",
             "Download missing files of the dataset to --data-root."),
         _question("student", str, "cnn_3_4", "question",
-            "Student architecture; for text, bert_L_H, or bert:N for N layers of the teacher.",
+            "Student architecture, or a network of your own: FILE.py:NAME or package.module:NAME, a callable that "
+            "takes num_classes and in_channels and returns a torch.nn.Module; for text, bert_L_H, or bert:N for N "
+            "layers of the teacher.",
             into="config"),
         _question("teacher", str, "cnn_32_64", "question",
-            "Teacher architecture; not needed if --teacher-checkpoint contains it.",
+            "Teacher architecture, or a network of your own, as for --student; not needed if --teacher-checkpoint "
+            "contains it.",
             into="config"),
         _question("student_layers", Literal["skip", "first", "last"], "skip", "question",
             "Teacher layers that initialise a text student bert:N: evenly spaced (skip), first or last ones.",

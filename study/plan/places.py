@@ -7,13 +7,14 @@ from typing import Final
 from study.plan.folder import PLAN_FILE, SHARED_FOLDERS, STORE_FILE, check_is_free
 from study.plan.lock import StudyLock
 from study.plan.plan import StudyPlan
+from study.plan.user_code import CODE_FOLDER, keep_code
 from trainables.process.errors import UsageError
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
 
 # Files that a study writes into the study folder. Hidden files are reserved as well.
 _OWN_FILES: Final = frozenset({
     PLAN_FILE, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
-    "teacher_progress.json",
+    "teacher_progress.json", CODE_FOLDER,
 })  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def begin_study(plan: StudyPlan, resume: str) -> None:
         ) from None
     with StudyLock(plan.directory):
         check_is_free(plan.directory, resume)
+        keep_code(plan)  # before the plan, so that a study with a plan has its code
         plan.save()
 
 

@@ -38,6 +38,7 @@ from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig
 from trainables.storage.files import replace_file
 from trainables.storage.uris import is_uri, redact_place
+from trainables.user_code.reference import is_canonical
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
@@ -221,6 +222,11 @@ class StudyPlan(BaseModel):
             raise ValueError(
                 "packed trials need image data, and SGD with one learning rate per epoch and without gradient "
                 "clipping: leave out --pack"
+            )
+        if self.pack not in (1, "auto") and is_canonical(self.base.student):
+            raise ValueError(
+                f"students {self.base.student} cannot be packed, because it is unknown whether a network of your own "
+                "keeps channels apart: leave out --pack"
             )
         if self.pack not in (1, "auto") and not is_packable(self.base.student):
             raise ValueError(

@@ -14,6 +14,7 @@ from study.plan.size import check_request
 from study.plan.teacher_storage import check_teacher_storage
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
+from trainables.user_code.storage import remember_saved
 
 # Plan fields without a flag, config fields with a flag, and flags named differently from the field.
 _WITHOUT_FLAG: Final = frozenset(
@@ -78,6 +79,7 @@ def load_plan(directory: Path) -> StudyPlan:
     """
     directory = directory if directory.name else directory.absolute()
     path = directory / "plan.json"
+    remember_saved(directory / "code")
     if not path.is_file():
         raise UsageError(missing_plan(directory))
     try:

@@ -74,6 +74,10 @@ class Executor(Protocol):
         """Return settings of the teacher outputs such that secrets in a URI stay out of files."""
         ...
 
+    def share(self, value: Any) -> Any:
+        """Return a value such that the settings of many trials can hold it; see `trainables.tune.settings.resolved`."""
+        ...
+
     def fill_tasks(self) -> FillTasks:
         """Return the tasks that fill teacher outputs."""
         ...

@@ -99,6 +99,10 @@ class InProcessExecutor:
         """Return the settings unchanged. They stay in this process."""
         return outputs
 
+    def share(self, value: Any) -> Any:
+        """Return the value unchanged."""
+        return value
+
     def fill_tasks(self) -> "InProcessFillTasks":
         """Return the tasks that fill teacher outputs, one at a time."""
         return InProcessFillTasks()

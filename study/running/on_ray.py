@@ -18,6 +18,7 @@ from study.cli.progress import StudyProgress
 from study.cli.request import resume_command
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
+from study.plan.user_code import sources_in
 from study.running.callback import StudyCallback, TuneStopper
 from study.running.cluster_watch import ClusterWatch, connected_cluster
 from study.running.executor import ShowTeacher, TrialsToRun
@@ -103,7 +104,9 @@ class RayExecutor:
         """Return the digest of the data, or None if stopped."""
         from trainables.tune.tasks import dataset_digest
 
-        digest: str | None = self._result_of(ray.remote(num_cpus=1)(dataset_digest).remote(config, data_root, folder))
+        task: Any = ray.remote(num_cpus=1)(dataset_digest)
+        code = sources_in(self._plan)
+        digest: str | None = self._result_of(task.remote(config, data_root, folder, user_code=code))
         return digest
 
     def prepare_teacher(
@@ -121,7 +124,8 @@ class RayExecutor:
         task: Any = ray.remote(**options)(prepare_teacher_on_node)
         try:
             prepared: PreparedTeacher | None = self._result_of(
-                task.remote(config, data_root, folder, str(progress_file)), lambda: _show(progress_file, show)
+                task.remote(config, data_root, folder, str(progress_file), sources_in(self._plan)),
+                lambda: _show(progress_file, show),
             )
         finally:
             progress_file.unlink(missing_ok=True)
@@ -142,6 +146,10 @@ class RayExecutor:
         Tune writes trial configs to its own files. An object reference keeps the secrets out of them.
         """
         return ray.put(outputs) if redact_place(outputs["location"]) != outputs["location"] else outputs
+
+    def share(self, value: Any) -> Any:
+        """Return a reference to a value in Ray's object store, so that Tune's files do not repeat it for each trial."""
+        return ray.put(value)
 
     def fill_tasks(self) -> "RayFillTasks":
         """Return the tasks that fill teacher outputs, as many at once as trials."""

@@ -27,6 +27,7 @@ from study.plan.lock import StudyLock
 from study.plan.notes import describe_teacher_storage
 from study.plan.plan import StudyPlan
 from study.plan.teacher_choice import describe_one_teacher, keep_teacher
+from study.plan.user_code import sources_in
 from study.records import RecordWriter
 from study.running.data_check import check_same_data
 from study.running.executor import Executor, TrialsToRun
@@ -247,6 +248,8 @@ def _search(
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
             "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
         }
+        if code := sources_in(plan):
+            settings["user_code"] = executor.share(code)
         progress.say(f"teacher {describe_teacher_storage(plan)}")
         if settings["teacher_outputs"] is not None and not _filled(plan, settings, executor, ledger, progress, stop):
             return

@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, packages_distributions
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +43,8 @@ from trainables.spec.datasets import FOLDER_PREFIX
 from trainables.storage.tensors import StoredFileError, write_atomically
 from trainables.storage.uris import redact
 from trainables.students.file import Student, load_kept
+from trainables.user_code.loading import sources_of
+from trainables.user_code.reference import is_canonical
 
 LOADER: Final = "trainables.student_file"
 # Tags of a model version: mean test score of the config, alias assigned, and champion that kept the alias.
@@ -186,7 +190,7 @@ def _register(
             data_path=str(path),
             signature=_signature(kept.student, tuple(kept.images.shape[1:])),
             input_example=kept.images[:1].numpy(),
-            pip_requirements=_requirements(text=bool(kept.student.about)),
+            pip_requirements=_requirements(plan.base.student, text=bool(kept.student.about)),
             tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config_id},
             metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
         )
@@ -213,13 +217,30 @@ def _signature(student: Student, shape: tuple[int, ...]) -> ModelSignature:
     )
 
 
-def _requirements(*, text: bool) -> list[str]:
+def _requirements(student: str, *, text: bool) -> list[str]:
+    """Return the packages that loading a student needs, with their versions here.
+
+    Args:
+        student: name of the architecture. A network of the user's own also needs what its sources import.
+        text: whether the student reads text.
+    """
     from trainables.process.versions import running_versions
 
     versions = running_versions()
     named = ("pesfkd", "torch", "transformers") if text else ("pesfkd", "torch")
     known = {name: versions[f"version.{name}"] for name in named if f"version.{name}" in versions}
-    return [f"{name}=={version}" for name, version in known.items() if version[0].isdigit()]
+    if is_canonical(student):
+        imported = (each for module in sources_of(student).libraries for each in _packages_of(module))
+        known = dict(imported) | known
+    return [f"{name}=={number}" for name, number in known.items() if number[0].isdigit()]
+
+
+def _packages_of(module: str) -> list[tuple[str, str]]:
+    """Return the packages that install a module, with their versions."""
+    try:
+        return [(module, installed_version(module))]
+    except PackageNotFoundError:  # the package has another name; looking all of them up takes seconds
+        return [(name, installed_version(name)) for name in dict.fromkeys(packages_distributions().get(module, ()))]
 
 
 @contextmanager

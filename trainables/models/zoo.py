@@ -12,9 +12,11 @@ from trainables.models.libraries import build_timm_model, build_torchvision_mode
 from trainables.models.mobilenet import MobileNetV2
 from trainables.models.resnet import RESNETS, ZERO_PAD_RESNETS, ResNet, ZeroPadResNet
 from trainables.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from trainables.models.user_model import build_user_model
 from trainables.models.vgg import VGG, VGGS
 from trainables.models.wide_resnet import WIDE_RESNETS, WideResNet
 from trainables.spec.architectures import CNN_PATTERN, LIBRARY_PATTERN, check_model_name, ensemble_members
+from trainables.user_code.reference import is_canonical
 
 CIFAR_MODELS: Final[dict[str, Callable[..., DistillationModel]]] = {
     **{name: partial(ResNet, depth, channels) for name, (depth, channels) in RESNETS.items()},
@@ -40,7 +42,7 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained
 
     Raises:
         ValueError: the name is unknown (the message gives the nearest known name); the model has no last linear layer;
-            or `pretrained` is set, and no weights are published or the download fails.
+            code of the user fails; or `pretrained` is set, and no weights are published or the download fails.
     """
     if members := ensemble_members(name):
         parts = [build_model(each, num_classes=num_classes, in_channels=in_channels) for each in members]
@@ -57,6 +59,8 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained
             f"no published weights exist for {name!r}: give your own checkpoint, or use a torchvision:NAME or "
             "timm:NAME model"
         )
+    if is_canonical(name):
+        return build_user_model(name, num_classes=num_classes, in_channels=in_channels)
     small = CNN_PATTERN.fullmatch(name)
     if small:
         return SmallCNN((int(small[1]), int(small[2])), num_classes=num_classes, in_channels=in_channels)

@@ -24,6 +24,7 @@ from trainables.losses.parts import StepOutputs
 from trainables.methods.method import Method, PartsSetting
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel, build_model
+from trainables.models.user_model_check import has_stages, user_model_problem
 from trainables.process.randomness import generator_from, seeded
 from trainables.run.run import DistillationRun
 from trainables.run.workers import unshared_norms
@@ -41,6 +42,9 @@ from trainables.spec.teacher_trial import teacher_trial
 from trainables.spec.trial import StudentLayers, TrialConfig
 from trainables.steps.loss_log import LossLog
 from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.user_code.errors import UserCodeError
+from trainables.user_code.loading import sources_of
+from trainables.user_code.reference import is_canonical
 
 if TYPE_CHECKING:
     from trainables.models.text import TextClassifier
@@ -116,11 +120,16 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
     Raises:
         ShapeError: with the reason, and another architecture that fits if one is found.
     """
+    if is_canonical(name):
+        try:
+            sources_of(name)  # before the cache: lost sources may be restored
+        except UserCodeError as error:
+            raise ShapeError(f"{flag} {name}: {error}") from None
     reason = _problem(name, wanted)
     if reason is None:
         return
     advice = ""
-    if "did you mean" not in reason.lower():
+    if "did you mean" not in reason.lower() and not is_canonical(name):
         fitting = next((other for other in relatives(name) if _problem(other, wanted) is None), None)
         if fitting is not None:
             advice = f". One that fits: {flag} {fitting}" + ", with a checkpoint of it" * given
@@ -152,6 +161,11 @@ def _problem(name: str, wanted: Wanted) -> str | None:
     info = wanted.info
     if (reason := _too_large(name)) is not None:
         return reason
+    samples = torch.randn(_SAMPLES, info.channels, info.image_size, info.image_size, generator=generator_from(0))
+    if is_canonical(name):
+        reason = user_model_problem(name, samples, num_classes=info.num_classes, trains=wanted.trains)
+        if reason is not None:
+            return reason
     try:
         with seeded(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # library warnings about names and initial weights
@@ -164,7 +178,6 @@ def _problem(name: str, wanted: Wanted) -> str | None:
             "another network"
         )
     with seeded(0):
-        samples = torch.randn(_SAMPLES, info.channels, info.image_size, info.image_size, generator=generator_from(0))
         return _problem_with(model, samples, wanted)
 
 
@@ -275,9 +288,28 @@ def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
         return None
     try:
         with seeded(0):
+            if (reason := _without_maps(config, info, method)) is not None:
+                return reason
             (_try_on_images if info.task is None else _try_on_text)(config, info, method)
+    except UserCodeError as error:
+        return str(error)
     except Exception as error:  # third-party libraries raise any type
         return _first_line(error)
+    return None
+
+
+def _without_maps(config: TrialConfig, info: DatasetInfo, method: Method) -> str | None:
+    """Return which network of the user's own gives no maps although the method needs them, or None."""
+    if not (method.spec.needs_maps or method.spec.teacher_fields):
+        return None
+    for who, name in (("student", config.student), ("teacher", config.teacher)):
+        if is_canonical(name) and not has_stages(
+            build_model(name, num_classes=info.num_classes, in_channels=info.channels)
+        ):
+            return (
+                f"the {who} {name} gives no maps of its stages: name the modules on the network, such as self.stages = "
+                '["layer1", "layer2"]'
+            )
     return None
 
 

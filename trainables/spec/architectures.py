@@ -1,11 +1,13 @@
 """Architecture names that `build_model` accepts; imports no torch, so plans are checked quickly."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from trainables.spec.naming import unknown_name
+from trainables.user_code.reference import is_canonical
 
 # cnn_32_64: a small CNN for small images. The numbers are the channels of the two convolutions.
 CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
@@ -89,7 +91,9 @@ FOREIGN_NAMES: Final[dict[str, str]] = {
 
 
 def check_model_name(name: str) -> str:
-    """Return `name` if `build_model` accepts it. Names of torchvision and timm models are checked for their form only.
+    """Return `name` if `build_model` accepts it.
+
+    Names of torchvision and timm models, and canonical names of the user's own, are checked for their form only.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest known name.
@@ -97,7 +101,7 @@ def check_model_name(name: str) -> str:
     match = CNN_PATTERN.fullmatch(name)
     if match and all(int(channels) >= 1 for channels in match.groups()):
         return name
-    if name in CIFAR_NAMES or LIBRARY_PATTERN.fullmatch(name):
+    if name in CIFAR_NAMES or LIBRARY_PATTERN.fullmatch(name) or is_canonical(name):
         return name
     if is_text_model_name(name):
         raise ValueError(f"model {name!r} reads text, and the dataset is of images: name one for images, as cnn_8_16")
@@ -193,12 +197,12 @@ def absolute_name(name: str) -> str:
 
 
 def _is_image_model(name: str) -> bool:
-    known = CNN_PATTERN.fullmatch(name) or LIBRARY_PATTERN.fullmatch(name)
+    known = CNN_PATTERN.fullmatch(name) or LIBRARY_PATTERN.fullmatch(name) or is_canonical(name)
     return bool(known) or name in CIFAR_NAMES or name in FOREIGN_NAMES
 
 
 def feature_dim(name: str) -> int | None:
-    """Return the width D of an architecture's penultimate feature, or None for models of other libraries."""
+    """Return the width D of an architecture's penultimate feature, or None for other libraries' and own models."""
     text = BERT_PATTERN.fullmatch(name)
     if text:
         return int(text[2])
@@ -207,8 +211,23 @@ def feature_dim(name: str) -> int | None:
 
 
 def has_maps(name: str) -> bool:
-    """Return whether an architecture provides the maps of the stages; see `trainables.models.interface`."""
+    """Return whether an architecture provides the maps of the stages; see `trainables.models.interface`.
+
+    A model of the user's own may. It is tried out before a study starts (`trainables.run.shape_check`).
+    """
     return LIBRARY_PATTERN.fullmatch(name) is None
+
+
+def is_other_reference(text: str) -> bool:
+    """Return whether a text with a colon means a model of a library or some layers, rather than code of the user."""
+    return bool(LAYERS_PATTERN.fullmatch(text)) or (".py" not in text and _library_of(text) is not None)
+
+
+def _library_of(text: str) -> str | None:
+    """Return the library that is meant by a name such as `torchvision:resnet18`, also if it is misspelt."""
+    library, colon, model = text.partition(":")
+    near = difflib.get_close_matches(library, _LIBRARY_FORMS, n=1, cutoff=0.75) if colon and model else []
+    return near[0] if near else None
 
 
 def is_packable(name: str) -> bool:
@@ -217,12 +236,13 @@ def is_packable(name: str) -> bool:
         not is_text_model_name(name)
         and name not in ("ShuffleV1", "ShuffleV2")
         and LIBRARY_PATTERN.fullmatch(name) is None
+        and not is_canonical(name)
     )
 
 
 def is_known_to_draw_nothing(name: str) -> bool:
     """Return whether an architecture is known to use no random numbers in training, such as dropout."""
-    return not is_text_model_name(name) and LIBRARY_PATTERN.fullmatch(name) is None
+    return not (is_text_model_name(name) or LIBRARY_PATTERN.fullmatch(name) or is_canonical(name))
 
 
 def _refusal(name: str) -> str:
@@ -231,6 +251,8 @@ def _refusal(name: str) -> str:
     # difflib would suggest resnet56 for resnet50, rather than ResNet50.
     same_letters = {_letters(candidate): candidate for candidate in known}
     library = next((f"{kind}:{name}" for kind, form in _LIBRARY_FORMS.items() if form.fullmatch(name)), None)
+    if near := _library_of(name):
+        library = f"{near}:{name.partition(':')[2]}"
     meant = [each for each in (FOREIGN_NAMES.get(name) or same_letters.get(_letters(name)), library) if each]
     if meant:
         guess = " or ".join(map(repr, meant))

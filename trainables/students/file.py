@@ -1,7 +1,9 @@
 """Trained student in a file, and loading it as a network or as an MLflow `pyfunc` model.
 
-The file is safetensors with a checksum. The metadata describe how to build the network and prepare inputs; the file
-contains no code. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a model.
+The file is safetensors with a checksum. The metadata describe how to build the network and prepare inputs. The file
+contains no code, except the sources of a network of the user's own: loading such a file executes them, so load only
+files that you trust. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a
+model.
 """
 
 import json
@@ -24,11 +26,15 @@ from trainables.storage.tensors import StoredFileError, read_tensors, write_tens
 from trainables.teacher.card import TOKENISER
 from trainables.teacher.files import MODEL, described
 from trainables.teacher.given_text import tokeniser_of
+from trainables.user_code.loading import remember_json, sources_of
+from trainables.user_code.reference import is_canonical
 
 # Allowed difference of a logit between two machines or libraries, used as absolute and as relative tolerance.
 LOGITS_TOLERANCE: Final = 1e-4
 # Metadata key of the class names, in JSON.
 CLASS_NAMES: Final = "class_names"
+# Metadata key of the sources of a network of the user's own, in JSON.
+USER_CODE: Final = "user_code"
 _EXAMPLES: Final = 2
 _ROWS: Final = 2  # rows of a sentence: token ids and segment ids
 _BATCH: Final = 512
@@ -117,6 +123,8 @@ def keep_student(run: DistillationRun, path: Path) -> None:
         about[TOKENISER] = tokeniser_of(data)
     if data.info.class_names:
         about[CLASS_NAMES] = json.dumps(data.info.class_names)
+    if is_canonical(run.config.student):
+        about[USER_CODE] = json.dumps(sources_of(run.config.student).to_json())
     save_model(run.student, path, metadata={**info.to_metadata(), "trial": run.config.model_dump_json(), **about})
     if isinstance(run.batches, EpochBatches):
         images = data.validation.images[:_EXAMPLES].cpu().contiguous()
@@ -179,6 +187,8 @@ def load_student(path: Path) -> Student:
 
         model = build_described(json.loads(about[MODEL]), num_classes=info.num_classes)
     else:
+        if USER_CODE in metadata:
+            remember_json([json.loads(metadata[USER_CODE])])
         model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     load_checkpoint(model, path)
     names = class_names_in(metadata.get(CLASS_NAMES), info.num_classes, where=str(path))

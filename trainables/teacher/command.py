@@ -88,7 +88,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 def teacher(
     context: typer.Context,
     dataset: Annotated[str, _what_option(help="Dataset.")],
-    model: Annotated[str, _what_option(help="Architecture.")],
+    model: Annotated[
+        str, _what_option(help="Architecture, or a network of your own: FILE.py:NAME or package.module:NAME.")
+    ],
     pretrained: Annotated[
         bool,
         _what_option(

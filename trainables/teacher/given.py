@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +28,7 @@ from trainables.models.checkpoints import is_ours, likely_architecture
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import LIBRARY_PATTERN, ZERO_PAD_NAMES
 from trainables.storage.tensors import tensors_digest
+from trainables.user_code.reference import canonical, is_canonical
 
 GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
 _IDENTITY: Final = ("format", "architecture", "num_classes", "in_channels", "mean", "std", "weights")
@@ -154,6 +155,8 @@ def read_given_teacher(
     """
     if ours := is_ours(path):
         info = CheckpointInfo.from_metadata(metadata := read_metadata(path))
+        if is_canonical(info.architecture):
+            info = replace(info, architecture=_own_architecture(path, info.architecture, architecture))
         _check_metadata(path, info, shape, architecture, normalisation)
         if metadata.get("image_size", str(shape.image_size)) != str(shape.image_size):
             raise CheckpointError(
@@ -217,6 +220,28 @@ def _check_metadata(
                 + (": leave out --teacher, or give another file" if what == "architecture" else "")
                 + ("" if what == "architecture" else f" for {shape.dataset}: give a checkpoint of such a teacher")
             )
+
+
+def _own_architecture(path: Path, found: str, architecture: str | None) -> str:
+    """Return the network to load for a checkpoint of a network of the user's own.
+
+    Code is executed only if the user names it, so that reading a checkpoint never does. It may be another version of
+    the same code, or the same network elsewhere: all weights must fit, and the teacher gets the name of what was given.
+
+    Args:
+        path: the checkpoint.
+        found: canonical name in the checkpoint.
+        architecture: network given by the user.
+    """
+    if architecture is not None and is_canonical(architecture):
+        return architecture
+    own = canonical(found)
+    copy = path.parent / "code" / own.digest / own.title
+    place = f"{copy}:{own.name}" if copy.is_file() else f"{own.title}:{own.name}"
+    raise CheckpointError(
+        f"{path} was trained with code of your own, {found}, and code is used only if you name it: give --teacher "
+        f"{place}"
+    )
 
 
 def _required_architecture(path: Path, architecture: str | None) -> str:

@@ -1,7 +1,8 @@
 """Train one teacher for the command line: from the request to the teacher's folder.
 
 The folder holds `settings.json` (the request) and, during training, `training/` (the checkpoint). At the end it holds
-`teacher.safetensors`, `README.md` (the model card) and `history.json` (the measures of every epoch).
+`teacher.safetensors`, `README.md` (the model card) and `history.json` (the measures of every epoch). `code/` holds the
+sources of a network of the user's own.
 """
 
 import json
@@ -35,12 +36,16 @@ from trainables.teacher.files import CLASSES, described, teacher_metadata
 from trainables.teacher.given_text import tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
+from trainables.user_code.loading import sources_of
+from trainables.user_code.reference import is_canonical
+from trainables.user_code.storage import save_sources
 
 if TYPE_CHECKING:
     from trainables.teacher.tracking import TeacherTracker
 
 TEACHER_FILE: Final = "teacher.safetensors"
 CARD_FILE: Final = "README.md"
+CODE_FOLDER: Final = "code"
 _SETTINGS_FILE: Final = "settings.json"
 _HISTORY_FILE: Final = "history.json"
 _TRAINING_FOLDER: Final = "training"
@@ -204,6 +209,8 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
         ) from None
     except (ValueError, KeyError, AttributeError) as error:
         raise RequestError(f"{path} is damaged ({error}); remove the folder, or give another --name") from None
+    if is_canonical(request.model):
+        save_sources([sources_of(request.model)], folder / CODE_FOLDER)
     names = sorted(request.values.keys() | found.keys())
     wrong = [name for name in names if found.get(name) != request.values.get(name)]
     if wrong:

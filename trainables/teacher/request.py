@@ -8,13 +8,22 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from trainables.data.registry import dataset_info
-from trainables.spec.architectures import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
+from trainables.spec.architectures import (
+    LIBRARY_PATTERN,
+    absolute_name,
+    check_model_name,
+    check_text_model_name,
+    is_other_reference,
+)
 from trainables.spec.datasets import expand_home
 from trainables.spec.modality import is_text
 from trainables.spec.precision import Precision, resolve_precision
 from trainables.spec.recipes import TeacherRecipe, find_recipe
 from trainables.spec.teacher_trial import training_config
 from trainables.spec.trial import TrialConfig
+from trainables.user_code.errors import UserCodeError
+from trainables.user_code.loading import canonical_name
+from trainables.user_code.reference import looks_like_reference
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
@@ -137,7 +146,7 @@ def resolve_request(
     try:
         dataset = expand_home(dataset)
         size = dataset_info(dataset).image_size
-        model = absolute_name(check_text_model_name(model)) if is_text(dataset) else check_model_name(model)
+        model = absolute_name(check_text_model_name(model)) if is_text(dataset) else _image_model(model)
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
@@ -155,6 +164,16 @@ def resolve_request(
     except ValidationError as error:
         raise RequestError("\n".join(dict.fromkeys(map(_error_message, error.errors())))) from None
     return request
+
+
+def _image_model(model: str) -> str:
+    """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
+    if looks_like_reference(model) and not is_other_reference(model):
+        try:
+            return canonical_name(model)
+        except UserCodeError as error:
+            raise RequestError(f"--model: {error}") from None
+    return check_model_name(model)
 
 
 def check_name(name: str) -> str:

@@ -169,8 +169,9 @@ def probe_pack(settings: dict[str, Any], stored: bool) -> tuple[int, dict[int, f
     from trainables.packing.probe import best_count
     from trainables.process.threads import use_one_thread
     from trainables.tune.session import begin_run
+    from trainables.tune.settings import resolved
 
     use_one_thread()
-    run = begin_run({**settings, "teacher_outputs": None})
+    run = begin_run(resolved({**settings, "teacher_outputs": None}))
     probe = best_count(run.config, run.dataset, run.teacher, stored=stored)
     return probe.packed, probe.gains

@@ -1,5 +1,6 @@
 """Tasks of a study as Ray runs them on a node."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -10,10 +11,14 @@ from trainables.tune.tasks import FillReport, PreparedTeacher, fill_teacher_outp
 
 
 def prepare_teacher_on_node(
-    config: dict[str, Any], data_root: str | None, folder: str, progress_file: str
+    config: dict[str, Any],
+    data_root: str | None,
+    folder: str,
+    progress_file: str,
+    user_code: Sequence[Mapping[str, Any]],
 ) -> PreparedTeacher:
     """Prepare a teacher, and write the progress to a file; see `trainables.tune.tasks.prepare_teacher`."""
-    return prepare_teacher(config, data_root, folder, progress_to_file(progress_file))
+    return prepare_teacher(config, data_root, folder, progress_to_file(progress_file), user_code=user_code)
 
 
 def fill_on_node(settings: dict[str, Any], shards: list[Shard] | None = None) -> FillReport:

@@ -18,6 +18,7 @@ from trainables.spec.measures import OBJECTIVES
 from trainables.spec.trial import TrialConfig
 from trainables.students.file import keep_student
 from trainables.tune.cache import dataset_of, stores, teacher_of, teacher_outputs_of, teacher_path_of
+from trainables.user_code.loading import line_of, remember_json
 
 # A checkpoint takes a few milliseconds here and in the driver; at most one per second keeps the cost below one percent.
 # An epoch of a real network takes longer than a second, so at most one epoch is lost.
@@ -139,6 +140,7 @@ def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> Di
         settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
         workers: group of processes that train the trial together; None if this process trains alone.
     """
+    remember_json(settings.get("user_code", ()))
     trial = TrialConfig(**settings["config"])
     path, device, outputs = teacher_path_of(settings, trial), settings.get("device", "cpu"), None
     dataset = dataset_of(trial, settings["data_root"], path)
@@ -254,6 +256,7 @@ def take_notes() -> list[str]:
 
 
 def describe_error(error: Exception) -> str:
-    """Return type and message of an error, and where it was raised."""
+    """Return type and message of an error, and where it was raised, in the user's code if that called others."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {where.name}, {Path(where.filename).name}:{where.lineno})"
+    name, file, line = line_of(error) or (where.name, where.filename, where.lineno)
+    return f"{type(error).__name__}: {error} (in {name}, {Path(file).name}:{line})"

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from trainables.teacher.files import (
 from trainables.teacher_outputs.store import Shard
 from trainables.tune.cache import dataset_of, store_of, teacher_of, teacher_path_of
 from trainables.tune.session import take_notes
+from trainables.user_code.loading import remember_json
 
 
 class PreparedTeacher(NamedTuple):
@@ -32,7 +34,12 @@ class PreparedTeacher(NamedTuple):
 
 
 def prepare_teacher(
-    config: dict[str, Any], data_root: str | None, folder: str, progress: TeacherProgress | None = None
+    config: dict[str, Any],
+    data_root: str | None,
+    folder: str,
+    progress: TeacherProgress | None = None,
+    *,
+    user_code: Sequence[Mapping[str, Any]] = (),
 ) -> PreparedTeacher:
     """Train the teacher of a study, or find it if an earlier study trained it or the user gave it.
 
@@ -41,8 +48,10 @@ def prepare_teacher(
         data_root: dataset folder.
         folder: folder with all teachers.
         progress: function to call after each epoch of the training.
+        user_code: sources of the user's code, as `Sources.to_json`.
     """
     use_one_thread()
+    remember_json(user_code)
     trial = TrialConfig(**config)
     kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
     dataset = dataset_of(trial, data_root, kept)
@@ -63,15 +72,19 @@ def progress_to_file(path: str) -> TeacherProgress:
     return report_epoch
 
 
-def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:
+def dataset_digest(
+    config: dict[str, Any], data_root: str | None, folder: str, *, user_code: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """Read the dataset of a study and return the digest of content and split.
 
     Args:
         config: fields of a `TrialConfig` of the study.
         data_root: dataset folder.
         folder: folder with all teachers, which also has the tokeniser of a given teacher.
+        user_code: sources of the user's code, as `Sources.to_json`.
     """
     use_one_thread()
+    remember_json(user_code)
     trial = TrialConfig(**config)
     kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
     return dataset_of(trial, data_root, kept).digest
@@ -106,6 +119,7 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
         shards: shards to fill; if None, the first missing shard.
     """
     use_one_thread()
+    remember_json(settings.get("user_code", ()))
     config = TrialConfig(**settings["config"])
     path = teacher_path_of(settings, config)
     assert path is not None

@@ -38,6 +38,7 @@ class DistillationTrainable(tune.Trainable):
       shared teacher has the empty name.
     - `teacher_outputs`: `location` and `dtype` of the stored outputs, a reference to these settings in Ray's object
       store, or None for a live teacher.
+    - `user_code`: sources of the user's code, as `Sources.to_json`, or a reference to them; optional.
     - `device`: device of the trial.
     - `checkpoints`: folders or Tune checkpoints to resume from, newest first. Damaged ones are skipped.
     - `seconds_between_reports`: training time before a report is due; 0 to report every epoch.

@@ -1,0 +1,244 @@
+"""Loading of the user's code from its sources, under private names.
+
+The sources are those that a study holds or was sent, not the files that the user named, which may have changed. Each
+digest has a package of its own in `sys.modules`, so modules of equal names in two folders do not clash, and nothing of
+the user hides a library. A module finds its neighbours by their usual names, because import statements in it call
+`_import_neighbours`. Nothing is pickled.
+"""
+
+import builtins
+import difflib
+import importlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import PurePosixPath
+from types import CodeType, ModuleType
+from typing import Any, Final
+
+from trainables.user_code.errors import UserCodeError, first_user_frame, user_traceback
+from trainables.user_code.reference import canonical, parse_reference
+from trainables.user_code.sources import Sources, find_sources
+
+_PREFIX: Final = "pesfkd_user_code_"
+_PACKAGE_FILE: Final = "__init__.py"
+_MOST_NAMED: Final = 8
+
+_known: dict[str, Sources] = {}
+_unusable: dict[str, str] = {}
+
+
+def remember(sources: Iterable[Sources]) -> None:
+    """Make sources known to this process, by their digests."""
+    for each in sources:
+        _unusable.pop(each.digest, None)
+        _known.setdefault(each.digest, each)
+
+
+def remember_unusable(digest: str, reason: str) -> None:
+    """Note why the sources of a digest cannot be used; reported when they are needed."""
+    _unusable.setdefault(digest, reason)
+
+
+def remember_json(contents: Iterable[Mapping[str, Any]]) -> None:
+    """Make sources known that another process sent as `Sources.to_json`."""
+    remember(map(Sources.from_json, contents))
+
+
+def canonical_name(text: str) -> str:
+    """Return the canonical name of a reference, after reading the sources and making them known to this process.
+
+    Raises:
+        UserCodeError: the code cannot be found or read.
+    """
+    reference = parse_reference(text)
+    sources = find_sources(reference)
+    remember([sources])
+    return sources.canonical_name(reference.name)
+
+
+def sources_of(name: str) -> Sources:
+    """Return the sources of a canonical name.
+
+    Raises:
+        UserCodeError: this process does not know them.
+    """
+    digest = canonical(name).digest
+    if digest not in _known:
+        raise UserCodeError(
+            _unusable.get(digest)
+            or f"the sources of {name} are not known here: restore the folder code of the study from a copy, or name "
+            "the same file again"
+        )
+    return _known[digest]
+
+
+def load(name: str) -> Any:
+    """Return the object with a canonical name. The module is executed once per process.
+
+    Raises:
+        UserCodeError: the sources are not known, the module raises an error (the message has the user's traceback), or
+            the module does not define the name.
+    """
+    sources, wanted = sources_of(name), canonical(name).name
+    module = _module(sources)
+    try:
+        return vars(module)[wanted]
+    except KeyError:
+        pass
+    defined = [each for each in vars(module) if not each.startswith("_")]
+    own = [each for each in defined if getattr(vars(module)[each], "__module__", None) == module.__name__] or defined
+    near = difflib.get_close_matches(wanted, defined, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    listed = ", ".join(own[:_MOST_NAMED]) + (", ..." if len(own) > _MOST_NAMED else "")
+    raise UserCodeError(f"{sources.title} defines no {wanted}{hint or '.'} It defines: {listed or 'nothing'}")
+
+
+def load_callable(name: str) -> Any:
+    """Return the callable with a canonical name.
+
+    Raises:
+        UserCodeError: see `load`; or the object cannot be called.
+    """
+    found = load(name)
+    if not callable(found):
+        own = canonical(name)
+        raise UserCodeError(
+            f"{own.title}:{own.name} is a {type(found).__name__}, which cannot be called: name a function or a class"
+        )
+    return found
+
+
+def describe(error: BaseException) -> str:
+    """Format an error with the user's part of the traceback, from the first frame in known code of the user on."""
+    return user_traceback(error, _all_files())
+
+
+def line_of(error: BaseException) -> tuple[str, str, int] | None:
+    """Return function, file and line of the last frame in code of the user that an error passed through, or None."""
+    files, found = _all_files(), None
+    trace = first_user_frame(error.__traceback__, files)
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename in files:
+            found = code.co_name, code.co_filename, trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def _all_files() -> set[str]:
+    return {file for sources in _known.values() for file in sources.shown_files}
+
+
+def _module(sources: Sources) -> ModuleType:
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    path = PurePosixPath(sources.main)
+    parts = path.parent.parts if path.name == _PACKAGE_FILE else path.with_suffix("").parts
+    name = ".".join([_PREFIX + sources.digest, *parts])
+    try:
+        return importlib.import_module(name)  # the last part need not be a Python name, as in `my-net.py`
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script may call sys.exit when it is imported
+        for each in [each for each in sys.modules if f"{each}.".startswith(f"{_PREFIX}{sources.digest}.")]:
+            del sys.modules[each]
+        raise UserCodeError(f"{sources.title} cannot be imported:\n{describe(error)}") from None
+
+
+class _Loader(InspectLoader):
+    """Loader of one module from sources.
+
+    Args:
+        sources: the sources.
+        file: file of the module; None for a folder without `__init__.py`.
+    """
+
+    def __init__(self, sources: Sources, file: str | None) -> None:
+        self._sources, self._file = sources, file
+
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002
+        """Return the text, which tracebacks and `inspect` show."""
+        return "" if self._file is None else self._sources.files[self._file]
+
+    def is_package(self, fullname: str) -> bool:  # noqa: ARG002
+        """Return whether the module is a package."""
+        return self._file is None or PurePosixPath(self._file).name == _PACKAGE_FILE
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the text."""
+        shown = self._sources.shown_as(self._file or _PACKAGE_FILE)
+        return compile(self.get_source(fullname), shown, "exec", dont_inherit=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module, with an `__import__` that finds its neighbours."""
+        package = _PREFIX + self._sources.digest
+        tops = frozenset(PurePosixPath(file).parts[0].removesuffix(".py") for file in self._sources.files)
+        own_import = partial(_import_neighbours, package, tops)
+        # A path that does not exist: files next to the module are not kept with a study, so reading one by `__file__`
+        # fails at once and not only in the study's trials.
+        module.__file__ = f"{self._sources.title}@{self._sources.digest}/{self._file or ''}"
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": own_import}
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
+
+
+class _Finder(MetaPathFinder):
+    """Finder of the private modules of all known sources."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Return the spec of a private module, or None for other modules."""
+        if not fullname.startswith(_PREFIX):
+            return None
+        digest, *parts = fullname.removeprefix(_PREFIX).split(".")
+        sources = _known.get(digest)
+        if sources is None:
+            return None
+        path_of = PurePosixPath(*parts)
+        for file in (path_of / _PACKAGE_FILE, path_of.with_name(f"{path_of.name}.py") if parts else None):
+            if file is not None and parts and file.as_posix() in sources.files:
+                loader = _Loader(sources, file.as_posix())
+                return ModuleSpec(fullname, loader, is_package=loader.is_package(fullname))
+        if not parts or any(file.startswith(f"{path_of.as_posix()}/") for file in sources.files):
+            return ModuleSpec(fullname, _Loader(sources, None), is_package=True)
+        return None
+
+
+_FINDER: Final = _Finder()
+
+
+def _import_neighbours(
+    package: str,
+    tops: frozenset[str],
+    name: str,
+    globals: Mapping[str, object] | None = None,  # noqa: A002 - the names of builtins.__import__
+    locals: Mapping[str, object] | None = None,  # noqa: A002
+    fromlist: Sequence[str] | None = (),
+    level: int = 0,
+) -> ModuleType:
+    """Import as `__import__` does, with the modules of the user's folder under their private names.
+
+    Args:
+        package: private package of the sources.
+        tops: names of the modules and packages in the folder.
+        name: see `builtins.__import__`, as all further arguments.
+        globals: globals of the importing module.
+        locals: unused.
+        fromlist: names to import from the module.
+        level: number of dots of a relative import.
+    """
+    if level or name.partition(".")[0] not in tops:
+        return builtins.__import__(name, globals, locals, fromlist or (), level)
+    private = f"{package}.{name}"
+    if fromlist:
+        return builtins.__import__(private, globals, locals, fromlist, 0)
+    importlib.import_module(private)
+    return sys.modules[f"{package}.{name.partition('.')[0]}"]

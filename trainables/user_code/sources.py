@@ -1,0 +1,248 @@
+"""Sources of the user's code: a file, and the modules of its own folder that it imports.
+
+The sources are found by reading the import statements, without running anything. Statements inside functions count too.
+Names that are computed, as in `importlib.import_module(name)`, are not found.
+"""
+
+import ast
+import difflib
+import hashlib
+import json
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from trainables.user_code.errors import UserCodeError
+from trainables.user_code.reference import CanonicalName, Reference
+
+_PACKAGE_FILE: Final = "__init__.py"
+_OWN_PACKAGES: Final = Path(__file__).parents[1]  # folder of `trainables`
+_OWN_NAMES: Final = ("trainables", "study", "search_spaces", "analysis", "pesfkd")
+_MOST_FILES: Final = 200
+_MOST_CHARACTERS: Final = 1_000_000
+_LIBRARY_FOLDERS: Final = ("site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Sources of one module of the user, with those of its folder's modules that it imports.
+
+    Args:
+        main: file of the module, relative to the folder: `net.py`, or `package/module.py`.
+        files: text of each file, by relative name with slashes.
+        shown: folder that tracebacks show. It is not part of the digest.
+    """
+
+    main: str
+    files: Mapping[str, str]
+    shown: str = field(default="", compare=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of the relative names and contents."""
+        content = json.dumps([self.main, sorted(self.files.items())])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """File name, or the dotted name of a package's module."""
+        path = PurePosixPath(self.main)
+        if len(path.parts) == 1:
+            return self.main
+        return ".".join(path.parent.parts if path.name == _PACKAGE_FILE else path.with_suffix("").parts)
+
+    def canonical_name(self, name: str) -> str:
+        """Return the canonical name of an object that the module defines."""
+        return str(CanonicalName(self.title, name, self.digest))
+
+    def shown_as(self, file: str) -> str:
+        """Return the name of a file in tracebacks."""
+        return f"{self.shown}/{file}" if self.shown else f"{self.title}@{self.digest}/{file}"
+
+    @cached_property
+    def shown_files(self) -> frozenset[str]:
+        """Names of all files in tracebacks."""
+        return frozenset(map(self.shown_as, self.files))
+
+    @property
+    def libraries(self) -> list[str]:
+        """Names of the modules that the sources import from elsewhere, except the standard library's, sorted."""
+        own = {PurePosixPath(file).parts[0].removesuffix(".py") for file in self.files}
+        named: set[str] = set()
+        for text in self.files.values():
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Import):
+                    named |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    named.add(node.module.partition(".")[0])
+        return sorted(named - own - sys.stdlib_module_names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sources as JSON values."""
+        return {"main": self.main, "files": dict(self.files), "shown": self.shown}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Sources":
+        """Invert `to_json`."""
+        return cls(content["main"], dict(content["files"]), content.get("shown", ""))
+
+
+def find_sources(reference: Reference) -> Sources:
+    """Read the sources that a reference names.
+
+    Raises:
+        UserCodeError: the file or module does not exist, is not readable or not Python, is part of this package, or has
+            too many modules; or the sources have another digest than the reference asks for.
+    """
+    root, main = _place_of_file(reference) if reference.is_file else _place_of_module(reference)
+    if _is_own(root / main):
+        raise UserCodeError(f"{reference.place} is part of pesfkd itself, not code of your own")
+    found = Sources(main, _closure(root, main), str(root))
+    if reference.digest and found.digest != reference.digest:
+        raise UserCodeError(
+            f"{reference.place} has the digest {found.digest}, not {reference.digest}: the file, or a module that it "
+            "imports, was changed. Restore it, or leave out the digest to use the file as it is"
+        )
+    return found
+
+
+def _place_of_file(reference: Reference) -> tuple[Path, str]:
+    path = Path(reference.place).expanduser().absolute()
+    if path.is_dir():
+        raise UserCodeError(f"{reference.place} is a folder: give a file, such as net.py:{reference.name}")
+    if not path.is_file():
+        if not path.parent.is_dir():
+            raise UserCodeError(f"there is no file {reference.place}: its folder does not exist")
+        others = [each.name for each in path.parent.glob("*.py")]
+        near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; {path.parent} has no file of a similar name"
+        raise UserCodeError(f"there is no file {reference.place}{hint}")
+    return path.parent, path.name
+
+
+def _place_of_module(reference: Reference) -> tuple[Path, str]:
+    """Locate the file of a module without importing it or its packages."""
+    parts = reference.place.split(".")
+    spec = _spec_of(parts)
+    if spec is None:
+        file = f"{reference.place.replace('.', '/')}.py"
+        near = difflib.get_close_matches(file, [each.name for each in Path().glob("*.py")], n=1, cutoff=0.5)
+        found = file if Path(file).is_file() else next(iter(near), None)
+        hint = f"; did you mean {found}:{reference.name}?" if found else ""
+        raise UserCodeError(
+            f"there is no module {reference.place}{hint or ': install its package, or name a file, as in net.py:make'}"
+        )
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        raise UserCodeError(
+            f"module {reference.place} has no Python source: name a file that imports it, as in net.py:make"
+        )
+    path = Path(spec.origin).absolute()
+    depth = len(parts) + (path.name == _PACKAGE_FILE)
+    root = path.parents[depth - 1]
+    return root, path.relative_to(root).as_posix()
+
+
+def _spec_of(parts: list[str]) -> ModuleSpec | None:
+    try:
+        spec = find_spec(parts[0])
+    except (ImportError, ValueError):
+        return None
+    for number in range(2, len(parts) + 1):
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(".".join(parts[:number]), list(spec.submodule_search_locations))
+    return spec
+
+
+def _closure(root: Path, main: str) -> dict[str, str]:
+    """Return the text of a file and of all files below `root` that it imports, directly or not."""
+    folder = _Folder(root, main)
+    # Python imports the packages around a module first.
+    waiting, texts = [*folder.files_of(PurePosixPath(main).parent.parts), main], dict[str, str]()
+    while waiting:
+        file = waiting.pop()
+        if file in texts:
+            continue
+        texts[file] = _read(root / file)
+        waiting += _imported(folder, file, texts[file])
+        if len(texts) > _MOST_FILES or sum(map(len, texts.values())) > _MOST_CHARACTERS:
+            raise UserCodeError(
+                f"{main} imports more than {_MOST_FILES} modules, or {_MOST_CHARACTERS:,} characters, of its own "
+                f"folder {root}, and all of them would be kept with the study: install what it needs as a package, and "
+                "name a small file elsewhere that imports it"
+            )
+    return dict(sorted(texts.items()))
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserCodeError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserCodeError(f"{path} is not text in UTF-8: save it as such") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # the same file from a system with other line ends
+
+
+class _Folder:
+    """Folder of a module, with the imported files in it.
+
+    Installed packages lie next to each other, so of those only the module's own package counts.
+
+    Args:
+        root: the folder.
+        main: file of the module, relative to the folder.
+    """
+
+    def __init__(self, root: Path, main: str) -> None:
+        self.root = root
+        libraries = {Path(path) for path in sysconfig.get_paths().values()}
+        self._only = None
+        if root in libraries or not {*root.parts}.isdisjoint(_LIBRARY_FOLDERS):
+            self._only = PurePosixPath(main).parts[0].removesuffix(".py")
+
+    def files_of(self, parts: tuple[str, ...]) -> Iterator[str]:
+        """Yield the files of a dotted name and of the packages around it, as far as they are in the folder."""
+        if self._only is not None and parts[:1] != (self._only,):
+            return
+        for number in range(1, len(parts) + 1):
+            path = PurePosixPath(*parts[:number])
+            for file in (path / _PACKAGE_FILE, path.with_name(f"{path.name}.py")):
+                if (self.root / file).is_file() and not _is_own(self.root / file):
+                    yield file.as_posix()
+                    break
+
+
+def _imported(folder: _Folder, file: str, text: str) -> Iterator[str]:
+    """Yield the files in the folder that the import statements of a file name."""
+    path = folder.root / file
+    try:
+        tree = ast.parse(text, str(path))
+    except (SyntaxError, ValueError) as error:
+        described = "".join(traceback.format_exception_only(error)).rstrip()
+        raise UserCodeError(f"{path} is not valid Python:\n{described}") from None
+    except RecursionError:
+        raise UserCodeError(f"{path} is nested too deeply to be read") from None
+    package = PurePosixPath(file).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from folder.files_of(tuple(alias.name.split(".")))
+        elif isinstance(node, ast.ImportFrom) and node.level <= len(package) + 1:
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*base, *(node.module.split(".") if node.module else ()))
+            for alias in node.names:
+                yield from folder.files_of((*module, alias.name))
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file belongs to this package, as when the user's file lies next to it."""
+    folder = _OWN_PACKAGES.parent
+    return path.is_relative_to(folder) and path.relative_to(folder).parts[0] in _OWN_NAMES

@@ -1,0 +1,54 @@
+"""Folder of a study with the sources of the user's code: `DIGEST/net.py`, one subfolder per digest."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from trainables.storage.files import replace_file
+from trainables.user_code.loading import remember, remember_unusable
+from trainables.user_code.sources import Sources
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def save_sources(sources: Iterable[Sources], folder: Path) -> None:
+    """Write sources below a folder, each under its digest. Files that were changed there are replaced.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for each in sources:
+        for name, text in each.files.items():
+            path, content = folder / each.digest / name, text.encode()
+            if not (path.is_file() and path.read_bytes() == content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, content, durable=True)
+
+
+def remember_saved(folder: Path) -> None:
+    """Make all sources in a folder known to this process.
+
+    Sources that were changed there are reported when they are needed, because a report needs none.
+    """
+    for place in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if not (_DIGEST.fullmatch(place.name) and place.is_dir()):
+            continue
+        try:
+            found = _read(place)
+        except (OSError, ValueError) as error:
+            remember_unusable(place.name, f"{place} cannot be read ({error}): restore it from a copy")
+            continue
+        if found is None:
+            remember_unusable(place.name, f"the files in {place} were changed: restore them from a copy")
+        else:
+            remember([found])
+
+
+def _read(place: Path) -> Sources | None:
+    """Return the sources in a folder named by their digest, or None if no module has that digest."""
+    paths = (path for path in sorted(place.rglob("*.py")) if path.is_file())
+    texts = {path.relative_to(place).as_posix(): path.read_bytes().decode() for path in paths}
+    # The digest also tells which of the files was named.
+    candidates = (Sources(name, texts, str(place)) for name in texts)
+    return next((each for each in candidates if each.digest == place.name), None)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from trainables.user_code.errors import UserCodeError
 
 _SUFFIX: Final = ".py"
-_FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_+-]*\.py"
+_FILE: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]*\.py"
 _MODULE: Final = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _FILE_NAME: Final = re.compile(_FILE, re.ASCII)
@@ -103,7 +103,7 @@ def parse_reference(text: str) -> Reference:
         if not _FILE_NAME.fullmatch(file) or not name.isascii():
             raise UserCodeError(
                 f"{text!r}: the file and the object become part of names, so give them names of the letters a to z, "
-                "digits, '_', '-' and '+'"
+                "digits, '_' and '-'"
             )
     elif not _MODULE_NAME.fullmatch(place):
         raise UserCodeError(f"{text!r}: give {FORMS}; {place!r} neither ends in .py nor is the dotted name of a module")

@@ -17,6 +17,7 @@ from trainables.models import CheckpointError, CheckpointInfo, build_model, save
 from trainables.models.ensemble import MeanProbability, TeacherEnsemble
 from trainables.process.randomness import seeded
 from trainables.run.run import DistillationRun
+from trainables.spec.architectures import ensemble_members
 from trainables.spec.measures import TEACHER_GAPS
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.files import keep_given_teacher, load_teacher
@@ -144,6 +145,12 @@ def test_what_an_ensemble_cannot_be_is_refused(values, says):
     with pytest.raises(ValidationError) as refused:
         TrialConfig(**{**base, **values})
     assert says in str(refused.value)
+
+
+def test_a_path_with_a_plus_is_no_ensemble():
+    assert ensemble_members("cnn_3_4+torchvision:resnet18") == ("cnn_3_4", "torchvision:resnet18")
+    for name in ("resnet20", "/models/a+b", "nets+more.py:make", "./a+b/net.py:make"):
+        assert ensemble_members(name) == ()
 
 
 def test_a_fresh_ensemble_normalises_nothing():

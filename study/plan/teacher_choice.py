@@ -15,7 +15,7 @@ from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
 from trainables.display.numbers import counted, listed
 from trainables.process.errors import StudyError, UsageError
-from trainables.spec.architectures import ensemble_members
+from trainables.spec.architectures import MOST_TEACHERS, ensemble_members
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
@@ -79,8 +79,6 @@ def _check_ensemble_options(path: Path, values: dict[str, Any]) -> None:
     Raises:
         UsageError: an option is for a single checkpoint, or the dataset is of text.
     """
-    from trainables.spec.architectures import MOST_TEACHERS
-
     paths = checkpoints_of(path)
     if len(paths) == 1:
         return

@@ -99,7 +99,17 @@ def linear_cka(samples: Tensor) -> Tensor:
         Kornblith et al., "Similarity of Neural Network Representations Revisited" (2019), equations 3 and 4 with linear
         kernels. In tools/generate_cost_matrix.py of WKD's code, this is `linear_CKA_precenter`.
     """
-    centred = samples - samples.mean(dim=1, keepdim=True)
-    kernels = (centred @ centred.transpose(1, 2)).flatten(1)
-    kernels /= kernels.norm(dim=1, keepdim=True).clamp_min(torch.finfo(kernels.dtype).tiny)
-    return kernels @ kernels.t()
+    return alignment_of_kernels(torch.stack([centred_kernel(each) for each in samples]))
+
+
+def centred_kernel(samples: Tensor) -> Tensor:
+    """Compute the centred linear kernel (n, n) of samples (n, D)."""
+    centred = samples - samples.mean(dim=0)
+    return centred @ centred.t()
+
+
+def alignment_of_kernels(kernels: Tensor) -> Tensor:
+    """Compute the cosine of each pair of kernels (G, n, n), as (G, G); see `linear_cka`. Overwrites the kernels."""
+    flat = kernels.flatten(1)
+    flat /= flat.norm(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    return flat @ flat.t()

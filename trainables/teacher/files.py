@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset
-from trainables.display.numbers import NETWORK_PLACES, format_number
+from trainables.display.numbers import NETWORK_PLACES, format_number, listed
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel, build_model
+from trainables.models.ensemble import MeanProbability
 from trainables.process.threads import one_thread
 from trainables.run.run import build_batches
 from trainables.spec.architectures import is_pretrained_text_name
@@ -308,10 +309,11 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
     teacher = load_teacher(path, config, dataset)
     split = dataset.validation
     batches = build_batches(config, dataset, torch.device("cpu")).evaluation(split)
-    correct = [teacher(inputs).logits.argmax(dim=1) == split.labels[rows] for rows, inputs in batches]
-    accuracy = torch.cat(correct).double().mean().item()
-    share = format_number(accuracy, NETWORK_PLACES)
-    notes = [f"the teacher has accuracy {share} on the validation split (n = {len(split):,})"]
+    correct = torch.cat([_correct(teacher, inputs, split.labels[rows]) for rows, inputs in batches])
+    accuracy, *of_members = correct.double().mean(dim=0).tolist()
+    share, *shares = (format_number(each, NETWORK_PLACES) for each in (accuracy, *of_members))
+    members = f", its members have {listed(shares)}" if shares else ""
+    notes = [f"the teacher has accuracy {share} on the validation split (n = {len(split):,}){members}"]
     if not beats_guessing(accuracy, split.labels):
         notes.append(
             "warning: this accuracy is little better than always predicting the most frequent class: check that "
@@ -333,6 +335,15 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
             "that of its students"
         )
     return notes
+
+
+def _correct(teacher: FrozenTeacher, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Return which answers are correct, (B, 1), with a further column for each member of an ensemble."""
+    outputs = teacher(inputs)
+    answers = outputs.logits[:, None]
+    if isinstance(teacher.head, MeanProbability):
+        answers = torch.cat([answers, teacher.head.by_member(outputs.feature)], dim=1)
+    return answers.argmax(dim=2) == labels[:, None]
 
 
 def _cost_path(path: Path) -> Path:

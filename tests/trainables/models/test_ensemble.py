@@ -12,14 +12,16 @@ from scipy.special import logsumexp, softmax
 from tests.trainables.conftest import small_config, without_costs
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import count_costs
+from trainables.display.numbers import NETWORK_PLACES, format_number
 from trainables.losses.sharpness import sharpness, sharpness_gap
 from trainables.models import CheckpointError, CheckpointInfo, build_model, save_model
 from trainables.models.ensemble import MeanProbability, TeacherEnsemble
 from trainables.process.randomness import seeded
 from trainables.run.run import DistillationRun
+from trainables.spec.architectures import ensemble_members
 from trainables.spec.measures import TEACHER_GAPS
 from trainables.spec.trial import TrialConfig
-from trainables.teacher.files import keep_given_teacher, load_teacher
+from trainables.teacher.files import keep_given_teacher, load_teacher, notes_on_given_teacher
 from trainables.teacher.given import DataShape, read_given_teacher
 from trainables.teacher.given_ensemble import join_given_teachers
 from trainables.teacher_outputs.frozen import FrozenTeacher
@@ -119,6 +121,19 @@ def test_a_trial_learns_from_stored_outputs_alone_and_records_the_gap_to_each_me
     assert not set(TEACHER_GAPS) & set(single)
 
 
+def test_the_accuracy_of_each_member_is_told(given, ensemble, digits, tmp_path):
+    note, *_ = notes_on_given_teacher(keep_given_teacher(given, tmp_path), config_of(given), digits)
+    split = digits.validation
+    run = DistillationRun(config_of(given, method="kd"), digits, ensemble)
+    outputs = run.predictor.of_frozen_teacher(run.teacher_outputs)
+    members = outputs.feature.unflatten(1, (2, 10)).unbind(1)
+    shares = [(each.argmax(1) == split.labels).double().mean().item() for each in (outputs.logits, *members)]
+    whole, first, second = (format_number(each, NETWORK_PLACES) for each in shares)
+    assert note == (
+        f"the teacher has accuracy {whole} on the validation split (n = 360), its members have {first} and {second}"
+    )
+
+
 def test_an_adapter_learns_on_an_ensemble(given, ensemble, digits):
     for kind in ("serial", "parallel", "logit"):
         run = DistillationRun(config_of(given, adapter_kind=kind, adapter_init="default"), digits, ensemble)
@@ -144,6 +159,12 @@ def test_what_an_ensemble_cannot_be_is_refused(values, says):
     with pytest.raises(ValidationError) as refused:
         TrialConfig(**{**base, **values})
     assert says in str(refused.value)
+
+
+def test_a_path_with_a_plus_is_no_ensemble():
+    assert ensemble_members("cnn_3_4+torchvision:resnet18") == ("cnn_3_4", "torchvision:resnet18")
+    for name in ("resnet20", "/models/a+b", "nets+more.py:make", "./a+b/net.py:make"):
+        assert ensemble_members(name) == ()
 
 
 def test_a_fresh_ensemble_normalises_nothing():

@@ -16,6 +16,7 @@ from trainables.spec.measures import (
     COST_MEASURES,
     ENERGY_MEASURES,
     TASK_MEASURES,
+    TEACHER_GAPS,
     TEST_MEASURES,
     TRAINING_MEASURES,
     VALIDATION_MEASURES,
@@ -27,8 +28,8 @@ from trainables.teacher_outputs.frozen import FrozenTeacher
 
 pytestmark = pytest.mark.study
 
-# Energy measures depend on the machine, and some measures belong to other tasks.
-MEASURES = tuple(name for name in ALL_MEASURES if name not in (*ENERGY_MEASURES, *TASK_MEASURES))
+# Energy measures depend on the machine. Some measures belong to other tasks or to ensembles.
+MEASURES = tuple(name for name in ALL_MEASURES if name not in (*ENERGY_MEASURES, *TASK_MEASURES, *TEACHER_GAPS))
 # Measures of a peer, and of an imposed gap.
 ELSEWHERE = {"val/accuracy_peer", "train/loss_peer", "train/loss_gap"}
 TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes")

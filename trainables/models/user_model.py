@@ -204,6 +204,11 @@ def _check_network(network: Any, called: str) -> None:
             )
         if tensor.is_complex() or tensor.is_quantized:
             raise UserCodeError(f"{called}: {name} is {tensor.dtype}; weights must be float32")
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserCodeError(
+                f"{called}: {name} is a {type(value).__name__} in the state dict; files hold tensors alone"
+            )
 
 
 def _head_paths(network: nn.Module, what: str, *, num_classes: int, in_channels: int) -> list[str]:

@@ -191,6 +191,8 @@ def _check_network(network: Any, called: str) -> None:
         raise UserCodeError(f"{called} returned a {type(network).__name__}{extra}; return a torch.nn.Module")
     if isinstance(network, torch.jit.ScriptModule):
         raise UserCodeError(f"{called} returned a scripted module; return the torch.nn.Module before torch.jit")
+    if isinstance(network, nn.DataParallel) or type(network).__module__.startswith("torch._dynamo"):
+        raise UserCodeError(f"{called} returned a {type(network).__name__} around a module; return the module itself")
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(tensor):
             raise UserCodeError(f"{called}: {name} has no size yet; give the sizes instead of using lazy layers")

@@ -56,6 +56,10 @@ def _problem(name: str, samples: Tensor, num_classes: int, *, trains: bool) -> s
             f"{canonical(name).name} returns other weights for the same seed, so no trial could run again: draw "
             "them by torch's global generator alone, and load files in full"
         )
+    try:
+        copy.deepcopy(network)
+    except Exception as error:  # of any attribute
+        return f"it cannot be copied, as its evaluation needs ({type(error).__name__}: {error}): leave out what cannot"
     if trains and not any(each.requires_grad for each in network.parameters()):
         return "it has no parameter that could be trained"
     for training in (True, False) if trains else (False,):

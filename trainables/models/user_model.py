@@ -191,6 +191,8 @@ def _check_network(network: Any, called: str) -> None:
         raise UserCodeError(f"{called} returned a {type(network).__name__}{extra}; return a torch.nn.Module")
     if isinstance(network, torch.jit.ScriptModule):
         raise UserCodeError(f"{called} returned a scripted module; return the torch.nn.Module before torch.jit")
+    if isinstance(network, nn.DataParallel) or type(network).__module__.startswith("torch._dynamo"):
+        raise UserCodeError(f"{called} returned a {type(network).__name__} around a module; return the module itself")
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(tensor):
             raise UserCodeError(f"{called}: {name} has no size yet; give the sizes instead of using lazy layers")
@@ -204,6 +206,11 @@ def _check_network(network: Any, called: str) -> None:
             )
         if tensor.is_complex() or tensor.is_quantized:
             raise UserCodeError(f"{called}: {name} is {tensor.dtype}; weights must be float32")
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserCodeError(
+                f"{called}: {name} is a {type(value).__name__} in the state dict; files hold tensors alone"
+            )
 
 
 def _head_paths(network: nn.Module, what: str, *, num_classes: int, in_channels: int) -> list[str]:

@@ -56,12 +56,21 @@ def _problem(name: str, samples: Tensor, num_classes: int, *, trains: bool) -> s
             f"{canonical(name).name} returns other weights for the same seed, so no trial could run again: draw "
             "them by torch's global generator alone, and load files in full"
         )
+    try:
+        copy.deepcopy(network)
+    except Exception as error:  # of any attribute
+        return f"it cannot be copied, as its evaluation needs ({type(error).__name__}: {error}): leave out what cannot"
     if trains and not any(each.requires_grad for each in network.parameters()):
         return "it has no parameter that could be trained"
     for training in (True, False) if trains else (False,):
         reason = _wrong_pass(network, samples, num_classes, training=training)
         if reason is not None:
             return f"in {_mode(training)} mode {reason}"
+    if trains and (changed := _changed_numbers(network, samples)):
+        return (
+            f"{' and '.join(changed)} changes in a pass, and a checkpoint would not have it: register it as a buffer, "
+            "or leave it out"
+        )
     with seeded(_SEED):
         split = build_user_model(name, **shape)
     if isinstance(split, UserModel):
@@ -125,6 +134,25 @@ def _wrong_pass(network: nn.Module, samples: Tensor, classes: int, *, training: 
     if not training and not _is_rowwise(network, samples):
         return "its logits have another shape for a single image than for two: keep the first dimension"
     return None
+
+
+def _changed_numbers(network: nn.Module, samples: Tensor) -> list[str]:
+    """Return the names of plain numbers in a network's modules that a pass in train mode changes."""
+    trial = copy.deepcopy(network).train()
+    before = _numbers_in(trial)
+    with seeded(0):
+        trial(samples.clone())
+    after = _numbers_in(trial)
+    return [name for name in after if before.get(name) != after[name]]
+
+
+def _numbers_in(network: nn.Module) -> dict[str, float]:
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, int | float)
+    }
 
 
 def _is_rowwise(network: nn.Module, samples: Tensor) -> bool:

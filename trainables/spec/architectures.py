@@ -250,7 +250,7 @@ def is_known_to_draw_nothing(name: str) -> bool:
 
 def _refusal(name: str) -> str:
     known = (*CNN_EXAMPLES, *CIFAR_NAMES)
-    forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"
+    forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME, timm:NAME and FILE.py:NAME)"
     # difflib would suggest resnet56 for resnet50, rather than ResNet50.
     same_letters = {_letters(candidate): candidate for candidate in known}
     library = next((f"{kind}:{name}" for kind, form in _LIBRARY_FORMS.items() if form.fullmatch(name)), None)

@@ -8,6 +8,7 @@ import torch
 
 from study.cli.preview import describe_plan
 from study.cli.start_command import start_command
+from study.plan.places import begin_study
 from study.plan.resolve import load_plan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.plan.user_code import code_names, keep_code, sources_in, with_canonical_networks
@@ -51,6 +52,14 @@ def test_a_plan_keeps_and_sends_what_it_names_and_nothing_else(tmp_path):
         remember_json(sent)
         assert sources_of(name).shown == str(plan.directory.absolute() / "code" / sources_of(name).digest)
     assert make_plan(tmp_path).digest != plan.digest
+
+
+def test_code_left_by_a_start_that_was_killed_is_no_obstacle(tmp_path):
+    name = canonical_name(f"{write_net(tmp_path / 'mine')}:make")
+    plan = make_plan(tmp_path, base={"student": name})
+    keep_code(plan)
+    begin_study(plan, "resume")
+    assert (plan.directory / "plan.json").exists()
 
 
 def test_the_command_of_a_report_names_the_study_s_copy(tmp_path):

@@ -60,6 +60,12 @@ def problem(name, *, trains=True):
     return user_model_problem(name, IMAGES, num_classes=10, trains=trains)
 
 
+def test_frozen_unused_and_parametrised_layers_are_accepted(tmp_path):
+    layers = "self.conv.requires_grad_(False)\nself.unused = nn.Linear(3, 3)\nself.cached = None\n"
+    head = "self.fc = nn.utils.parametrizations.weight_norm(nn.Linear(6, num_classes))"
+    assert problem(with_body(tmp_path, layers + head, "self.cached = x\nreturn self.fc(x)")) is None
+
+
 def test_what_a_module_draws_when_it_is_imported_moves_no_weights(tmp_path):
     name = named(tmp_path, HEADER + "DRAWN = torch.randn(3)\ntorch.manual_seed(1)\n" + NET)
     assert problem(name) is None
@@ -159,6 +165,10 @@ def test_the_head_can_be_named_where_no_pass_shows_it(tmp_path):
          "two passes with the same seed differ"),
         ("import random\nself.fc.bias.data.fill_(random.random())", "return self.fc(x)",
          "other weights for the same seed"),
+        ("self.passes = 0", "self.passes += 1\nreturn self.fc(x)", "passes changes in a pass, and a checkpoint"),
+        ("import threading\nself.lock = threading.Lock()", "return self.fc(x)", "cannot be copied, as its evaluation"),
+        ("Net.get_extra_state = lambda self: {}", "return self.fc(x)",
+         "_extra_state is a dict in the state dict"),
         ("self.requires_grad_(False)", "return self.fc(x)", "no parameter that could be trained"),
         ("pass", "return self.fc(x.mean(0, keepdim=True)).expand(2, -1)", "another shape for a single image"),
         ("pass", "raise ValueError('mine')", "ValueError: mine"),
@@ -198,6 +208,12 @@ def test_a_network_that_cannot_be_distilled_or_run_again_is_refused_with_what_to
             "a single linear layer",
         ),
         ("def make(**more):\n    return {}['x']\n", "KeyError: 'x'"),
+        ("def make(**more):\n    return nn.DataParallel(nn.Linear(2, 2))\n", "a DataParallel around a module"),
+        pytest.param(
+            "def make(**more):\n    return torch.compile(nn.Linear(2, 2))\n",
+            "OptimizedModule around a module",
+            marks=pytest.mark.slow,
+        ),  # imports the compiler
         ("def make(**more):\n    raise SystemExit('mine')\n", "SystemExit: mine"),
         ("def make(**more):\n    torch.manual_seed(0)\n    return nn.Linear(2, 2)\n", "leave out torch.manual_seed"),
         ("def make(**more):\n    return nn.Linear(2, 2, device='meta')\n", "is on meta; build the network on the CPU"),

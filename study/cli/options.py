@@ -50,6 +50,12 @@ def _parameter(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
 
 
+def with_home(name: str, value: Any) -> Any:
+    """Return the value of an option, with `~` expanded as the command line would expand it."""
+    callback = _CALLBACKS.get(name)
+    return value if callback is None else callback(value)
+
+
 def _in_home(dataset: str) -> str:
     """Return the name of the dataset, with `~` in an image folder's path expanded."""
     if "~" not in dataset:

@@ -138,9 +138,10 @@ def check_space_fits_method(plan: StudyPlan) -> None:
         UsageError: the method ignores some parameters. The message names them.
     """
     read = plan.base.method_spec.fields  # a comparison has no scientific parameters
-    ignored = [name for name in plan.search_space.scientific if name not in read]
+    given = {each.field for each in plan.search}  # checked by `check_bounds`
+    ignored = [name for name in plan.search_space.scientific if name not in read | given]
     if ignored:
-        varied = set(plan.search_space.scientific)
+        varied = set(plan.search_space.scientific) - given
         able = [method for method in METHOD_SPECS if varied <= method_spec(method).fields]
         able += [
             f"{method} with --adapter"

@@ -115,7 +115,9 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
                     bound=bound,
                 )
             )
-    return _with_controls(choices, _control_choices(ledger))
+    students = [each for each in plan.students if any(choice.config.student == each for choice in choices)]
+    controls = [control for student in students for control in _control_choices(ledger, student)]
+    return _with_controls(choices, controls)
 
 
 def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
@@ -129,22 +131,25 @@ def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
     return ", ".join([name, *words])
 
 
-def _control_choices(ledger: StudyLedger) -> list[Choice]:
-    """Return the controls of a search as choices."""
-    plan, tuned = ledger.plan, best_of_tuned(ledger)
+def _control_choices(ledger: StudyLedger, student: str) -> list[Choice]:
+    """Return the controls of a search with one student as choices; labels name the student if there are several."""
+    plan, tuned = ledger.plan, best_of_tuned(ledger, student)
+    of = f" ({student})" if len(plan.students) > 1 else ""
     choices = []
     for control in plan.controls:
         if control == BASELINE and tuned is not None:
             config, score = tuned
-            label = f"{control} at tuned temperature {config.temperature:.3g}"
+            label = f"{control}{of} at tuned temperature {config.temperature:.3g}"
             choices.append(Choice(label=label, config=config, control=control, search_score=score))
         else:
-            choices.append(Choice(label=control, config=plan.control_config(control), control=control))
+            choices.append(
+                Choice(label=f"{control}{of}", config=plan.control_config(control, student), control=control)
+            )
     published = known_methods(plan.base.dataset)["pesf_kd"]
     if why_not(published, plan.base.model_dump(), plan.overrides) is None:
-        config = plan.configure(published.fields)
+        config = plan.configure({**published.fields, "student": student})
         changed = [name for name, value in published.fields.items() if getattr(config, name) != value]
-        label = f"{PUBLISHED} but for {', '.join(changed)}" if changed else PUBLISHED
+        label = f"{PUBLISHED}{of} but for {', '.join(changed)}" if changed else f"{PUBLISHED}{of}"
         choices.append(Choice(label=label, config=config, control=PUBLISHED))
     return choices
 

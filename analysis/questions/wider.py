@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, Protocol
 from trainables.spec.searchable import limits_of, searchable_fields
 
 _DIGITS: Final = 2  # significant digits of a new bound
+_SMALLEST: Final = 1e-3
 
 
 class Range(Protocol):
@@ -40,7 +41,9 @@ def wider_argument(searched: Range, end: Literal["low", "high"]) -> str | None:
     new = bound * (high / low) ** (outward / 2) if searched.log else bound + outward * (high - low) / 2
     new = _rounded(new, outward)
     if limit is not None and (new - limit) * outward >= 0:
-        new = limit if limits.contains(limit) and not (searched.log and limit <= 0) else (bound + limit) / 2
+        # A limit that only keeps numbers finite, such as a temperature of 1e-6, is no value to try.
+        usable = limits.contains(limit) and (abs(limit) >= _SMALLEST or (limit == 0 and not searched.log))
+        new = limit if usable else float(f"{(bound + limit) / 2:.3g}")
     if limits.kind == "int":
         new = float(round(new))
     if new == bound or not limits.contains(new) or (searched.log and new <= 0):

@@ -3,6 +3,7 @@
 import os
 from typing import Any, Final
 
+from search_spaces import Bounds
 from study.plan.places import check_mirror_place
 from study.plan.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from study.plan.teacher_storage import check_teacher_storage
@@ -45,7 +46,8 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
             continue
         source = recorded.base if field in asked.get("base", {}) else recorded
         if getattr(source, field) != value:
-            differences.append(f"{field}: the study has {getattr(source, field)!r}, but {value!r} was given")
+            own, given = (_shown(each) for each in (getattr(source, field), value))
+            differences.append(f"{field}: the study has {own}, but {given} was given")
     current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
     if recorded.digest_version == DIGEST_VERSION and current != recorded.space_digest:
         differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
@@ -55,6 +57,13 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
             + "\n  ".join(differences)
             + "\nLeave these options out to resume as planned, or start a new study under another name."
         )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message; bounds as typed on the command line."""
+    if isinstance(value, tuple) and value and all(isinstance(each, Bounds) for each in value):
+        return ", ".join(each.text for each in value)
+    return repr(value)
 
 
 def check_data_root(plan: StudyPlan) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from study.cli.config_file import read_config
+from study.cli.config_file import key_of, read_config
 from study.cli.options import with_home
-from study.plan.options import names_into
+from study.plan.options import OPTIONS, names_into
+from trainables.process.errors import UsageError
+from trainables.storage.uris import REDACTED
 
 # Repeatable options of the form FIELD=..., merged by field.
 _BY_FIELD: Final = ("hold", "search")
@@ -37,6 +39,13 @@ def with_config(
             del file[name]
     for name in {"temperature", *names_into("config")} & fields:
         file.pop(name, None)
+    for name, value in file.items():
+        if name not in own and isinstance(value, str) and REDACTED in value:
+            flag = OPTIONS[name].long_flag
+            raise UsageError(
+                f"--config {values['config']}: {key_of(OPTIONS[name])}: the secrets of this URI are left out: give "
+                f"{flag} on the command line"
+            )
     merged = {**given, **file, **{name: value for name, value in own.items() if name not in _BY_FIELD}}
     return {**values, **merged}, merged
 

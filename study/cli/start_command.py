@@ -35,7 +35,7 @@ def start_command(plan: StudyPlan) -> str:
     Args:
         plan: study plan.
     """
-    words = ["python", "-m", "study.launch", "--space", plan.space]
+    words = ["python", "-m", "study.launch"]
     for name, value in options_of(plan):
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact_place(str(value))])]
     return shlex.join(words)
@@ -47,6 +47,7 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     Names are those of the flags, with underscores. The value of a flag is True.
     """
     base = plan.base
+    yield "space", plan.space
     if plan.compared:
         yield "methods", ",".join(method.name for method in plan.compared)
     else:

@@ -241,14 +241,14 @@ def test_the_command_line_overrides_the_file_and_the_file_the_environment(tmp_pa
         "--space none --search temperature=1:32:log --search adapter_kind=serial,parallel --set ce_weight=0.5",
         "--space method --methods ce,kd,dkd+adapter --replicates auto --detect 0.01 --most-seeds 30",
         "--space method_tuned --methods kd,dist --search temperature=1:32 --trials 3 --budget flops",
-        "--space joint --method dkd --adapter --confirm 2 --seeds auto --executor in-process --time-budget 60 --name 07",
+        "--space joint --method dkd --adapter --confirm 2 --seeds auto --executor in-process --time-budget 9 --name 07",
         "--space temperature --tracking-uri sqlite:///elsewhere.db --teacher-outputs-limit 1GiB --smoke",
     ],
 )
 def test_a_printed_config_makes_the_same_plan(words, tmp_path):
     place = ("--output-dir", str(tmp_path / "a folder's: name #1"))
     plan = plan_of([*words.split(), *place])
-    text = config_text(plan, {"time_budget": 60.0, "name": "07"} if "--name" in words else {})
+    text = config_text(plan, {"time_budget": 9.0, "name": "07"} if "--name" in words else {})
     path = written(tmp_path, text)
     again = plan_of(["--config", str(path)])
     assert again.digest == plan.digest

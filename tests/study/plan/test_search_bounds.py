@@ -236,8 +236,10 @@ def test_a_student_that_cannot_be_is_refused_by_its_name(tmp_path, name):
 
 
 def test_a_student_that_the_images_do_not_fit_is_refused_by_its_name(tmp_path):
-    plan = make_plan(tmp_path, space="none", search=given("student=cnn_3_4,torchvision:vgg11"), base={"method": "kd"})
-    with pytest.raises(UsageError, match=r"^--search student=torchvision:vgg11: it .*"):
+    plan = make_plan(
+        tmp_path, space="none", search=given("student=cnn_3_4,timm:vit_tiny_patch16_224"), base={"method": "kd"}
+    )
+    with pytest.raises(UsageError, match=r"^--search student=timm:vit_tiny_patch16_224: it .*"):
         check_networks(plan)
 
 

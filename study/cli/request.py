@@ -392,6 +392,7 @@ def resumed_plan(
         check_teacher_outputs,
         refuse_differences,
     )
+    from study.plan.bounds_checks import check_bounds
     from study.plan.cluster_address import check_address_form
     from study.plan.confirmation import Factors, seeds_asked
     from study.plan.folder import refuse_copies
@@ -447,6 +448,7 @@ def resumed_plan(
         check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
+        check_bounds(plan)
         check_address_form(plan.address)
         check_teacher_outputs(plan)
         check_networks(plan, leaves_out=True)

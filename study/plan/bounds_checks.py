@@ -133,12 +133,16 @@ def _corners(plan: StudyPlan) -> Iterator[TrialConfig]:
             except ValidationError as error:
                 least, found = _smallest(plan, start, point, error)
                 named = [given[name] for name in least if name in given] or [given[name] for name in own]
-                values = ", ".join(f"{name}={in_words(value)}" for name, value in least.items())
                 raise UsageError(
-                    f"{arguments_of(named)}: not every combination is allowed"
-                    f"{f' for {search.name}' if search.name else ''}. With {values or 'the start values'}: "
+                    f"{arguments_of(named)}: {_combination(least)}{f' for {search.name}' if search.name else ''}: "
                     f"{describe_validation(found)}"
                 ) from None
+
+
+def _combination(point: dict[str, Value]) -> str:
+    """Describe an invalid combination."""
+    values = ", ".join(f"{name}={in_words(value)}" for name, value in point.items()) or "the start values"
+    return f"{values} {'is' if len(point) == 1 else 'are'} not allowed{' together' if len(point) > 1 else ''}"
 
 
 def _smallest(

@@ -207,11 +207,11 @@ def checked(folder, **values):
         ),
         (
             {"search": given("adapter_training=joint,frozen")},
-            "--search adapter_training=joint,frozen: not every combination is allowed. With adapter_training=frozen",
+            "--search adapter_training=joint,frozen: adapter_training=frozen is not allowed: an adapter",
         ),
         (
             {"search": given("adapter_training=joint,frozen", "adapter_init=zero,default")},
-            "With adapter_training=frozen: an adapter that is frozen at a zero init",
+            "adapter_training=frozen is not allowed: an adapter that is frozen at a zero init",
         ),
         ({"search": given("batch_size=2:64"), "workers_per_trial": 4}, "4 workers cannot share a batch of 2 samples"),
         ({"search": given("optimiser=sgd,adamw"), "pack": 2}, "packed trials need SGD.*leave out --pack"),
@@ -231,7 +231,7 @@ def test_bounds_that_do_not_fit_the_study_are_refused(tmp_path, values, message)
 
 @pytest.mark.parametrize("name", ["unknown", "bert_2_128"])
 def test_a_student_that_cannot_be_is_refused_by_its_name(tmp_path, name):
-    with pytest.raises(UsageError, match=rf"(?s)--search student=.*With student={name}: .*{name}"):
+    with pytest.raises(UsageError, match=rf"(?s)--search student=.*: student={name} is not allowed: .*{name}"):
         checked(tmp_path, search=given(f"student=resnet8,{name}"))
 
 
@@ -247,10 +247,18 @@ def test_every_combination_is_tried_and_of_many_fields_every_pair(tmp_path):
     names = ["ce_weight", "kd_weight", "adapter_ce_weight", "clip_norm", "student_momentum", "adapter_momentum"]
     many = [f"{name}=0.1:0.9" for name in names] + ["adapter_width=2:4", "temperature=1:2", "batch_size=2:4"]
     checked(tmp_path, space="none", search=given(*many))
-    with pytest.raises(UsageError, match="With adapter_training=frozen: an adapter"):
+    with pytest.raises(UsageError, match="adapter_training=frozen is not allowed: an adapter"):
         checked(
             tmp_path, space="none", search=given(*many, "adapter_training=joint,frozen", "adapter_init=default,zero")
         )
+
+
+def test_a_combination_that_is_invalid_only_together_is_named_whole(tmp_path):
+    search = given("adapter_training=joint,frozen", "gap_control=none,centred", "adapter_width=2:4")
+    with pytest.raises(
+        UsageError, match="adapter_training=frozen, gap_control=centred are not allowed together: a gap is"
+    ):
+        checked(tmp_path, space="none", search=search, overrides={"adapter_init": "default"})
 
 
 def test_in_a_comparison_bounds_hold_for_the_methods_that_read_the_field(tmp_path):

@@ -385,6 +385,7 @@ def resumed_plan(
         UsageError: the study does not exist, an option contradicts the recorded plan, or the requested confirmation is
             not possible.
     """
+    from study.plan.bounds_checks import check_bounds
     from study.plan.checks import (
         check_data_root,
         check_images,
@@ -392,7 +393,6 @@ def resumed_plan(
         check_teacher_outputs,
         refuse_differences,
     )
-    from study.plan.bounds_checks import check_bounds
     from study.plan.cluster_address import check_address_form
     from study.plan.confirmation import Factors, seeds_asked
     from study.plan.folder import refuse_copies

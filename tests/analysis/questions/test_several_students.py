@@ -130,3 +130,27 @@ def test_the_axis_has_the_scale_of_the_search(records):
     assert compute_parameter_effect(records, "adapter_width").log
     linear = StudyRecords(records.trials, records.epochs, frozenset({"temperature"}))
     assert not compute_parameter_effect(linear, "adapter_width").log
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_where_only_the_student_moves_gap_and_accuracy_holding_it_takes_the_correlation_away():
+    """Of 50 studies with 24 configs, how many find a correlation at level 0.05."""
+    generator, alarms = np.random.default_rng(5), {"plain": 0, "held": 0}
+    for _ in range(50):
+        student = generator.integers(3, size=24)
+        gap, accuracy = student + generator.normal(0, 0.5, 24), 0.1 * student + generator.normal(0, 0.05, 24)
+        rows = [
+            trial(
+                row,
+                student=f"cnn_{student[row] + 3}_4",
+                **{"val/accuracy": accuracy[row], "val/sharpness_gap": gap[row]},
+            )
+            for row in range(24)
+        ]
+        epochs = [{"trial_id": row["trial_id"], "epoch": 15, "val/accuracy": row["val/accuracy"],
+                   "val/sharpness_gap": row["val/sharpness_gap"]} for row in rows]  # fmt: skip
+        landmark = at_landmark(StudyRecords(trials_table(rows), epochs_table(epochs)), searched=True)
+        for name, held in (("plain", ()), ("held", ("student",))):
+            alarms[name] += between_configs(landmark, "paper", held=held).estimate.p_value <= 0.05
+    assert alarms["plain"] > 45
+    assert alarms["held"] <= 7  # the 0.99 quantile if exactly 5% were found

@@ -116,6 +116,24 @@ def test_a_value_is_read_as_written_whatever_yaml_would_make_of_it(text, key, va
     assert type(found) is type(value) or isinstance(value, Path)
 
 
+def test_yaml_of_version_1_1_would_read_other_values():
+    texts = ("no", "010", "1:30", "1e-3", "1_000", "0x1F")
+    read_by_yaml = [yaml.safe_load(f"key: {text}")["key"] for text in texts]
+    assert read_by_yaml == [False, 8, 90, "1e-3", 1000, 31]
+    assert not isinstance(yaml.safe_load("key: 2024-01-01")["key"], str)
+
+
+def test_folders_begin_at_home_as_a_shell_has_them(tmp_path):
+    path = written(
+        tmp_path, "storage_path: ~/there\nteacher_outputs_path: s3://bucket/~\ndataset: image_folder:~/photos\n"
+    )
+    values = {**{name: option.default for name, option in OPTIONS.items()}, "config": path}
+    found, _ = with_config(values, {"config": path}, from_environment=())
+    assert found["storage_path"] == str(Path.home() / "there")
+    assert found["teacher_outputs_path"] == "s3://bucket/~"
+    assert found["dataset"] == f"image_folder:{Path.home() / 'photos'}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

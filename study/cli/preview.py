@@ -252,7 +252,7 @@ def planned_comparisons(plan: StudyPlan) -> int:
         return configs + 1 if plan.compared else configs * (len(plan.controls) + 1)
     if plan.compared:
         return len(plan.compared) - 1
-    return min(plan.promising, plan.trials) + len(plan.controls) - 1
+    return min(plan.promising, plan.trials) + (len(plan.controls) - 1) * len(plan.students)
 
 
 def planned_resolution(plan: StudyPlan) -> dict[str, Any]:

@@ -121,11 +121,14 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
 
 
 def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
-    """Return a readable name that distinguishes a config of a search from the others, as far as space permits."""
+    """Return a readable name that distinguishes a config of a search from the others, as far as space permits.
+
+    One of several students is always named.
+    """
     name = trial_name(config, 0).removesuffix("-s0")
     others = [field for field in plan.search_space.varied if field not in ("adapter_width", "temperature")]
     if len(others) > _NAMED:
-        return name
+        others = [field for field in others if field == "student"]
     values = ((field.replace("learning_rate", "lr").replace("_", " "), getattr(config, field)) for field in others)
     words = [f"{field} {value:.2g}" if isinstance(value, float) else f"{field} {value}" for field, value in values]
     return ", ".join([name, *words])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from search_spaces import Bounds
-from study.cli.preview import describe_plan
+from study.cli.preview import describe_plan, planned_comparisons
 from study.cli.request import resumed_plan
 from study.plan.bounds import read_bounds, refuse_given_twice
 from study.plan.bounds_checks import check_bounds
@@ -148,6 +148,14 @@ def test_bounds_are_part_of_the_question_and_old_digests_stay(tmp_path):
     assert load_plan(wide.directory).digest == wide.digest
     (width,) = (each for each in wide.search_space.parameters if each.name == "adapter_width")
     assert (width.low, width.high) == (2, 512)
+
+
+def test_listed_values_keep_their_types_in_the_plan_file(tmp_path):
+    plan = make_plan(tmp_path, search=given("temperature=1,2,4", "adapter_clip=true,false", "batch_size=16,1e3"))
+    plan.save()
+    choices = [each.choices for each in load_plan(plan.directory).search]
+    assert choices == [(1.0, 2.0, 4.0), (True, False), (16, 1000)]
+    assert [[type(value) for value in values] for values in choices] == [[float] * 3, [bool] * 2, [int] * 2]
 
 
 def test_a_resume_with_other_bounds_is_refused(tmp_path):
@@ -303,6 +311,8 @@ def test_each_student_has_controls_of_its_own(tmp_path):
     alone = make_plan(tmp_path, confirmation={"configs": 1, "seeds": 3})
     assert plan.total_trials - alone.total_trials == 2 * plan.replicates
     assert sum(1 for _ in tuning_trials(plan)) == 2 * sum(1 for _ in tuning_trials(alone))
+    unconfirmed = make_plan(tmp_path, search=given(STUDENTS))
+    assert planned_comparisons(unconfirmed) == 2 + 2  # two promising configs, and ce with each student
     shown = describe_plan(plan, first_configs(plan))
     assert "cnn_32_64 -> cnn_3_4 or cnn_4_6 on digits" in shown
     assert "2 controls (ce, kd) x 2 students x 2 seeds" in shown

@@ -98,7 +98,8 @@ def test_the_mirror_has_the_bounds(tmp_path):
 @pytest.mark.parametrize("detect", [None, 0.05])
 def test_a_confirmation_has_controls_with_the_students_of_its_configs_alone(tmp_path, detect):
     request = {"configs": 1, "seeds": 6 if detect is None else 20, "detect": detect}
-    search = given("adapter_width=4:64", "student=cnn_3_4,cnn_4_6,cnn_8_16")
+    many = "ce_weight=0.5:1", "kd_weight=0.5:1", "batch_size=32,64"
+    search = given("adapter_width=4:64", "student=cnn_3_4,cnn_4_6,cnn_8_16", *many)
     ledger, _, tune = begin(tmp_path, PretendedSeeds, space="none", search=search, confirmation=request, trials=6)
     tune.run()
     chosen = ledger.confirmation
@@ -106,6 +107,7 @@ def test_a_confirmation_has_controls_with_the_students_of_its_configs_alone(tmp_
     assert len(students) < 3
     for choice in chosen.choices:
         assert choice.config.student in students
+        assert choice.config.student in choice.label
         if choice.control is not None:
             assert f"({choice.config.student})" in choice.label
     roles = [(choice.control, choice.config.student) for choice in chosen.choices if choice.control]

@@ -11,13 +11,26 @@ from search_spaces import (
     loss_weights,
     method,
     method_tuned,
+    none,
     temperature,
 )
+from search_spaces.bounds import Bounds, with_bounds
 from search_spaces.comparison import MethodComparison
 from search_spaces.space import Parameter, SearchSpace
 from search_spaces.text import on_text
 
-__all__ = ["COMPARISONS", "SPACES", "MethodComparison", "Parameter", "SearchSpace", "find_space", "space_names"]
+__all__ = [
+    "COMPARISONS",
+    "OWN",
+    "SPACES",
+    "Bounds",
+    "MethodComparison",
+    "Parameter",
+    "SearchSpace",
+    "find_space",
+    "space_names",
+    "with_bounds",
+]
 
 SPACES: dict[str, SearchSpace] = {
     module.SPACE.name: module.SPACE
@@ -26,11 +39,13 @@ SPACES: dict[str, SearchSpace] = {
 COMPARISONS: dict[str, MethodComparison] = {
     module.COMPARISON.name: module.COMPARISON for module in (method, method_tuned, adapter_why)
 }
+# The space of a study that searches only the fields given by the user.
+OWN: SearchSpace = none.SPACE
 
 
 def space_names() -> tuple[str, ...]:
     """Return all names that `find_space` accepts."""
-    return (*SPACES, *COMPARISONS)
+    return (*SPACES, *COMPARISONS, OWN.name)
 
 
 def find_space(name: str, *, text: bool = False) -> SearchSpace | MethodComparison:
@@ -48,5 +63,5 @@ def find_space(name: str, *, text: bool = False) -> SearchSpace | MethodComparis
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
         raise ValueError(f"unknown search space {name!r}{hint} Known: {', '.join(known)}")
-    space = SPACES[name] if name in SPACES else COMPARISONS[name]
+    space = OWN if name == OWN.name else SPACES[name] if name in SPACES else COMPARISONS[name]
     return on_text(space) if text else space

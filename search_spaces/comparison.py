@@ -4,10 +4,11 @@ The study knows the methods, the fields each method reads, and the published val
 search may depart from these values, and why.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from search_spaces.bounds import Bounds
 from search_spaces.space import Parameter, Value, definition_of
 
 
@@ -66,7 +67,8 @@ class MethodComparison:
     Args:
         name: space name on the command line.
         question: the study's question, in one sentence.
-        tuned: fields searched for each method that reads them; empty if methods run at published settings.
+        tuned: fields searched for each method that reads them; empty if methods run at published settings. Bounds given
+            by the user are not extended to a method's start value.
         arms: config fields of the compared methods by row name, if the question is about these methods alone. Empty
             for a comparison of any methods, each at published settings.
         replicates: default number of fresh seeds per method. Tables in the literature have five, of which no paired
@@ -81,7 +83,7 @@ class MethodComparison:
 
     name: str
     question: str
-    tuned: tuple[TunedParameter, ...] = ()
+    tuned: tuple[TunedParameter | Bounds, ...] = ()
     arms: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     replicates: int = 10
     searches: int = 2
@@ -102,6 +104,16 @@ class MethodComparison:
     def definition(self) -> dict[str, dict[str, object]]:
         """Tuned fields by name, each with kind and bounds, without the explanation in words."""
         return definition_of(self.tuned)
+
+    def with_bounds(self, bounds: Sequence[Bounds]) -> "MethodComparison":
+        """Return this comparison with other bounds of some tuned fields, and with further fields.
+
+        Args:
+            bounds: bounds given by the user, at most one of each field.
+        """
+        given = {each.field: each for each in bounds}
+        kept = tuple(given.pop(each.name, each) for each in self.tuned)
+        return replace(self, tuned=(*kept, *given.values()))
 
     @property
     def scientific(self) -> tuple[str, ...]:

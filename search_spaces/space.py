@@ -19,6 +19,8 @@ Kind: TypeAlias = Literal["float", "int", "categorical"]
 Role: TypeAlias = Literal["scientific", "nuisance", "fixed"]
 Value: TypeAlias = bool | int | float | str
 
+_ROUNDING = 1e-9  # of a number of steps
+_STEPS = {"float": "a number above 0", "int": "a whole number"}
 KINDS: tuple[Kind, ...] = ("float", "int", "categorical")
 ROLES: tuple[Role, ...] = ("scientific", "nuisance", "fixed")
 
@@ -37,6 +39,7 @@ class Parameter:
         high: largest value, inclusive. None for categorical and fixed parameters.
         choices: allowed values of a categorical parameter that varies, otherwise empty.
         log: whether to sample uniformly on a log scale.
+        step: distance between two values of a numeric parameter; None for all values in between.
 
     Raises:
         ValueError: if the arguments contradict each other.
@@ -51,6 +54,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[Value, ...] = ()
     log: bool = False
+    step: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -62,8 +66,10 @@ class Parameter:
         if not self.why.strip():
             raise ValueError(f"{self.name}: give the reason for its bounds, scale and role in `why`")
         if self.role == "fixed":
-            if self.low is not None or self.high is not None or self.choices or self.log:
-                raise ValueError(f"{self.name}: a fixed parameter must have a value, without bounds, choices or log")
+            if self.low is not None or self.high is not None or self.choices or self.log or self.step is not None:
+                raise ValueError(
+                    f"{self.name}: a fixed parameter must have a value, without bounds, choices, log or step"
+                )
         elif self.kind == "categorical":
             self._check_choices()
         else:
@@ -72,8 +78,8 @@ class Parameter:
             raise ValueError(f"{self.name}: value {self.value!r} is not a {self.kind} within {self.domain}")
 
     def _check_choices(self) -> None:
-        if self.low is not None or self.high is not None or self.log:
-            raise ValueError(f"{self.name}: a categorical parameter must have choices, without bounds or log")
+        if self.low is not None or self.high is not None or self.log or self.step is not None:
+            raise ValueError(f"{self.name}: a categorical parameter must have choices, without bounds, log or step")
         if len(self.choices) < 2 or len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
             raise ValueError(f"{self.name}: give at least two different choices, not {self.choices}")
 
@@ -87,6 +93,17 @@ class Parameter:
             raise ValueError(f"{self.name}: a log scale must start above 0, not at {low}")
         if self.kind == "int" and not (type(low) is int and type(high) is int):
             raise ValueError(f"{self.name}: an int parameter must have int bounds, not {low!r}, {high!r}")
+        if self.step is not None:
+            self._check_step(low, high, self.step)
+
+    def _check_step(self, low: float, high: float, step: float) -> None:
+        if self.log:
+            raise ValueError(f"{self.name}: a log scale has no steps")
+        if not (math.isfinite(step) and 0 < step <= high - low) or (self.kind == "int" and type(step) is not int):
+            raise ValueError(f"{self.name}: a step must be {_STEPS[self.kind]} up to {high - low:g}, not {step!r}")
+        steps = (high - low) / step
+        if abs(steps - round(steps)) > _ROUNDING * max(1.0, steps):
+            raise ValueError(f"{self.name}: {high:g} must be a whole number of steps of {step:g} above {low:g}")
 
     def _bounds(self) -> tuple[float, float]:
         if self.low is None or self.high is None:
@@ -100,7 +117,8 @@ class Parameter:
             return f"{self.value!r}"
         if self.kind == "categorical":
             return "{" + ", ".join(str(choice) for choice in self.choices) + "}"
-        return f"[{self.low:g}, {self.high:g}]" + (", log" if self.log else "")
+        scale = ", log" if self.log else "" if self.step is None else f", step {self.step:g}"
+        return f"[{self.low:g}, {self.high:g}]{scale}"
 
     def contains(self, value: object) -> bool:
         """Check whether `value` has exactly the type of this parameter and lies within the bounds or choices."""
@@ -123,8 +141,9 @@ class Parameter:
             return cast("Value", trial.suggest_categorical(self.name, self.choices))
         low, high = self._bounds()
         if self.kind == "int":
-            return trial.suggest_int(self.name, int(low), int(high), log=self.log)
-        return trial.suggest_float(self.name, low, high, log=self.log)
+            step = 1 if self.step is None else int(self.step)
+            return trial.suggest_int(self.name, int(low), int(high), step=step, log=self.log)
+        return trial.suggest_float(self.name, low, high, step=self.step, log=self.log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +155,7 @@ class SearchSpace:
         question: question that a study over this space answers, in one sentence.
         parameters: all fields that the space varies or fixes. Other fields (method, dataset, models, epochs, seeds,
             ...) are set by the study.
+        needs_bounds: whether the space searches nothing until bounds are added (`search_spaces.bounds`).
 
     Raises:
         ValueError: if a field occurs twice, or if there is no scientific parameter or no question.
@@ -144,13 +164,14 @@ class SearchSpace:
     name: str
     question: str
     parameters: tuple[Parameter, ...]
+    needs_bounds: bool = False
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.parameters]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"space {self.name!r} names {', '.join(twice)} more than once")
-        if not self.scientific:
+        if not self.scientific and not self.needs_bounds:
             raise ValueError(f"space {self.name!r} has no scientific parameter: give at least one that varies")
         if not self.question.strip().endswith("?"):
             raise ValueError(f"space {self.name!r} needs a question that ends in a question mark")
@@ -182,10 +203,16 @@ class SearchSpace:
 def definition_of(parameters: Iterable[Any]) -> dict[str, dict[str, object]]:
     """Return the fields of parameters by name, without `why`, so that rewording it changes no digest.
 
+    A step of None is left out as well, because earlier versions had no steps.
+
     Args:
         parameters: dataclasses with fields `name` and `why`.
     """
     return {
-        each.name: {field: value for field, value in asdict(each).items() if field not in ("name", "why")}
+        each.name: {
+            field: value
+            for field, value in asdict(each).items()
+            if field not in ("name", "why") and (field, value) != ("step", None)
+        }
         for each in parameters
     }

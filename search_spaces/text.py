@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from search_spaces.bounds import Bounds
 from search_spaces.comparison import MethodComparison, TunedParameter
 from search_spaces.space import Parameter, SearchSpace, Value
 
@@ -34,7 +35,8 @@ def on_text(space: SearchSpace | MethodComparison) -> SearchSpace | MethodCompar
     whether the student is pretrained.
     """
     if isinstance(space, MethodComparison):
-        return replace(space, tuned=tuple(_TUNED.get(each.name, _same)(each) for each in space.tuned))
+        tuned = (each if isinstance(each, Bounds) else _TUNED.get(each.name, _same)(each) for each in space.tuned)
+        return replace(space, tuned=tuple(tuned))
     kept = (each for each in space.parameters if (each.name, each.role) != ("student_learning_rate", "fixed"))
     return replace(space, parameters=tuple(_parameter(each) for each in kept))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from study.cli.app import epilog_of, given_options, leave_with_exit_code
+from study.cli.app import epilog_of, leave_with_exit_code, options_with_config
 from study.cli.options import FinishedStudyName, with_options
 from study.cli.request import resumed_plan
 from study.plan.options import names_of
@@ -28,7 +28,7 @@ _EXAMPLES: Final = (
 )
 _OPTIONS: Final = (
     "confirm", "seeds", "detect", "most_seeds", "confirm_epochs", "teachers", "splits", *names_of("execution"),
-    "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
+    "config", "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -45,9 +45,10 @@ def confirm_study(context: typer.Context, name: FinishedStudyName, **values: Any
     for these configs only, and differences are paired by seed. An interrupted confirmation is resumed, and a completed
     one is shown again. A different choice is rejected. Exit codes: as for study.launch.
     """
+    values, given = options_with_config(context, values)
     if values["quiet"]:
         hide_progress()
-    plan = resumed_plan(name, values["output_dir"], given_options(context), confirms=True)
+    plan = resumed_plan(name, values["output_dir"], given, confirms=True)
     if values["dry_run"]:
         _show(plan, as_json=values["as_json"])
     else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from search_spaces import COMPARISONS, SPACES, space_names
-from study.cli.app import epilog_of, given_options, leave_with_exit_code
+from search_spaces import COMPARISONS, OWN, SPACES, space_names
+from study.cli.app import epilog_of, leave_with_exit_code, options_with_config
 from study.cli.options import with_options
 from study.cli.request import new_plan, resumed_plan
 from study.plan.options import OPTIONS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = (
     ("run the default study, about a minute on two cores", "python -m study.launch --space adapter_width"),
     ("show what a study would do, without running it", "python -m study.launch --space joint --trials 60 --dry-run"),
+    ("search only the fields that you name", "python -m study.launch --space none --search temperature=1:32:log"),
     ("resume a study that was stopped or killed", "python -m study.launch --resume NAME"),
 )
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -45,9 +46,10 @@ def launch(context: typer.Context, **values: Any) -> None:
     The best configs of a search are selected by their own scores, so these scores are biased upwards. --confirm runs
     the best configs again on fresh seeds and evaluates them on the test split.
     """
+    values, given = options_with_config(context, values)
+    resume, as_json = values["resume"], values["as_json"]
     if values["quiet"]:
         hide_progress()
-    given, resume, as_json = given_options(context), values["resume"], values["as_json"]
     if values["version"]:
         from study import __version__
 
@@ -62,7 +64,9 @@ def launch(context: typer.Context, **values: Any) -> None:
         raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
         plan = new_plan(values, given) if resume is None else resumed_plan(resume, values["output_dir"], given)
-        if values["dry_run"]:
+        if values["print_config"]:
+            _print_config(plan, given)
+        elif values["dry_run"]:
             ended = None if resume is None else _ended_trials(plan, sets_aside=values["set_aside_records"])
             _show_plan(plan, ended, as_json=as_json)
         else:
@@ -85,7 +89,7 @@ def _show_spaces(*, as_json: bool) -> None:
                 "question": space.question,
                 "parameters": {p.name: {"role": p.role, "values": p.domain, "why": p.why} for p in space.parameters},
             }
-            for name, space in SPACES.items()
+            for name, space in {**SPACES, OWN.name: OWN}.items()
         } | {
             name: {
                 "question": comparison.question,
@@ -97,7 +101,7 @@ def _show_spaces(*, as_json: bool) -> None:
         }
         typer.echo(json.dumps(spaces, indent=2))
         return
-    for name, space in SPACES.items():
+    for name, space in {**SPACES, OWN.name: OWN}.items():
         typer.echo(f"{name}\n  {space.question}")
         for parameter in space.parameters:
             if parameter.role != "fixed":
@@ -112,6 +116,12 @@ def _show_spaces(*, as_json: bool) -> None:
         typer.echo(f"    {'method':24} {methods:28} scientific: {settings}, same seeds for all")
         for tuned in comparison.tuned:
             typer.echo(f"    {tuned.name:24} {tuned.domain:28} nuisance, if the method uses it: {tuned.why}")
+
+
+def _print_config(plan: "StudyPlan", given: dict[str, Any]) -> None:
+    from study.cli.config_text import config_text
+
+    typer.echo(config_text(plan, given), nl=False)
 
 
 def _show_left_out(plan: "StudyPlan") -> None:

@@ -37,7 +37,9 @@ from analysis.reading.trials import (
     REPEATED,
     SEARCH,
     SHARPNESS_GAP,
+    STUDENT,
     StudyRecords,
+    control_name,
     method_names,
     numbers,
     objective,
@@ -88,6 +90,7 @@ class ParameterEffect:
         correlation: exploratory rank correlation over all configs of the search at the landmark (see
             `analysis.reading.landmark`), not only over the drawn survivors; None for categories.
         note: note on survivors and on the trials of the correlation; or None.
+        log: whether the search sampled the parameter on a logarithmic scale.
     """
 
     parameter: str
@@ -98,6 +101,7 @@ class ParameterEffect:
     correlation: Estimate | None
     note: str | None
     objective: str = "accuracy"
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class LearningCurve:
     """Mean and standard deviation per epoch over the trials of one method.
 
     Args:
-        method: distillation method, or name of a confirmed config.
+        method: distillation method, with the student if the study has several, or name of a confirmed config.
         stage: `repeated` (controls and promising configs on fresh seeds), `search` if nothing was repeated, or
             `confirm`.
         n: number of trials.
@@ -198,10 +202,11 @@ def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int
         categories=categories,
         searched=points,
         repeated=tuple((at, s.accuracy, s.name) for at, s in zip(position[len(values) :], promising, strict=True)),
-        references={s.method: s.accuracy for s in summaries if s.stage == "control"},
+        references={control_name(s): s.accuracy for s in summaries if s.stage == "control"},
         correlation=None if categories else _parameter_correlation(landmark, parameter, seed),
         note=survivors and f"{survivors} The rank correlation uses all configs: {landmark.note}.",
         objective=objective(trials),
+        log=parameter in records.searched_in_logs,
     )
 
 
@@ -247,7 +252,7 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
         line=line,
         low=low,
         high=high,
-        references={s.method: (s.gap, s.accuracy) for s in controls},
+        references={control_name(s): (s.gap, s.accuracy) for s in controls},
         correlation=_NOT_POOLED if arms else between_configs(landmark, "paper", seed=seed).estimate,
         note=None if landmark.is_last else f"{landmark.note}.",
         epoch=None if landmark.is_last else landmark.epoch,
@@ -277,6 +282,9 @@ def compute_learning_curves(
         shown, stage = select(trials, stages=[SEARCH]), SEARCH
     trial_ids, configs = (shown[name].to_pylist() for name in ("trial_id", "config_id"))
     methods = method_names(shown)
+    students = shown[STUDENT].to_pylist() if STUDENT in shown.column_names else []
+    if len(set(students)) > 1:
+        methods = [f"{method} ({student})" for method, student in zip(methods, students, strict=True)]
     if confirmed is not None:
         methods = [confirmed[config] for config in configs]
     owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)
@@ -444,13 +452,13 @@ def _joined(caption: str, note: str | None) -> str:
 
 
 def _scale_parameter(axes: Axes, effect: ParameterEffect) -> None:
-    """Label a categorical axis with names; use a log scale if the values span more than a factor of ten."""
+    """Label a categorical axis with names; use a log scale if the search did."""
     if effect.categories:
         axes.set_xticks(range(len(effect.categories)), effect.categories)
         axes.set_xlim(-0.5, len(effect.categories) - 0.5)
         return
     values = effect.searched[:, 0]
-    if len(values) and values.min() > 0 and values.max() / values.min() > 10:
+    if effect.log and len(values) and values.min() > 0:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

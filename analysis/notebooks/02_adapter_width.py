@@ -139,7 +139,8 @@ Markdown(
 
 # %%
 space = SPACES.get(trials["space"][0].as_py())
-parameters = space.parameters if space else ()
+# The summary has the searched bounds, also those given by `--search`. A running study has only those of its space.
+parameters = read_folder(STUDY).searched or (space.parameters if space else ())
 ranked = importances(records, parameters, "PED-ANOVA", draws=100)
 rows = [
     f"| {each.parameter} | {format_estimate(each.estimate, 2)} | {format_p(each.estimate.p_value)} "

@@ -139,7 +139,9 @@ for name, each in strongest.items():
 warned = []
 for name, records in studies.items():
     space = SPACES.get(records.trials["space"][0].as_py())
-    warned += [f"- {name}: {each.message}." for each in range_warnings(records, space.parameters if space else ())]
+    # The summary has the searched bounds, also those given by `--search`. A running study has only those of its space.
+    parameters = read_folder(folders[name]).searched or (space.parameters if space else ())
+    warned += [f"- {name}: {each.message}." for each in range_warnings(records, parameters)]
 Markdown("\n".join(warned) or "No parameter has its best values at the end of the searched range.")
 
 # %% [markdown]

@@ -32,6 +32,7 @@ from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
     SHARPNESS_GAP,
+    STUDENT,
     holm_of,
     mean_score,
     numbers,
@@ -371,7 +372,8 @@ def summarise_confirmation(
         trials: trials of the study.
         chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config, and
             `method` and `searches` if known; see `ConfirmedConfig`.
-        baseline: control to compare every other config with; None to compare each ranked config with every control.
+        baseline: control to compare every other config with; None to compare each ranked config with every control
+            that has the same student.
         seed: random seed for the bootstrap intervals.
     """
     confirmed = select(trials, stages=[CONFIRM])
@@ -388,6 +390,7 @@ def summarise_confirmation(
             for one in configs
             for other in configs
             if one is not other
+            and _student_of(rows[one.config_id]) == _student_of(rows[other.config_id])
             and (
                 other.control == baseline
                 if baseline is not None
@@ -405,6 +408,12 @@ def summarise_confirmation(
         configs, comparisons, objective(trials), compares_methods=baseline is not None, methods=methods, note=note,
         schedules=schedules,
     )  # fmt: skip
+
+
+def _student_of(rows: pa.Table) -> str | None:
+    """Return the student's architecture of a config; None before its first trial."""
+    known: list[str | None] = rows[STUDENT].to_pylist() if STUDENT in rows.column_names else []
+    return known[0] if known else None
 
 
 def _schedules(trials: pa.Table) -> Schedules | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from analysis.questions.collapse import collapse_warning
 from analysis.questions.confirmation import ConfirmationResult, described
-from analysis.reading.trials import ConfigSummary, Split, numbers, objective
+from analysis.reading.trials import ConfigSummary, Split, control_name, numbers, objective
 from analysis.statistics.estimates import Estimate
 from trainables.data.splits import small_validation
 from trainables.display.numbers import format_number
@@ -79,4 +79,4 @@ def _samples(trials: pa.Table) -> str:
 
 
 def _named(config: ConfigSummary) -> str:
-    return config.method if config.stage == "control" else config.name
+    return control_name(config) if config.stage == "control" else config.name

@@ -38,6 +38,7 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
+from analysis.questions.wider import wider_argument
 from analysis.reading.landmark import Evidence, Floats, at_landmark
 from analysis.reading.trials import StudyRecords, trial_scores, varied_fields
 from analysis.statistics.estimates import Estimate
@@ -241,10 +242,15 @@ def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> li
             continue
         end: Literal["low", "high"] = "low" if position <= _EDGE else "high"
         bound = dimension.low if end == "low" else dimension.high
+        argument = wider_argument(dimension, end)
+        advice = (
+            f"The best value may lie beyond: search a wider range with `{argument}`, or know why it cannot be wider"
+            if argument is not None
+            else f"{dimension.name} accepts no value beyond it"
+        )
         message = (
             f"{dimension.name}: the best {best} of {len(points)} configs crowd at its {end} bound {bound:g} (their "
-            f"median lies at {position:.0%} of the range{' in logarithms' if dimension.log else ''}). The best value "
-            "may lie beyond: search a wider range, or know why it cannot be wider"
+            f"median lies at {position:.0%} of the range{' in logarithms' if dimension.log else ''}). {advice}"
         )
         found.append(RangeWarning(dimension.name, end, message))
     return found

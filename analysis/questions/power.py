@@ -19,8 +19,10 @@ from analysis.reading.trials import (
     BASELINE,
     CONFIRM,
     REPEATED,
+    STUDENT,
     ConfigSummary,
     Split,
+    control_name,
     objective,
     objective_of_all,
 )
@@ -175,16 +177,18 @@ def find_resolution(
 
 
 def _repeated(configs: Sequence[ConfigSummary], scores: dict[str, dict[int, float]]) -> Iterator[Compared]:
-    baselines = [each.config_id for each in configs if each.method == BASELINE and each.against_baseline is None]
+    baselines = [each for each in configs if each.method == BASELINE and each.against_baseline is None]
     rows = [(each, each.against_baseline) for each in configs]
     known = [(each, against) for each, against in rows if against is not None and against.n]
     if not baselines:
         return
-    baseline = _mean_of(scores, baselines)
     corrected = holm([math.nan if against.p_value is None else against.p_value for _, against in known])
     for (each, against), p_value in zip(known, corrected, strict=True):
-        spread = _spread(scores.get(each.config_id, {}), baseline)
-        label = each.method if each.stage == "control" else each.name
+        alike = [own.config_id for own in baselines if own.varied.get(STUDENT) == each.varied.get(STUDENT)]
+        spread = _spread(
+            scores.get(each.config_id, {}), _mean_of(scores, alike or [own.config_id for own in baselines])
+        )
+        label = control_name(each) if each.stage == "control" else each.name
         yield Compared(label, BASELINE, spread, against, None if math.isnan(p_value) else p_value)
 
 

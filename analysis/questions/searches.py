@@ -91,6 +91,8 @@ def compare_over_searches(
     Returns:
         None if there is one search per method, or the baseline has no trial on shared seeds.
     """
+    if searches < 2:
+        return None
     stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
     split: Split = "test" if confirmed else "validation"
     found = scores_by_method(trials, stages, split)

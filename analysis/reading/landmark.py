@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from analysis.reading.trials import (
     SEARCH,
+    STUDENT,
     StudyRecords,
     numbers,
     objective,
@@ -28,13 +29,11 @@ from analysis.reading.trials import (
     select,
     varied_fields,
 )
+from trainables.spec.searchable import is_nuisance
 
 Floats: TypeAlias = NDArray[np.float64]
 Evidence = Literal["exploratory", "confirmatory"]
 GapName = Literal["paper", "centred", "tempered", "entropy"]
-
-# Name endings of the nuisance fields. A space tunes these fields only to make comparisons fair.
-_NUISANCE_ENDINGS: Final = ("_learning_rate", "_schedule", "_momentum", "_weight_decay")
 
 
 def _entropy_gap(trials: pa.Table) -> Floats:
@@ -164,11 +163,12 @@ def _note(trials: pa.Table, reached: pa.Table, epoch: int) -> str:
 
 
 def nuisance_fields(trials: pa.Table) -> tuple[str, ...]:
-    """Return the varied fields that only control how something is trained: rates, schedules, momenta, decay.
+    """Return the varied fields that only control how something is trained, and the student's architecture.
 
-    The records do not contain the roles of a space's parameters, so the fields are recognised by name.
+    The former are rates, schedules, momenta and decay. The records do not contain the roles of a space's parameters, so
+    the fields are recognised by name. A larger student has another accuracy and another gap, whatever else varies.
     """
-    return tuple(name for name in varied_fields(trials) if name.endswith(_NUISANCE_ENDINGS))
+    return tuple(name for name in varied_fields(trials) if is_nuisance(name) or name == STUDENT)
 
 
 def config_columns(trials: pa.Table, fields: Sequence[str], log_fields: Collection[str]) -> Floats:

@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from analysis.reading.landmark import Landmark, at_landmark
-from analysis.reading.scales import log_fields_of, parse_log_fields
+from analysis.reading.scales import find_log_fields, log_fields_of
 from analysis.reading.trials import (
     BASELINE,
     REPEATED,
@@ -331,22 +331,21 @@ def _log_fields(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> froze
     """
     found: frozenset[str] = frozenset()
     for source, table in zip(sources, trials, strict=True):
-        content = _summary_of(source)
-        own = None if content is None else parse_log_fields(content, f"{source.shown}/summary.json")
+        own = find_log_fields(partial(_content_of, source), source.shown)
         found |= log_fields_of(table["space"].unique().to_pylist()) if own is None else own
     return found
 
 
-def _summary_of(source: _Source) -> bytes | None:
-    """Return the content of a study's summary, which a study writes at its end; None without one."""
-    path = f"{source.path}/summary.json"
+def _content_of(source: _Source, name: str) -> bytes | None:
+    """Return the content of a file in a study's folder; None without one."""
+    path = f"{source.path}/{name}"
     try:
         if source.system.get_file_info(path).type != pafs.FileType.File:
             return None
         with source.system.open_input_stream(path) as stream:
             return bytes(stream.read())
     except OSError as error:
-        raise OSError(f"{source.shown}/summary.json cannot be read ({redact(str(error))})") from error
+        raise OSError(f"{source.shown}/{name} cannot be read ({redact(str(error))})") from error
 
 
 def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:

@@ -7,12 +7,13 @@ accuracy and nothing went through the gap, an indirect effect was then found in 
 95% of 80 with 40. With the rate in logarithms it was found in 4% and 7% of 200
 (`tests/analysis/questions/test_mediation.py`).
 
-The summary of a study contains the scales. Records without a summary, such as those of a running study, name their
-search space, and the scales of this project's spaces are known here.
+The summary of a study contains the scales. Without a summary, as in a running study, the plan contains the scale of
+each field with bounds given by the user (`--search`), and records name their search space. The scales of this project's
+spaces are known here.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,25 +45,60 @@ def log_fields_in(summary: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def read_log_fields(directory: str | Path) -> frozenset[str] | None:
-    """Read the fields that a study searched on a logarithmic scale from its folder; None without a summary.
+    """Read the fields that a study searched on a logarithmic scale from its folder; None if only the space tells.
 
     Raises:
-        DamagedRecordsError: the summary cannot be read.
+        DamagedRecordsError: the summary or the plan cannot be read.
     """
-    path = Path(directory) / "summary.json"
-    try:
-        return parse_log_fields(path.read_bytes(), str(path))
-    except FileNotFoundError:
+
+    def content_of(name: str) -> bytes | None:
+        try:
+            return (Path(directory) / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    return find_log_fields(content_of, str(directory))
+
+
+def find_log_fields(content_of: Callable[[str], bytes | None], shown: str) -> frozenset[str] | None:
+    """Return the fields that a study searched on a logarithmic scale, by the summary, or else by the plan.
+
+    Args:
+        content_of: returns the content of a file in the study's folder, or None if there is no such file.
+        shown: name of the folder in messages.
+
+    Returns:
+        The fields; None if neither file names them, so that only the space tells.
+
+    Raises:
+        DamagedRecordsError: the summary or the plan cannot be read.
+    """
+    readers = {"summary.json": log_fields_in, "plan.json": planned_log_fields}
+    for name, read in readers.items():
+        content = content_of(name)
+        found = None if content is None else _parsed(content, f"{shown}/{name}", read)
+        if found is not None:
+            return found
+    return None
+
+
+def planned_log_fields(plan: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the fields that a study searches on a logarithmic scale; None if the user gave no bounds.
+
+    Args:
+        plan: content of `plan.json`.
+    """
+    given = {each["field"]: bool(each["log"]) for each in plan.get("search") or ()}
+    if not given:
         return None
+    others = log_fields_of([plan.get("space")]) - given.keys()
+    return others | {name for name, log in given.items() if log}
 
 
-def parse_log_fields(content: bytes, shown: str) -> frozenset[str] | None:
-    """Return `log_fields_in` a summary given as bytes.
-
-    Raises:
-        DamagedRecordsError: the content is no summary; the message names it as `shown`.
-    """
+def _parsed(
+    content: bytes, shown: str, read: Callable[[Mapping[str, Any]], frozenset[str] | None]
+) -> frozenset[str] | None:
     try:
-        return log_fields_in(json.loads(content))
+        return read(json.loads(content))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedRecordsError(f"{shown} cannot be read ({error}); restore it from a copy") from None

@@ -44,6 +44,7 @@ CONFIRM = "confirm"
 _PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 BASELINE = "kd"
 
+STUDENT = "student"
 TEACHER_NUMBER = "teacher_number"
 SPLIT_NUMBER = "split_number"
 
@@ -86,12 +87,13 @@ class ConfigSummary:
         name: readable name, such as `w16-T4.0`.
         method: distillation method.
         stage: `control` or `replicate`; `confirm` if a comparison was confirmed.
-        varied: fields that the search varied, with the values of this config; empty for a control.
+        varied: fields that the search varied, with the values of this config; for a control, only the student's
+            architecture, if the search varied it.
         accuracy: objective on `split` over repetitions; a fraction if the objective is accuracy.
         gap: sharpness gap over repetitions, in nats; n is 0 for a method without a gap.
         test_accuracy: objective on the test split over repetitions; n is 0 if the test split was not read.
-        against_baseline: accuracy minus the accuracy of the baseline, paired by replicate. None for the baseline itself
-            and for a study without a baseline.
+        against_baseline: accuracy minus the accuracy of the baseline with the same student, paired by replicate. None
+            for the baseline itself and for a study without a baseline.
         search_accuracy: accuracy in the search, which is optimistic; None for a control.
         corrected_p: p-value of `against_baseline` after Holm's correction for all configs compared with the baseline.
             None if the study does not compare methods.
@@ -280,12 +282,23 @@ def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: 
     searched = select(trials, stages=[SEARCH])
     in_search = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
     split: Split = "test" if set(repeated["stage"].to_pylist()) == {CONFIRM} else "validation"
+    several = tuple(name for name in varied_fields(trials) if name == STUDENT)
     summaries = []
     for config_id in dict.fromkeys(repeated["config_id"].to_pylist()):
         rows = repeated.filter(pc.equal(repeated["config_id"], config_id))
         fields = varied_fields(_of_the_same_method(trials, rows))
-        summaries.append(_summary(rows, fields, reference, in_search.get(config_id), split, seed))
+        if rows["stage"][0].as_py() == "control":
+            fields = several
+        own = of_student(reference, rows)
+        summaries.append(_summary(rows, fields, own, in_search.get(config_id), split, seed))
     return summaries
+
+
+def of_student(trials: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the trials with the student's architecture of the rows, which share one."""
+    if STUDENT not in trials.column_names or not rows.num_rows:
+        return trials
+    return trials.filter(pc.equal(trials[STUDENT], rows[STUDENT][0]))
 
 
 def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:
@@ -339,7 +352,7 @@ def _summary(
         name=re.sub(r"-s\d+$", "", first["name"]),
         method=method_name(first),
         stage=first["stage"],
-        varied={} if is_control else {name: first[name] for name in fields},
+        varied={name: first[name] for name in fields},
         accuracy=mean_score(rows, split),
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
         test_accuracy=mean_score(rows, "test"),
@@ -348,6 +361,12 @@ def _summary(
         split=split,
         objective=objective(rows),
     )
+
+
+def control_name(summary: ConfigSummary) -> str:
+    """Return the method of a control, with the student if the study has several."""
+    student = summary.varied.get(STUDENT)
+    return summary.method if student is None else f"{summary.method} ({student})"
 
 
 def objective_of_all(summaries: Collection[ConfigSummary]) -> str:

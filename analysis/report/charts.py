@@ -79,7 +79,7 @@ def effect_chart(effect: ParameterEffect) -> Chart:
     if effect.categories:
         places = list(range(len(effect.categories)))
         chart["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [plain(each) for each in effect.categories]}
-    elif everywhere and min(everywhere) > 0 and max(everywhere) > 10 * min(everywhere):
+    elif effect.log and everywhere and min(everywhere) > 0:
         chart["layout"]["xaxis"] |= _log_axis(*ends)
     return chart
 

@@ -33,6 +33,7 @@ from analysis.questions.stability import rank_stability
 from analysis.reading.landmark import GapName, at_landmark, nuisance_fields
 from analysis.reading.trials import (
     SEARCH,
+    STUDENT,
     ConfigSummary,
     compare_methods,
     planned_epochs,
@@ -236,6 +237,7 @@ def _associations(study: StudyFolder) -> list[Association]:
     named = [each.name for each in study.searched if each.role == "nuisance"]
     varied = varied_fields(study.records.trials)
     held = tuple(name for name in named if name in varied) or nuisance_fields(study.records.trials)
+    held += (STUDENT,) if STUDENT in varied and STUDENT not in held else ()
     found = []
     for searched in (True, False):
         landmark = at_landmark(study.records, searched=searched)
@@ -259,7 +261,9 @@ def _facts(study: StudyFolder) -> tuple[str, ...]:
     if first.get("dataset"):
         facts.append(str(first["dataset"]))
     if first.get("student"):
-        facts.append(f"{first.get('teacher') or 'no teacher'} → {first['student']}")
+        known = trials["student"].to_pylist() if trials.num_rows else [first["student"]]
+        students = ", ".join(sorted({each for each in known if each}))
+        facts.append(f"{first.get('teacher') or 'no teacher'} → {students}")
     epochs = first.get("epochs_planned") or first.get("epochs")
     facts += [counted(int(epochs), "epoch")] if epochs else []
     longer = planned_epochs(trials, confirmed=True) - {epochs}

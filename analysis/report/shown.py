@@ -9,7 +9,7 @@ from typing import Final
 
 from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig, described
 from analysis.questions.methods import config_label
-from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary
+from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary, control_name
 from trainables.display.numbers import counted
 
 MOST_IN_DIAGRAMS: Final = 4  # number of configs that readers can distinguish in one panel
@@ -94,8 +94,8 @@ def _repeated(configs: Sequence[ConfigSummary], *, compares: bool) -> Shown:
     kept = [*beside, *(best if compares else best[:1])][:MOST_IN_DIAGRAMS]
     labels: dict[str, str] = {}
     for each in [*kept, *configs]:  # the first config of a method is called by the method
-        taken = each.method in labels.values()
-        labels.setdefault(each.config_id, each.name if taken else each.method)
+        own = control_name(each) if each.stage == "control" else each.method
+        labels.setdefault(each.config_id, each.name if own in labels.values() else own)
     return Shown(
         stages=REPEATED,
         is_confirmed=False,

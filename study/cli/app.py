@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -61,6 +61,18 @@ def given_options(context: typer.Context) -> dict[str, Any]:
     """Return the options given by the user, by name."""
     sources = ((flag, value, context.get_parameter_source(flag)) for flag, value in context.params.items())
     return {flag: value for flag, value, source in sources if source is not None and source.name != "DEFAULT"}
+
+
+def options_with_config(context: typer.Context, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of all options of a command, and those given by the user, with those of `--config`."""
+    given = given_options(context)
+    if values.get("config") is None:
+        return dict(values), given
+    from study.cli.configured import with_config
+
+    sources = {name: context.get_parameter_source(name) for name in given}
+    environment = {name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT"}
+    return with_config(values, given, from_environment=environment)
 
 
 def epilog_of(examples: Iterable[tuple[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
@@ -50,6 +51,14 @@ def _parameter(name: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
 
 
+def with_home(name: str, value: Any) -> Any:
+    """Return the value of an option, with `~` expanded as the command line would expand it."""
+    if name in _FOLDERS:
+        return _expanded(value)
+    callback = _CALLBACKS.get(name)
+    return value if callback is None else callback(value)
+
+
 def _in_home(dataset: str) -> str:
     """Return the name of the dataset, with `~` in an image folder's path expanded."""
     if "~" not in dataset:
@@ -62,4 +71,10 @@ def _in_home(dataset: str) -> str:
         raise UsageError(f"--dataset {error}") from None
 
 
+def _expanded(place: str) -> str:
+    return str(Path(place).expanduser()) if place.startswith("~") else place
+
+
+# Folders as texts, because they may be URIs. A shell expands them on the command line.
+_FOLDERS: Final = ("storage_path", "teacher_outputs_path")
 _CALLBACKS: Final[dict[str, Callable[[Any], Any]]] = {"dataset": _in_home}

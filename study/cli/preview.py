@@ -10,7 +10,7 @@ from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest
-from study.plan.control_tuning import tuned_configs
+from study.plan.control_tuning import tuned_configs, tuning_trials
 from study.plan.methods import BASELINE
 from study.plan.notes import (
     STARTUP,
@@ -153,9 +153,15 @@ def _sum_of_trials(plan: StudyPlan) -> str:
         searches = f"{plan.searches_per_method} searches x " if plan.searches_per_method > 1 else ""
         return f"{methods} x {searches}({plan.trials} search trials + {promising} best {seeds})"
     return (
-        f"{plan.trials} search trials + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
+        f"{plan.trials} search trials + {len(plan.controls)} controls ({', '.join(plan.controls)}){_of_students(plan)} "
+        f"{seeds} "
         f"+ {promising} promising {seeds}"
     )
+
+
+def _of_students(plan: StudyPlan) -> str:
+    number = len(plan.students)
+    return f" x {number} students" if number > 1 else ""
 
 
 def _repeats(plan: StudyPlan) -> str:
@@ -181,11 +187,12 @@ def describe_confirmation(plan: StudyPlan) -> str:
     else:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
         what = f"the {configs} (by lower bound), the search winner, {', '.join(plan.controls)} and {PUBLISHED}"
+        what += ", controls with each student of the configs," if len(plan.students) > 1 else ""
     texts = [f"{what} on {request.seeds_in_words} fresh seeds each: at most {confirm_trials(plan)} additional trials"]
     tuned = tuned_configs(plan)
     if tuned:
         texts[0] += (
-            f", {plan.sure_replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the "
+            f", {sum(1 for _ in tuning_trials(plan))} of them to tune the temperature of {BASELINE} on the "
             f"validation split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
         )
     if plan.confirm_epochs != plan.base.epochs:
@@ -246,7 +253,7 @@ def planned_comparisons(plan: StudyPlan) -> int:
         return configs + 1 if plan.compared else configs * (len(plan.controls) + 1)
     if plan.compared:
         return len(plan.compared) - 1
-    return min(plan.promising, plan.trials) + len(plan.controls) - 1
+    return min(plan.promising, plan.trials) + (len(plan.controls) - 1) * len(plan.students)
 
 
 def planned_resolution(plan: StudyPlan) -> dict[str, Any]:
@@ -288,10 +295,16 @@ def describe_resolution(plan: StudyPlan) -> str:
 def _networks(plan: StudyPlan) -> str:
     base, entry = plan.base, plan.base.method_spec
     if entry.peer == "teacher" and not entry.needs_teacher:
-        return f"trains     {base.student} and the peer {base.teacher}, both from scratch,"
-    second = f" and a second {base.student}" if entry.peer == "student" else ""
+        return f"trains     {_students(plan)} and the peer {base.teacher}, both from scratch,"
+    second = " and a second student alike" if len(plan.students) > 1 else f" and a second {base.student}"
+    second = second if entry.peer == "student" else ""
     trained = ", which is trained too," if entry.trains_teacher else ""
-    return f"distils    {base.teacher}{trained} -> {base.student}{second}"
+    return f"distils    {base.teacher}{trained} -> {_students(plan)}{second}"
+
+
+def _students(plan: StudyPlan) -> str:
+    names = plan.students
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _companions(plan: StudyPlan) -> str:
@@ -301,7 +314,7 @@ def _companions(plan: StudyPlan) -> str:
     companion = plan.base.method_spec.companion
     if companion is None:
         return ""
-    epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
+    epochs = (plan.total_trials - plan.replicates * len(plan.fixed_configs)) * plan.base.epochs
     return f"; in {epochs} of them, {getattr(plan.base, companion)} is trained too"
 
 

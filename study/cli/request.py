@@ -23,6 +23,7 @@ from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.storage.uris import REDACTED, is_uri, redact_place
 
 if TYPE_CHECKING:
+    from search_spaces import Bounds
     from study.plan.confirmation import Factors, SeedsAsked
     from study.plan.plan import StudyPlan
 
@@ -40,9 +41,13 @@ _SMOKE_SEEDS: Final = 2
 
 
 def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
+    from study.plan.bounds import given_bounds
+
     plain: dict[str, Any] = dict(values)
     hold: list[str] = plain.get("hold") or []
-    overrides = _overrides(hold, plain.get("temperature"), str(plain.get("space") or ""))
+    search = given_bounds(plain)
+    searched = [each.field for each in search]
+    overrides = _overrides(hold, plain.get("temperature"), str(plain.get("space") or ""), searched)
     # Make paths absolute, because other processes and nodes have other working directories.
     for flag in ("data_root", "optuna_storage"):
         if isinstance(path := plain.get(flag), Path):
@@ -59,6 +64,7 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     if is_text(plain.get("dataset", "")):
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
+        **({"search": search} if search else {}),
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in (*names_into("plan"), "replicates_detect") if flag in plain},
         "base": {flag: plain[flag] for flag in names_into("config") if plain.get(flag) is not None},
@@ -70,10 +76,12 @@ def _check_text(given: dict[str, Any]) -> None:
         raise UsageError(found)
 
 
-def _overrides(settings: list[str], temperature: float | None, space: str) -> dict[str, Any]:
+def _overrides(
+    settings: list[str], temperature: float | None, space: str, searched: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return fixed config fields, each validated and converted to the type of the field.
 
-    A released variant of PESF-KD also fixes its released settings, except those given here or varied by the space.
+    A released variant of PESF-KD also fixes its released settings, except those given here or varied by the search.
     """
     from pydantic import ValidationError
 
@@ -90,7 +98,8 @@ def _overrides(settings: list[str], temperature: float | None, space: str) -> di
     with_flags = sorted(given.keys() & flags.keys())
     if with_flags:
         raise UsageError(f"--set {with_flags[0]}: use the option --{flags[with_flags[0]]} instead")
-    given = _released_settings(given, space) | given
+    released = _released_settings(given, space)
+    given = {field: value for field, value in released.items() if field not in searched} | given
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
@@ -120,8 +129,11 @@ def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> st
     return "--temperature" if has_temperature and field == "temperature" else f"--set {field}"
 
 
-def _precision(values: dict[str, Any]) -> str:
-    """Return `fp32` or `bf16`, resolved at planning time so that a trial is the same on every machine."""
+def _precision(values: dict[str, Any], search: "Sequence[Bounds]") -> str:
+    """Return `fp32` or `bf16`, resolved at planning time so that a trial is the same on every machine.
+
+    Of several students, all must be faster in bf16.
+    """
     from trainables.data.registry import dataset_info
     from trainables.spec.precision import resolve_precision
 
@@ -131,7 +143,12 @@ def _precision(values: dict[str, Any]) -> str:
     except ValueError as error:
         raise UsageError(f"--dataset: {error}") from None
     try:
-        return resolve_precision(values["precision"], student=values["student"], image_size=size, device=device)
+        students = [str(name) for each in search if each.field == "student" for name in each.choices]
+        found = {
+            resolve_precision(values["precision"], student=student, image_size=size, device=device)
+            for student in students or [values["student"]]
+        }
+        return found.pop() if len(found) == 1 else "fp32"
     except ValueError as error:
         raise UsageError(f"--precision: {error}") from None
 
@@ -168,6 +185,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values are out of bounds or contradict each other, or a study with that name exists.
     """
+    from study.plan.bounds import refuse_given_twice, with_start
+    from study.plan.bounds_checks import check_bounds
     from study.plan.checks import (
         check_data_root,
         check_images,
@@ -191,11 +210,17 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     values = with_replicates(_with_text_defaults(values, given))
     _check_class_count(values)
     asked = _plan_values(values)
+    search = asked.get("search", ())
+    refuse_given_twice(search, given)
+    values = with_start(values, search)
+    asked["base"]["student"] = values["student"]
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
-    asked["base"]["precision"] = _precision(values)
+    asked["base"]["precision"] = _precision(values, search)
     comparison = COMPARISONS.get(values["space"])
+    if comparison is not None and comparison.tuned:
+        comparison = comparison.with_bounds(search)
     if comparison is None:
         if values["methods"] is not None:
             raise UsageError(f"--methods is only for --space {' or '.join(COMPARISONS)}; give --method for one method")
@@ -219,6 +244,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_store_place(plan, is_new=True)
     check_address_form(plan.address)
     check_space_fits_method(plan)
+    check_bounds(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)
@@ -361,6 +387,7 @@ def resumed_plan(
         UsageError: the study does not exist, an option contradicts the recorded plan, or the requested confirmation is
             not possible.
     """
+    from study.plan.bounds_checks import check_bounds
     from study.plan.checks import (
         check_data_root,
         check_images,
@@ -425,6 +452,7 @@ def resumed_plan(
         check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
+        check_bounds(plan)
         check_address_form(plan.address)
         check_teacher_outputs(plan)
         check_networks(plan, leaves_out=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BASE: Final = ("dataset", "student", "teacher", "epochs", "precision")
-# `_options` prints `tracking_uri` itself. `time_budget` is not printed, because it applies to a single run.
+# `options_of` yields `tracking_uri` itself. `time_budget` is not printed, because it applies to a single run.
 _HANDLED_SEPARATELY: Final = ("time_budget", "tracking_uri")
 _IF_NOT_DEFAULT: Final = tuple(
     name
@@ -38,26 +38,34 @@ def start_command(plan: StudyPlan) -> str:
     Args:
         plan: study plan.
     """
-    words = ["python", "-m", "study.launch", "--space", plan.space]
-    for name, value in _options(plan):
+    words = ["python", "-m", "study.launch"]
+    for name, value in options_of(plan):
         words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact_place(str(value))])]
     return shlex.join(words)
 
 
-def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
-    """Yield options with their values, in the order of the command's help. The value of a flag is True."""
+def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
+    """Yield the options of a study with the same settings, in the order of the command's help.
+
+    Names are those of the flags, with underscores. The value of a flag is True.
+    """
     base = plan.base
+    yield "space", plan.space
     if plan.compared:
         yield "methods", ",".join(method.name for method in plan.compared)
     else:
         yield "method", base.method
         if base.adapter:
             yield "adapter", True
+    searched = {each.field for each in plan.search}
     for name in _BASE:
-        value = getattr(base, name)
-        yield name, typed_reference(plan, value) if is_canonical(str(value)) else value
-    if base.begins_as_teacher:
+        if name not in searched:
+            value = getattr(base, name)
+            yield name, typed_reference(plan, value) if is_canonical(str(value)) else value
+    if base.begins_as_teacher and "student_layers" not in searched:
         yield "student_layers", base.student_layers
+    for each in plan.search:
+        yield "search", each.text
     for field, value in plan.overrides.items():
         yield "set", f"{field}={value}"
     if plan.searches:

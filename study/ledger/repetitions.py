@@ -44,7 +44,12 @@ def find_repetition_progress(ledger: Repeated) -> Progress | None:
             configs.setdefault(config.config_id, (stage, config))
     sides = _sides(ledger, configs)
     baseline = [side for side, name in sides if name == BASELINE]
-    pairs = [(side, against) for against in baseline for side, name in sides if name != BASELINE]
+    pairs = [
+        (side, against)
+        for against in baseline
+        for side, name in sides
+        if name != BASELINE and _student(configs, side) == _student(configs, against)
+    ]
     entries = [entry for stage in stages for entry in ledger.in_stage(stage)]
     scores: dict[str, dict[int, float]] = {}
     for entry in entries:
@@ -58,6 +63,10 @@ def find_repetition_progress(ledger: Repeated) -> Progress | None:
         scores,
         study_seed=plan.seed,
     )
+
+
+def _student(configs: dict[str, tuple[Stage, TrialConfig]], side: Side) -> str:
+    return configs[side.config_ids[0]][1].student
 
 
 def _sides(ledger: Repeated, configs: dict[str, tuple[Stage, TrialConfig]]) -> list[tuple[Side, str]]:

@@ -115,6 +115,7 @@ def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list
         for one, first in every
         for other, second in every
         if one is not other
+        and first.config.student == second.config.student
         and (second.control == BASELINE if compares_methods else first.rank is not None and second.control is not None)
     ]
 

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Final
 
-from search_spaces import SearchSpace
+from search_spaces import Bounds
 from study.plan.places import check_mirror_place
 from study.plan.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from study.plan.teacher_storage import check_teacher_storage
@@ -47,7 +47,8 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
             continue
         source = recorded.base if field in asked.get("base", {}) else recorded
         if getattr(source, field) != value:
-            differences.append(f"{field}: the study has {getattr(source, field)!r}, but {value!r} was given")
+            own, given = (_shown(each) for each in (getattr(source, field), value))
+            differences.append(f"{field}: the study has {own}, but {given} was given")
     current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
     if recorded.digest_version == DIGEST_VERSION and current != recorded.space_digest:
         differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
@@ -57,6 +58,13 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
             + "\n  ".join(differences)
             + "\nLeave these options out to resume as planned, or start a new study under another name."
         )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message; bounds as typed on the command line."""
+    if isinstance(value, tuple) and value and all(isinstance(each, Bounds) for each in value):
+        return ", ".join(each.text for each in value)
+    return repr(value)
 
 
 def check_data_root(plan: StudyPlan) -> None:
@@ -140,9 +148,10 @@ def check_space_fits_method(plan: StudyPlan) -> None:
         UsageError: the method ignores some parameters. The message names them.
     """
     read = plan.base.method_spec.fields  # a comparison has no scientific parameters
-    ignored = [name for name in plan.search_space.scientific if name not in read]
+    given = {each.field for each in plan.search}  # checked by `check_bounds`
+    ignored = [name for name in plan.search_space.scientific if name not in read | given]
     if ignored:
-        varied = set(plan.search_space.scientific)
+        varied = set(plan.search_space.scientific) - given
         able = [method for method in METHOD_SPECS if varied <= method_spec(method).fields]
         able += [
             f"{method} with --adapter"

@@ -84,11 +84,29 @@ def _is_local(name: str) -> bool:
 
 
 def _configs(plan: StudyPlan) -> list[TrialConfig]:
-    """Return one config for each method of the study."""
+    """Return one config for each method of the study, with each student."""
     if plan.compared:
         return [plan.configure(method.fields) for method in plan.compared]
-    others = [plan.control_config(method) for method in plan.controls if method != plan.base.method]
-    return [plan.example_config, *others]
+    point, methods = plan.search_space.default_point(), [each for each in plan.controls if each != plan.base.method]
+    return [
+        config
+        for student in plan.students
+        for config in (
+            plan.configure({**point, "student": student}),
+            *(plan.control_config(method, student) for method in methods),
+        )
+    ]
+
+
+def _batch_sizes(plan: StudyPlan) -> list[int]:
+    """Return the batch size of the study, or the smallest and the largest one of its search."""
+    searched = [each.extremes for each in plan.search if each.field == "batch_size"]
+    sizes = [int(size) for size in (*searched[0],)] if searched else [_configs(plan)[0].batch_size]
+    return sorted({min(sizes), max(sizes)})
+
+
+def _student_flag(plan: StudyPlan) -> str:
+    return "--student" if len(plan.students) == 1 else "--search student="
 
 
 def _check_images(plan: StudyPlan) -> bool:
@@ -96,10 +114,12 @@ def _check_images(plan: StudyPlan) -> bool:
     from trainables.run.shape_check import Wanted, check_network, check_samples
 
     configs, base = _configs(plan), plan.base
-    info, batch_size = dataset_info(base.dataset), configs[0].batch_size
+    info, batch_size = dataset_info(base.dataset), _batch_sizes(plan)[0]
     several = plan.workers_per_trial > 1
-    check_samples(info, batch_size)
-    check_network(base.student, Wanted(info, batch_size, shares_norms=several), flag="--student")
+    for size in _batch_sizes(plan):
+        check_samples(info, size)
+    for student in plan.students:
+        check_network(student, Wanted(info, batch_size, shares_norms=several), flag=_student_flag(plan))
     trains_teacher = any(each.method_spec.companion == "teacher" for each in configs)
     if plan.teachers or trains_teacher:
         given = bool(base.teacher_digest)
@@ -117,15 +137,17 @@ def _check_text(plan: StudyPlan, *, fetched_later: bool) -> bool:
     """Check the language models alone. Return whether methods can be tried, which needs local model files."""
     from trainables.run.shape_check import check_samples, check_text_network
 
-    configs, base = _configs(plan), plan.base
+    base = plan.base
     info = dataset_info(base.dataset)
-    check_samples(info, configs[0].batch_size)
-    names = {"--student": base.student} | ({"--teacher": base.teacher} if plan.teachers else {})
-    if fetched_later and any(map(is_pretrained_text_name, names.values())):
+    for size in _batch_sizes(plan):
+        check_samples(info, size)
+    names = [(_student_flag(plan), student) for student in plan.students]
+    names += [("--teacher", base.teacher)] if plan.teachers else []
+    if fetched_later and any(is_pretrained_text_name(name) for _, name in names):
         return False
     # A teacher from a checkpoint was checked when it was read. The checkpoint's folder may be gone by now.
     if base.teacher_digest and is_pretrained_text_name(base.teacher) and not Path(base.teacher).is_dir():
         return False
-    for flag, name in names.items():
+    for flag, name in names:
         check_text_network(name, base.teacher, info, layers=base.student_layers, flag=flag)
     return True

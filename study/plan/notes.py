@@ -154,7 +154,7 @@ def sampler_notes(plan: StudyPlan) -> list[str]:
 
 
 def _categorical(space: SearchSpace | MethodComparison) -> list[str]:
-    """Return the names of the categorical parameters that a search varies. A comparison tunes only numeric ones."""
+    """Return the names of the categorical parameters that a search varies."""
     if isinstance(space, MethodComparison):
-        return []
+        return [each.name for each in space.tuned if each.kind == "categorical"]
     return [each.name for each in space.parameters if each.role != "fixed" and each.kind == "categorical"]

@@ -107,6 +107,11 @@ OPTIONS: Final[dict[str, Option]] = {
         _question("hold", list[str] | None, None, "question",
             "Fix a field of all trial configs; repeatable.",
             flag="--set", metavar="FIELD=VALUE"),
+        _question("search", list[str] | None, None, "question",
+            "Search a field of all trial configs: within LOW:HIGH, with :log for a log scale or :STEP for steps, or "
+            "among the values A,B,... Replaces the bounds of the space, or adds the field; repeatable. With --space "
+            "none, nothing else is searched.",
+            metavar="FIELD=BOUNDS"),
         _size("trials", int, 24, "question",
             "Number of configs that the search proposes; per method for --space method_tuned.",
             into="plan"),
@@ -258,6 +263,12 @@ OPTIONS: Final[dict[str, Option]] = {
             "Folder for stored outputs, or a URI reachable from all nodes (s3://, gs://, abfs://, hdfs://, file://), "
             "copied to each node. Default: teacher_outputs in the output folder.",
             into="plan"),
+        _command("config", Path | None, None, "command",
+            "File with options by name: YAML, TOML or JSON, or the plan.json of another study. Options on the command "
+            "line override it.",
+            metavar="FILE"),
+        _command("print_config", bool, False, "command",
+            "Print the options of the study as a config file, and exit."),
         _command("resume", str | None, None, "command",
             "Resume this study.",
             metavar="NAME"),

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -21,7 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from search_spaces import MethodComparison, SearchSpace, find_space, space_names
+from search_spaces import Bounds, MethodComparison, SearchSpace, find_space, with_bounds
+from search_spaces.space import definition_of
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
 from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
@@ -29,13 +30,14 @@ from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.stages import PlannedTrial
 from trainables.models.taken_weights import TakenWeights
-from trainables.spec.architectures import is_known_to_draw_nothing, is_packable
+from trainables.spec.architectures import LAYERS_PATTERN, is_known_to_draw_nothing, is_packable
 from trainables.spec.bounds import SEEDS
 from trainables.spec.digest import DIGEST_VERSION, digest_of
 from trainables.spec.measures import objective_of
 from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
-from trainables.spec.trial import TrialConfig
+from trainables.spec.searchable import ALWAYS_READ, is_nuisance
+from trainables.spec.trial import Augmentation, TrialConfig
 from trainables.storage.files import replace_file
 from trainables.storage.uris import is_uri, redact_place
 from trainables.user_code.reference import is_canonical
@@ -82,6 +84,8 @@ class StudyPlan(BaseModel):
     With `replicates_detect`, repetitions are added until every comparison with `kd` is decided to that difference, and
     `replicates` is the largest number (`study.ledger.repetitions`).
 
+    `search` has bounds given by the user. They replace those of the space, or add fields to the search.
+
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
 
@@ -112,6 +116,7 @@ class StudyPlan(BaseModel):
     space: str
     base: TrialConfig
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    search: tuple[Bounds, ...] = ()
     compared: tuple[ComparedMethod, ...] = ()
     trials: int = Field(default_of("trials"), ge=0, le=MOST_TRIALS)
     promising: int = Field(default_of("promising"), ge=0, le=MOST_TRIALS)
@@ -196,6 +201,32 @@ class StudyPlan(BaseModel):
         raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
 
     @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        fields = [each.field for each in self.search]
+        if len(set(fields)) < len(fields):
+            raise ValueError(f"--search gives a field more than once: {', '.join(fields)}")
+        space = find_space(self.space)
+        if isinstance(space, SearchSpace) and space.needs_bounds and not fields:
+            raise ValueError(
+                f"space {self.space!r} searches nothing of its own: give at least one --search, such as --search "
+                "temperature=1:32:log"
+            )
+        if fields and isinstance(space, MethodComparison) and not space.tuned:
+            raise ValueError(
+                f"space {self.space!r} compares methods at published settings and searches nothing: leave out "
+                "--search, or choose --space method_tuned"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _digest_the_space(self) -> Self:
+        if not self.space_digest:
+            space = find_space(self.space, text=is_text(self.base.dataset))
+            digest = digest_of({**space.definition, **definition_of(self.search)})
+            object.__setattr__(self, "space_digest", digest)
+        return self
+
+    @model_validator(mode="after")
     def _check_workers(self) -> Self:
         if self.workers_per_trial == 1:
             return self
@@ -228,7 +259,7 @@ class StudyPlan(BaseModel):
                 f"students {self.base.student} cannot be packed, because it is unknown whether a network of your own "
                 "keeps channels apart: leave out --pack"
             )
-        if self.pack not in (1, "auto") and not is_packable(self.base.student):
+        if self.pack not in (1, "auto") and not self.search and not is_packable(self.base.student):
             raise ValueError(
                 f"students of architecture {self.base.student!r} cannot be packed, because their layers mix channels: "
                 "leave out --pack"
@@ -338,16 +369,6 @@ class StudyPlan(BaseModel):
             raise ValueError("give a folder, or a URI with two slashes, such as s3://BUCKET/FOLDER")
         return place
 
-    @model_validator(mode="before")
-    @classmethod
-    def _digest_the_space(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("space_digest") and values.get("space") in space_names():
-            base = values.get("base")
-            dataset = base.get("dataset", "") if isinstance(base, dict) else getattr(base, "dataset", "")
-            space = find_space(values["space"], text=is_text(dataset))
-            values = {**values, "space_digest": digest_of(space.definition)}
-        return values
-
     @property
     def directory(self) -> Path:
         """Folder of the study."""
@@ -370,11 +391,12 @@ class StudyPlan(BaseModel):
         Keys are names of methods with a teacher of their own. The shared teacher has the empty string as key.
         """
         found: dict[str, TrialConfig] = {}
+        begin_as_teacher = any(map(LAYERS_PATTERN.fullmatch, self.students))
         methods = (self.base.method, *self.controls)
         compared = [self.configure(method.fields) for method in self.compared]
         for config in compared or [self.control_config(method) for method in methods]:
             entry = method_spec(config.method)
-            if entry.needs_teacher or self.base.begins_as_teacher:
+            if entry.needs_teacher or begin_as_teacher:
                 found.setdefault(config.method if entry.teacher_fields else "", config)
         return found
 
@@ -407,8 +429,25 @@ class StudyPlan(BaseModel):
 
     @property
     def search_space(self) -> SearchSpace | MethodComparison:
-        """Search space or comparison with the name `space`."""
-        return find_space(self.space, text=is_text(self.base.dataset))
+        """Search space or comparison with the name `space`, with the bounds given by the user."""
+        space = find_space(self.space, text=is_text(self.base.dataset))
+        if not self.search:
+            return space
+        if isinstance(space, MethodComparison):
+            return space.with_bounds(self.search)
+        return with_bounds(space, self.search, self.base.model_dump(), is_nuisance)
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Student architectures: that of the base config, or those that the search chooses from."""
+        searched = [each.choices for each in self.search if each.field == "student"]
+        return tuple(map(str, searched[0])) if searched else (self.base.student,)
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """Augmentations of the trials: that of the example config, or those that the search chooses from."""
+        searched = [each.choices for each in self.search if each.field == "augmentation"]
+        return cast("tuple[Augmentation, ...]", searched[0]) if searched else (self.example_config.augmentation,)
 
     @property
     def searches(self) -> tuple[Search, ...]:
@@ -421,7 +460,7 @@ class StudyPlan(BaseModel):
 
     def _search_of(self, space: MethodComparison, method: ComparedMethod, number: int) -> Search:
         config = self.configure(method.fields)
-        parameters = space.parameters_for(config.model_dump(), config.method_spec.fields)
+        parameters = space.parameters_for(config.model_dump(), config.method_spec.fields | ALWAYS_READ)
         name = f"{method.name}, search {number + 1}" if number else method.name
         first = {each.name: each.value for each in parameters}
         return Search(name, method.fields, parameters, first, method=method.name, number=number)
@@ -491,16 +530,25 @@ class StudyPlan(BaseModel):
         """Return a validated config: the base config, updated with a point of the space and then with the overrides."""
         return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
 
-    def control_config(self, method: str) -> TrialConfig:
-        """Return the space's default point for another method, without an optional adapter."""
-        return self.configure({**self.search_space.default_point(), "method": method, "adapter": False})
+    def control_config(self, method: str, student: str | None = None) -> TrialConfig:
+        """Return the space's default point for another method, without an optional adapter.
+
+        Args:
+            method: method of the control.
+            student: one of several students. Default: that of the default point.
+        """
+        own = {} if student is None else {"student": student}
+        return self.configure({**self.search_space.default_point(), **own, "method": method, "adapter": False})
 
     @property
     def fixed_configs(self) -> list[TrialConfig]:
-        """Configs repeated regardless of a search: the controls, or the compared methods if nothing is searched."""
+        """Configs repeated regardless of a search: the controls, or the compared methods if nothing is searched.
+
+        Each control is trained with each student, so that configs are compared with controls on the same student.
+        """
         if self.compared:
             return [] if self.searches else [self.configure(method.fields) for method in self.compared]
-        return [self.control_config(method) for method in self.controls]
+        return [self.control_config(method, student) for student in self.students for method in self.controls]
 
     def control_trials(self) -> Iterator[PlannedTrial]:
         """Yield the trials that do not depend on a search or on results, replicate by replicate."""

@@ -82,6 +82,16 @@ def load_plan(directory: Path) -> StudyPlan:
     remember_saved(directory / "code")
     if not path.is_file():
         raise UsageError(missing_plan(directory))
+    return read_plan(path)
+
+
+def read_plan(path: Path) -> StudyPlan:
+    """Return the plan in a file, for the folder that the file lies in.
+
+    Raises:
+        UsageError: this version cannot read the plan.
+    """
+    directory = path.absolute().parent if not path.parent.name else path.parent
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         # The folder may have been moved or renamed.

@@ -10,7 +10,8 @@ from trainables.data.image_folder import list_image_folder
 from trainables.spec.bounds import SEEDS
 from trainables.spec.datasets import FOLDER_PREFIX
 
-_WINNER_AND_PUBLISHED: Final = 2
+_PUBLISHED: Final = 1
+_WINNER: Final = 1
 
 
 def most_configs(plan: StudyPlan) -> int:
@@ -80,7 +81,8 @@ def expected_size(plan: StudyPlan) -> int:
     """
     if plan.confirmation is None:
         return 0
-    additional = len(plan.controls) + _WINNER_AND_PUBLISHED
+    students = min(len(plan.students), plan.confirmation.configs + _WINNER)  # those of the chosen configs
+    additional = (len(plan.controls) + _PUBLISHED) * students + _WINNER
     if plan.compared:
         additional = sum(method.name in ALWAYS_CONFIRMED for method in plan.compared)
     configs_of_each = plan.searches_per_method if plan.compared and plan.searches else 1

@@ -56,13 +56,14 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     config = plan.example_config
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
-    slots = min(info.num_views if config.augmentation == "views" else 1, max(config.epochs, plan.confirm_epochs))
+    longest = max(config.epochs, plan.confirm_epochs)
+    slots = sum(min(info.num_views if each == "views" else 1, longest) for each in plan.augmentations)
     # An ensemble stores the logits of its members.
     members = len(ensemble_members(config.teacher)) if info.task is None else 0
     numbers = members * info.num_classes or feature_dim(config.teacher) or _own_feature_dim(config.teacher, info)
     row = (numbers or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
     teachers = len(plan.teachers) * (1 + len(plan.further_teachers))
-    size = ByteSize((slots * train + validation) * row * max(1, teachers))
+    size = ByteSize((slots * train + validation * len(plan.augmentations)) * row * max(1, teachers))
     epochs = _epochs_with_teacher(plan)
     live = {method: why for method in epochs if (why := _why_not_stored(method)) is not None}
     mixed = bool(plan.compared) and len(live) < len(epochs)  # compared methods may differ here
@@ -125,9 +126,11 @@ def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
     if not plan.compared:
         trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
         for control in plan.controls:
-            trials[control] += plan.replicates
+            trials[control] += plan.replicates * len(plan.students)
         if plan.confirmation is not None:
-            for method in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
+            students = min(len(plan.students), plan.confirmation.configs + 1)
+            controls = (*plan.controls, "pesf_kd") * students
+            for method in (*[plan.base.method] * (plan.confirmation.configs + 1), *controls):
                 confirmed[method] += plan.confirmation.seeds
             trials[BASELINE] += sum(1 for _ in tuning_trials(plan))
     return Counter(

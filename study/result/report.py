@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from search_spaces import MethodComparison, SearchSpace
+from search_spaces import Bounds, MethodComparison, SearchSpace
 from study.cli.start_command import start_command
 from study.plan.plan import StudyPlan
 from trainables.process.versions import running_versions
@@ -25,6 +25,7 @@ def about_study(plan: StudyPlan) -> dict[str, Any]:
                 "high": each.high,
                 "choices": list(each.choices),
                 "log": each.log,
+                **({} if each.step is None else {"step": each.step}),
             }
             for each in searched
             if each.role != "fixed"
@@ -36,9 +37,9 @@ def about_study(plan: StudyPlan) -> dict[str, Any]:
 
 
 def _log_fields(space: SearchSpace | MethodComparison) -> set[str]:
-    """Return the fields that the space samples on a logarithmic scale; a comparison samples all tuned fields so."""
+    """Return the fields sampled on a logarithmic scale; a comparison samples its own tuned fields so."""
     if isinstance(space, MethodComparison):
-        return {each.name for each in space.tuned}
+        return {each.name for each in space.tuned if not isinstance(each, Bounds) or each.log}
     return {each.name for each in space.parameters if each.log}
 
 

@@ -10,6 +10,7 @@ from analysis.questions.costs import ConfigCost, times
 from analysis.questions.methods import settings_of
 from analysis.reading.trials import (
     ConfigSummary,
+    control_name,
     objective_of_all,
 )
 from analysis.statistics.estimates import Estimate
@@ -83,7 +84,7 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for config in configs:
         table.add_row(
-            f"{config.method} (control)" if config.stage == "control" else _label(config),
+            f"{control_name(config)} (control)" if config.stage == "control" else _label(config),
             str(config.accuracy.n),
             format_plus_minus(config.accuracy),
             format_plus_minus(config.gap, GAP_PLACES),

@@ -3,6 +3,7 @@
 New and resumed studies run the same code, and so do both executors (`study.running.executor`).
 """
 
+import itertools
 import json
 import signal
 import threading
@@ -335,10 +336,12 @@ def _filled(
 ) -> bool:
     """Fill the teacher outputs before the trials. Return False if the study must end first."""
     longest = max(plan.base.epochs, plan.confirm_epochs)  # a longer trial uses further slots
-    for trial in (trial for trials in (plan.teachers, *plan.further_teachers) for trial in trials.values()):
+    teachers = [trial for trials in (plan.teachers, *plan.further_teachers) for trial in trials.values()]
+    for trial, augmentation in itertools.product(teachers, plan.augmentations):
+        config = {**trial.model_dump(mode="json"), "epochs": longest, "augmentation": augmentation}
         fill = TeacherFill(
             executor.fill_tasks(),
-            {**settings, "config": {**trial.model_dump(mode="json"), "epochs": longest}},
+            {**settings, "config": config},
             progress,
             entered=lambda report: ledger.record_fill(report.forwards, len(report.filled), report.seconds),
             stopped=stop.stop_all,

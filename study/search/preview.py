@@ -5,6 +5,7 @@ from typing import Any, Final
 from study.plan.methods import ComparedMethod
 from study.plan.plan import StudyPlan
 from study.search.samplers import make_sampler
+from trainables.spec.searchable import ALWAYS_READ
 
 _SHOWN: Final = 5
 
@@ -33,5 +34,5 @@ def _shown_settings(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
     """Return the row name of a compared method, with those fields read by the method that differ between methods."""
     config = plan.configure(method.fields)
     shown = [name for name in plan.differing if name in config.method_spec.fields]
-    shown += [name for name in plan.search_space.varied if name.startswith("student_")]
+    shown += [name for name in plan.search_space.varied if name in ALWAYS_READ]
     return {"method": method.name, **{name: getattr(config, name) for name in shown}}

@@ -115,36 +115,44 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
                     bound=bound,
                 )
             )
-    return _with_controls(choices, _control_choices(ledger))
+    students = [each for each in plan.students if any(choice.config.student == each for choice in choices)]
+    controls = [control for student in students for control in _control_choices(ledger, student)]
+    return _with_controls(choices, controls)
 
 
 def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
-    """Return a readable name that distinguishes a config of a search from the others, as far as space permits."""
+    """Return a readable name that distinguishes a config of a search from the others, as far as space permits.
+
+    One of several students is always named.
+    """
     name = trial_name(config, 0).removesuffix("-s0")
     others = [field for field in plan.search_space.varied if field not in ("adapter_width", "temperature")]
     if len(others) > _NAMED:
-        return name
+        others = [field for field in others if field == "student"]
     values = ((field.replace("learning_rate", "lr").replace("_", " "), getattr(config, field)) for field in others)
     words = [f"{field} {value:.2g}" if isinstance(value, float) else f"{field} {value}" for field, value in values]
     return ", ".join([name, *words])
 
 
-def _control_choices(ledger: StudyLedger) -> list[Choice]:
-    """Return the controls of a search as choices."""
-    plan, tuned = ledger.plan, best_of_tuned(ledger)
+def _control_choices(ledger: StudyLedger, student: str) -> list[Choice]:
+    """Return the controls of a search with one student as choices; labels name the student if there are several."""
+    plan, tuned = ledger.plan, best_of_tuned(ledger, student)
+    of = f" ({student})" if len(plan.students) > 1 else ""
     choices = []
     for control in plan.controls:
         if control == BASELINE and tuned is not None:
             config, score = tuned
-            label = f"{control} at tuned temperature {config.temperature:.3g}"
+            label = f"{control}{of} at tuned temperature {config.temperature:.3g}"
             choices.append(Choice(label=label, config=config, control=control, search_score=score))
         else:
-            choices.append(Choice(label=control, config=plan.control_config(control), control=control))
+            choices.append(
+                Choice(label=f"{control}{of}", config=plan.control_config(control, student), control=control)
+            )
     published = known_methods(plan.base.dataset)["pesf_kd"]
     if why_not(published, plan.base.model_dump(), plan.overrides) is None:
-        config = plan.configure(published.fields)
+        config = plan.configure({**published.fields, "student": student})
         changed = [name for name, value in published.fields.items() if getattr(config, name) != value]
-        label = f"{PUBLISHED} but for {', '.join(changed)}" if changed else PUBLISHED
+        label = f"{PUBLISHED}{of} but for {', '.join(changed)}" if changed else f"{PUBLISHED}{of}"
         choices.append(Choice(label=label, config=config, control=PUBLISHED))
     return choices
 

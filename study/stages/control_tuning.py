@@ -8,14 +8,14 @@ from study.plan.control_tuning import tuned_configs
 from trainables.spec.trial import TrialConfig
 
 
-def best_of_tuned(ledger: StudyLedger) -> tuple[TrialConfig, float] | None:
-    """Return the config with the highest mean score over the seeds, and that mean. None if nothing was tuned.
+def best_of_tuned(ledger: StudyLedger, student: str) -> tuple[TrialConfig, float] | None:
+    """Return a student's config with the highest mean score over the seeds, and that mean. None if nothing was tuned.
 
     Configs that failed on a seed or did not run on all seeds are left out. The first config wins ties, which is the
     control at its own temperature.
     """
     entries, found = by_config((*ledger.in_stage("control"), *ledger.in_stage("tune"))), []
-    for config in tuned_configs(ledger.plan):
+    for config in tuned_configs(ledger.plan, student):
         # Repetitions that were added by results are left out: other temperatures have none.
         own = [each for each in entries.get(config.config_id, []) if each.replicate <= ledger.plan.sure_replicates]
         if len(own) >= ledger.plan.sure_replicates and all(entry.status == "finished" for entry in own):

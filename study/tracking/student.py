@@ -81,7 +81,7 @@ def publish_student(
         return None
     path = student_path(plan, entry.trial_id)
     beats = any(each.clear for each in result.of_first(control=BASELINE))
-    name = model_name(plan, (ledger.dataset or {}).get("digest"))
+    name = model_name(plan, entry.config.student, (ledger.dataset or {}).get("digest"))
     card = _card(ledger, entry, first, result, registered_as=name)
     published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
@@ -126,7 +126,7 @@ def _card(
     return card_of(plan, entry, first, result, data=data, registered_as=registered_as)
 
 
-def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
+def model_name(plan: StudyPlan, architecture: str, data_digest: str | None = None) -> str:
     """Return the registered-model name for students of one dataset and one architecture.
 
     Two image folders of the same name may hold different images. The name for a folder therefore also contains the
@@ -135,6 +135,7 @@ def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
 
     Args:
         plan: the study.
+        architecture: architecture of the student.
         data_digest: digest of the folder's content, as reported by the trials. If missing, the digest of the path is
             used.
     """
@@ -144,7 +145,7 @@ def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
         dataset = f"{Path(dataset.removeprefix(FOLDER_PREFIX)).name}-{content[:_DIGEST]}"
     else:  # `sst2` of `glue:sst2`
         dataset = dataset.rpartition(":")[2]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{architecture}")
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - _DIGEST - 1]}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
@@ -195,7 +196,7 @@ def _register(
             metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
         )
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
+        client.create_registered_model(name, description=f"Students {entry.config.student} for {plan.base.dataset}.")
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
     with tracking_at(plan.tracking_uri):  # MLflow looks up the model by identifier in the current store
         return client.create_model_version(

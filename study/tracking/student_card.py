@@ -51,7 +51,7 @@ def card_of(
     base, config = plan.base, entry.config
     alike = "length and kind" if is_text(base.dataset) else "size"
     lines = [
-        f"# {base.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
+        f"# {config.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
         "",
         *_accuracies(plan, entry, first, result, data),
         "",

@@ -32,6 +32,7 @@ from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_
 from trainables.process.errors import StudyError
 from trainables.spec.measures import COST_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.searchable import ALWAYS_READ
 from trainables.spec.trial import SEED_FIELDS
 from trainables.storage.uris import redact, redact_place
 
@@ -454,7 +455,7 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         **{
             name: getattr(entry.config, name)
             for name in plan.differing
-            if name in fields or name == "adapter" or name.startswith("student_")
+            if name in fields or name == "adapter" or name in ALWAYS_READ
         },
     }
 
@@ -471,7 +472,7 @@ def note_text(plan: StudyPlan) -> str:
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_trials_in_words(plan)} on {replicates_in_words(plan)} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. Teacher: {describe_teacher(plan)}."
+        f"{plan.base.teacher} → {', '.join(plan.students)} on {plan.base.dataset}. Teacher: {describe_teacher(plan)}."
         f"{_confirmation_in_words(plan)}"
     )
 

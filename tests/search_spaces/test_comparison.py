@@ -2,7 +2,7 @@
 
 import pytest
 
-from search_spaces import COMPARISONS, SPACES, find_space, space_names
+from search_spaces import COMPARISONS, OWN, SPACES, find_space, space_names
 from search_spaces.comparison import MethodComparison, TunedParameter
 from trainables.methods.registry import METHODS
 from trainables.spec.methods import method_spec
@@ -30,7 +30,7 @@ def test_a_field_named_twice_or_a_comparison_without_a_question_is_refused() -> 
 
 
 def test_comparisons_are_found_beside_the_spaces_and_say_their_reasons() -> None:
-    assert space_names() == (*SPACES, *COMPARISONS)
+    assert space_names() == (*SPACES, *COMPARISONS, OWN.name)
     assert len(set(space_names())) == len(space_names())
     for name, comparison in COMPARISONS.items():
         assert find_space(name) is comparison

@@ -39,7 +39,7 @@ def described(**changes: object) -> Parameter:
         ({"value": 9}, r"value 9 is not a int within \[2, 8\]"),
         ({"value": 4.0}, "value 4.0 is not"),
         ({"kind": "float", "high": float("inf")}, "finite"),
-        ({"kind": "categorical", "choices": (1, 4)}, "without bounds or log"),
+        ({"kind": "categorical", "choices": (1, 4)}, "without bounds, log or step"),
         ({"kind": "categorical", "low": None, "high": None, "choices": (4,)}, "at least two different"),
         ({"kind": "categorical", "low": None, "high": None, "choices": (4, 4)}, "at least two different"),
     ],

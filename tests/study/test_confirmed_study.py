@@ -42,7 +42,9 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
     path = directory / "students" / f"{kept['trial_id']}.safetensors"
     assert path == Path(kept["file"])
     student, (example, logits) = load_student(path), read_example(path)
-    (version,) = client.search_model_versions(f"name = '{model_name(plan)}' and tags.study = '{plan.name}'")
+    (version,) = client.search_model_versions(
+        f"name = '{model_name(plan, plan.base.student)}' and tags.study = '{plan.name}'"
+    )
     assert kept["model"] == f"models:/{version.name}/{version.version}"
     assert client.get_model_version_by_alias(version.name, kept["alias"]).version == version.version
     first = next(config for config in result["configs"] if config["rank"] == 1)

@@ -114,7 +114,7 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
     Args:
         name: architecture name that `check_model_name` accepts.
         wanted: requirements on the network.
-        flag: command-line flag that names the network, such as `--student`.
+        flag: command-line flag that names the network, such as `--student`, or `--search student=` for one of several.
         given: whether the weights come from a checkpoint; the advice then asks for another checkpoint.
 
     Raises:
@@ -132,8 +132,12 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
     if "did you mean" not in reason.lower() and not is_canonical(name):
         fitting = next((other for other in relatives(name) if _problem(other, wanted) is None), None)
         if fitting is not None:
-            advice = f". One that fits: {flag} {fitting}" + ", with a checkpoint of it" * given
-    raise ShapeError(f"{flag} {name}: {reason}{advice}")
+            advice = f". One that fits: {_argument(flag, fitting)}" + ", with a checkpoint of it" * given
+    raise ShapeError(f"{_argument(flag, name)}: {reason}{advice}")
+
+
+def _argument(flag: str, name: str) -> str:
+    return f"{flag}{name}" if flag.endswith("=") else f"{flag} {name}"
 
 
 def relatives(name: str) -> Iterator[str]:
@@ -362,7 +366,7 @@ def check_text_network(name: str, teacher: str, info: DatasetInfo, *, layers: St
     """
     reason = _text_problem(name, teacher, info, layers)
     if reason is not None:
-        raise ShapeError(f"{flag} {name}: {reason}")
+        raise ShapeError(f"{_argument(flag, name)}: {reason}")
 
 
 @cache

@@ -49,6 +49,21 @@ def test_the_summary_goes_before_the_space(tmp_path: Path) -> None:
     assert columns.tolist() == [[0, 1], [1, 2], [2, 3]]
 
 
+def test_without_a_summary_the_plan_has_the_scales_of_the_bounds_that_the_user_gave(tmp_path: Path) -> None:
+    rows = [trial(number, temperature=1.0 + number, **TRAINED) for number in range(3)]
+    write_records(tmp_path, trials_table(rows), epochs_table([]))
+    search = [{"field": "temperature", "log": False}, {"field": "ce_weight", "log": True}]
+    (tmp_path / "plan.json").write_text(json.dumps({"space": "adapter_width", "search": search}))
+    expected = (log_fields_of(["adapter_width"]) - {"temperature"}) | {"ce_weight"}
+    assert open_study(tmp_path).searched_in_logs == expected
+    assert pool_studies([tmp_path]).searched_in_logs == expected
+    (tmp_path / "plan.json").write_text(json.dumps({"space": "adapter_width"}))
+    assert open_study(tmp_path).searched_in_logs == log_fields_of(["adapter_width"])
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(DamagedRecordsError, match=r"plan\.json cannot be read"):
+        open_study(tmp_path)
+
+
 def test_a_pool_has_the_scales_of_its_studies_and_each_study_keeps_them(tmp_path: Path) -> None:
     for name, summary in (("one", {"log_fields": ["kd_weight"]}), ("other", {"log_fields": ["ce_weight"]})):
         rows = [trial(number, study=name, trial_id=f"{name}-{number}", **TRAINED) for number in range(3)]

@@ -4,21 +4,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 
-from study.cli.request import new_plan, resume_command, sync_command
+from study.cli.request import resume_command, sync_command
 from study.cli.start_command import start_command
-from study.launch import app
-from study.plan.plan import EXECUTION_FIELDS, StudyPlan
+from study.plan.plan import EXECUTION_FIELDS
 from tests.study.factories import make_plan
-
-
-def plan_of(words: list[str]) -> StudyPlan:
-    """Return the plan that the launcher makes from command-line arguments."""
-    context = typer.main.get_command(app).make_context("launch", list(words))
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}
-    return new_plan(dict(context.params), given)
+from tests.study.typed import plan_of
 
 
 @pytest.mark.parametrize(
@@ -32,6 +23,10 @@ def plan_of(words: list[str]) -> StudyPlan:
         "--space temperature --pack 4 --teacher-outputs live --max-concurrent 1 --student cnn_8_16 --precision fp32",
         "--space gap_target --tracking-uri sqlite:///elsewhere.db --teacher-outputs-limit 1GiB",
         "--space adapter_width --optuna-storage 'all my studies.journal'",
+        "--space none --search temperature=0.5:32:log --search ce_weight=0:1:0.25 --search adapter_kind=serial,logit",
+        "--space adapter_width --search adapter_width=4:512:log --search detach_adapter_target=true,false",
+        "--space none --search student=cnn_3_4,cnn_8_16 --search batch_size=32:128:32 --method kd",
+        "--space method_tuned --methods kd,dist --trials 3 --search temperature=1:32 --search clip_norm=0,1,5",
     ],
 )
 def test_a_plan_comes_back_from_its_command(words: str, tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""Checks of a plan with bounds that the user gave, made before any work starts.
+
+A field must be read by the method, or by one of the compared methods. Each combination of smallest and largest values
+and of choices must be a valid config. The sampler, packs and workers must be able to serve all configs.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from search_spaces import Parameter
+from search_spaces.bounds import in_words
+from search_spaces.space import Value
+from study.plan.bounds import FLAG, arguments_of
+from study.plan.plan import StudyPlan
+from study.plan.validation import describe_validation
+from trainables.process.errors import UsageError
+from trainables.spec.architectures import is_packable, is_pretrained_text_name
+from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.methods.row_names import NAMING_FIELDS
+from trainables.spec.modality import is_text
+from trainables.spec.searchable import fields_read
+from trainables.spec.text_defaults import rate_of
+from trainables.spec.trial import TrialConfig
+
+# Above this number of combinations, only the combinations of each pair of fields are tried.
+_MOST_CORNERS: Final = 512
+
+
+def check_bounds(plan: StudyPlan) -> None:
+    """Check that the bounds given by the user fit the methods, the sampler and the resources of a study.
+
+    Raises:
+        UsageError: a field or a combination of values cannot be searched. The message names the argument.
+    """
+    if not plan.search:
+        return
+    _check_read(plan)
+    _check_student(plan)
+    _check_sampler(plan)
+    for config in _corners(plan):
+        _check_resources(plan, config)
+
+
+def _check_read(plan: StudyPlan) -> None:
+    configs = [plan.configure(method.fields) for method in plan.compared] or [plan.example_config]
+    read = frozenset().union(*map(fields_read, configs))
+    for bounds in plan.search:
+        if plan.compared and bounds.field in NAMING_FIELDS:
+            raise UsageError(
+                f"{FLAG} {bounds.text}: in a comparison, another {bounds.field} is another method, and all trials of a "
+                "method share its name: leave it out"
+            )
+        if bounds.field not in read:
+            raise UsageError(f"{FLAG} {bounds.text}: {_unread(plan, bounds.field)}")
+
+
+def _unread(plan: StudyPlan, field: str) -> str:
+    """Return why a field that no method reads cannot be searched."""
+    if field == "student_layers":
+        return "it chooses the layers of a student bert:N on text, and the study has none: leave it out"
+    who = f"method {plan.base.method!r} does not" if not plan.compared else "none of the compared methods"
+    own = plan.base.method_spec.teacher_fields
+    if field in own:
+        return f"it is of the teacher that method {plan.base.method!r} trains once for all trials: fix it with --set"
+    able = [name for name in METHOD_SPECS if field in method_spec(name).fields]
+    able += [
+        f"{name} with --adapter"
+        for name in METHOD_SPECS
+        if name not in able and field in method_spec(name, adapter=True).fields
+    ]
+    return f"{who} read {field}; methods that do: {', '.join(able) or 'none'}"
+
+
+def _check_student(plan: StudyPlan) -> None:
+    """Check that a study can have several students."""
+    if len(plan.students) == 1:
+        return
+    (bounds,) = (each for each in plan.search if each.field == "student")
+    shown = f"{FLAG} {bounds.text}"
+    if plan.compared:
+        raise UsageError(
+            f"{shown}: a comparison of methods is of one student, so that methods are paired: give one by --student"
+        )
+    if plan.base.method_spec.teacher_fields:
+        raise UsageError(
+            f"{shown}: method {plan.base.method!r} trains its teacher for one student: give one by --student"
+        )
+    if plan.pack == "auto":
+        raise UsageError(f"{shown}: --pack auto measures one student: give a number of trials, or leave out --pack")
+    if not is_text(plan.base.dataset):
+        return
+    folders = [name for name in plan.students if is_pretrained_text_name(name)]
+    if folders:
+        raise UsageError(
+            f"{shown}: among several, students are bert_L_H or bert:N; give {folders[0]} alone, by --student"
+        )
+    varied = {each.field for each in plan.search} | {*plan.search_space.varied} | plan.overrides.keys()
+    rates = {rate_of(name) for name in plan.students}
+    if len(rates) > 1 and "student_learning_rate" not in varied:
+        raise UsageError(
+            f"{shown}: students with fresh weights and students with layers of the teacher need different learning "
+            f"rates ({', '.join(f'{rate:g}' for rate in sorted(rates))}): add {FLAG} "
+            "student_learning_rate=1e-5:1e-3:log"
+        )
+
+
+def _check_sampler(plan: StudyPlan) -> None:
+    named = [each for each in plan.search if each.kind == "categorical"]
+    if plan.sampler == "cmaes" and named:
+        raise UsageError(
+            f"--sampler cmaes searches ranges of numbers alone, and {arguments_of(named)} "
+            f"{'lists' if len(named) == 1 else 'list'} values: choose tpe, random, qmc, gp or nsga2, or give LOW:HIGH"
+        )
+
+
+def _corners(plan: StudyPlan) -> Iterator[TrialConfig]:
+    """Yield the config of each combination of extreme values in which the user's bounds take part.
+
+    Raises:
+        UsageError: a combination is no valid config.
+    """
+    given = {each.field: each for each in plan.search}
+    for search in plan.searches:
+        varied = [each for each in search.parameters if each.role != "fixed"]
+        own = [each.name for each in varied if each.name in given]
+        start = {**search.start, **{each.name: each.value for each in search.parameters}}
+        for point in _points(varied, own):
+            try:
+                yield plan.configure({**start, **point})
+            except ValidationError as error:
+                least, found = _smallest(plan, start, point, error)
+                named = [given[name] for name in least if name in given] or [given[name] for name in own]
+                raise UsageError(
+                    f"{arguments_of(named)}: {_combination(least)}{f' for {search.name}' if search.name else ''}: "
+                    f"{describe_validation(found)}"
+                ) from None
+
+
+def _combination(point: dict[str, Value]) -> str:
+    """Describe an invalid combination."""
+    values = ", ".join(f"{name}={in_words(value)}" for name, value in point.items()) or "the start values"
+    return f"{values} {'is' if len(point) == 1 else 'are'} not allowed{' together' if len(point) > 1 else ''}"
+
+
+def _smallest(
+    plan: StudyPlan, start: dict[str, Any], point: dict[str, Value], error: ValidationError
+) -> tuple[dict[str, Value], ValidationError]:
+    """Return a part of an invalid combination that is invalid on top of the start values, and its error."""
+    least = point
+    for name in point:
+        fewer = {other: value for other, value in least.items() if other != name}
+        try:
+            plan.configure({**start, **fewer})
+        except ValidationError as found:
+            least, error = fewer, found
+    return least, error
+
+
+def _points(varied: list[Parameter], own: list[str]) -> Iterator[dict[str, Value]]:
+    """Yield combinations of extreme values: all of them, or those of each pair of fields with a field in `own`."""
+    extremes = {each.name: _extremes(each) for each in varied}
+    number = 1
+    for values in extremes.values():
+        number *= len(values)
+    groups = [tuple(extremes)] if number <= _MOST_CORNERS else []
+    if not groups:
+        groups = [pair for pair in itertools.combinations(extremes, 2) if set(pair) & set(own)]
+    for names in groups:
+        for point in itertools.product(*(extremes[name] for name in names)):
+            yield dict(zip(names, point, strict=True))
+
+
+def _extremes(parameter: Parameter) -> tuple[Value, ...]:
+    if parameter.kind == "categorical":
+        return parameter.choices
+    assert parameter.low is not None
+    assert parameter.high is not None
+    return (parameter.low, parameter.high)
+
+
+def _check_resources(plan: StudyPlan, config: TrialConfig) -> None:
+    """Check that packs and workers can serve a config. The plan has checked its base config."""
+    if plan.workers_per_trial > config.batch_size:
+        raise UsageError(
+            f"{FLAG} batch_size: {plan.workers_per_trial} workers cannot share a batch of {config.batch_size} samples: "
+            "raise LOW, or use fewer workers"
+        )
+    if plan.pack in (1, "auto"):
+        return
+    if not is_packable(config.student):
+        raise UsageError(
+            f"{FLAG} student: students of architecture {config.student!r} cannot be packed: leave out --pack"
+        )
+    if not config.has_plain_steps:
+        raise UsageError(
+            f"packed trials need SGD with one learning rate per epoch and without gradient clipping, and "
+            f"{arguments_of(plan.search)} include others: leave out --pack"
+        )
+    if config.draws_in_adapter:
+        raise UsageError(
+            f"{FLAG} adapter_dropout: packed trials cannot keep the random numbers of adapter_dropout separate: leave "
+            "out --pack"
+        )

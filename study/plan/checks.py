@@ -3,7 +3,7 @@
 import os
 from typing import Any, Final
 
-from search_spaces import Bounds
+from search_spaces import Bounds, SearchSpace
 from study.plan.places import check_mirror_place
 from study.plan.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from study.plan.teacher_storage import check_teacher_storage

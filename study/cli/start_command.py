@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from search_spaces import Bounds
 from study.plan.confirmation import AUTO
 from study.plan.folder import own_store
 from study.plan.options import OPTIONS, names_into
@@ -17,7 +18,6 @@ from study.plan.user_code import typed_reference
 from trainables.spec.architectures import ensemble_members
 from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
-from trainables.user_code.reference import is_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,11 @@ _IF_NOT_DEFAULT: Final = tuple(
     for name in names_into("plan")
     if name not in _HANDLED_SEPARATELY and (OPTIONS[name].part == "execution" or OPTIONS[name].panel == "Teacher")
 )
+
+
+def _typed_search(plan: StudyPlan, students: Bounds) -> str:
+    """Return the argument of `--search` for students, some of which may be the user's own networks."""
+    return f"{students.field}={','.join(typed_reference(plan, str(each)) for each in students.choices)}"
 
 
 def start_command(plan: StudyPlan) -> str:
@@ -61,11 +66,11 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     for name in _BASE:
         if name not in searched:
             value = getattr(base, name)
-            yield name, typed_reference(plan, value) if is_canonical(str(value)) else value
+            yield name, typed_reference(plan, value) if name in ("student", "teacher") else value
     if base.begins_as_teacher and "student_layers" not in searched:
         yield "student_layers", base.student_layers
     for each in plan.search:
-        yield "search", each.text
+        yield "search", each.text if each.field != "student" else _typed_search(plan, each)
     for field, value in plan.overrides.items():
         yield "set", f"{field}={value}"
     if plan.searches:

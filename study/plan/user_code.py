@@ -15,7 +15,7 @@ from trainables.spec.architectures import is_other_reference
 from trainables.spec.modality import is_text
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import canonical_name, sources_of
-from trainables.user_code.reference import CANONICAL, canonical, looks_like_reference
+from trainables.user_code.reference import CANONICAL, canonical, is_canonical, looks_like_reference
 from trainables.user_code.storage import save_sources
 
 CODE_FOLDER: Final = "code"
@@ -26,7 +26,8 @@ _STRING: Final = re.compile(r'"([^"\\]*)"')
 def with_canonical_networks(values: Mapping[str, Any], *, dataset: str) -> dict[str, Any]:
     """Return options with each network of the user's own, as `net.py:make`, replaced by its canonical name.
 
-    The sources become known to this process. Nothing of them is executed.
+    The networks are those of --student and --teacher, the members of an ensemble of teachers, and the students of
+    --search. The sources become known to this process. Nothing of them is executed.
 
     Args:
         values: options by name.
@@ -37,24 +38,47 @@ def with_canonical_networks(values: Mapping[str, Any], *, dataset: str) -> dict[
     """
     found = dict(values)
     for option in _NETWORKS:
-        text = values.get(option)
-        if not isinstance(text, str) or is_other_reference(text) or not looks_like_reference(text):
-            continue
-        if is_text(dataset):
-            raise UsageError(f"--{option} {text}: networks of your own are for images, and {dataset} is text")
-        try:
-            found[option] = canonical_name(text)
-        except UserCodeError as error:
-            raise UsageError(f"--{option}: {error}") from None
+        if isinstance(text := values.get(option), str):
+            found[option] = "+".join(_canonical(f"--{option}", each, dataset) for each in _members(text))
+    if values.get("search"):
+        found["search"] = [_canonical_search(argument, dataset) for argument in values["search"]]
     return found
+
+
+def _canonical_search(argument: str, dataset: str) -> str:
+    field, separator, text = argument.partition("=")
+    if field.strip() != "student":
+        return argument
+    names = (_canonical(f"--search {argument}", each.strip(), dataset) for each in text.split(","))
+    return f"{field}{separator}{','.join(names)}"
+
+
+def _members(text: str) -> list[str]:
+    """Return the networks of an ensemble, or the text itself. A path may contain a plus, too."""
+    members = text.split("+")
+    return members if all(map(_is_reference, members)) else [text]
+
+
+def _is_reference(text: str) -> bool:
+    return not is_other_reference(text) and looks_like_reference(text)
+
+
+def _canonical(flag: str, text: str, dataset: str) -> str:
+    if not _is_reference(text):
+        return text
+    if is_text(dataset):
+        raise UsageError(f"{flag} {text}: networks of your own are for images, and {dataset} is text")
+    try:
+        return canonical_name(text)
+    except UserCodeError as error:
+        raise UsageError(f"{flag}: {error}") from None
 
 
 def code_names(plan: StudyPlan) -> Iterator[str]:
     """Yield the canonical names of all code that a plan names, in any field."""
-    content = plan.model_dump(mode="json", include={"base", "overrides", "compared", "space"})
-    for text in dict.fromkeys(_STRING.findall(json.dumps(content))):
-        if CANONICAL.fullmatch(text):
-            yield text
+    content = plan.model_dump(mode="json", include={"base", "overrides", "compared", "space", "search"})
+    texts = (part for text in _STRING.findall(json.dumps(content)) for part in text.split("+"))
+    yield from filter(CANONICAL.fullmatch, dict.fromkeys(texts))
 
 
 def sources_in(plan: StudyPlan) -> list[dict[str, Any]]:
@@ -83,7 +107,16 @@ def code_folder(directory: Path) -> Path:
 
 
 def typed_reference(plan: StudyPlan, name: str) -> str:
-    """Return the text that names the same code on the command line: the study's own copy, or an installed module."""
+    """Return the text that names the same network on the command line. It is `name` for a network by name.
+
+    For a network of the user's own, it names the study's own copy or an installed module.
+    """
+    if not all(map(is_canonical, members := name.split("+"))):
+        return name
+    return "+".join(_typed(plan, each) for each in members)
+
+
+def _typed(plan: StudyPlan, name: str) -> str:
     own = canonical(name)
     if PurePosixPath(own.title).suffix != ".py":
         return name

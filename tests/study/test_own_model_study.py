@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from study.cli.start_command import start_command
 from study.export import main as export_main
 from study.launch import main as launch_main
 from study.plan.resolve import load_plan
@@ -194,6 +196,49 @@ def test_a_teacher_of_the_user_s_is_trained_alone_and_given_to_a_study(command, 
     misfit = command(launch_main, *own, "--teacher", f"{file}:plain")
     assert misfit.code == 2
     assert "does not fit the network: it lacks" in misfit.err
+
+
+def test_a_search_over_own_students_learns_from_an_ensemble_of_own_teachers(command, tmp_path):
+    file, out = write_net(tmp_path / "mine"), ("--output-dir", tmp_path / "out")
+    for seed in ("0", "1"):
+        words = (
+            "--dataset",
+            "digits",
+            "--model",
+            f"{file}:plain",
+            "--recipe",
+            "short",
+            "--epochs",
+            "1",
+            "--seed",
+            seed,
+        )
+        done = command(teacher_main, *words, "--name", f"t{seed}", *out, "--quiet", "--no-mlflow")
+        assert done.code == 0, done.said
+    files = [str(tmp_path / "out" / "teachers" / name / "teacher.safetensors") for name in ("t0", "t1")]
+    words = ("--teacher-checkpoint", ",".join(files), "--teacher", f"{file}:plain+{file}:plain", "--space", "none")
+    words += ("--search", f"student={file}:make,{file}:plain,cnn_3_4", "--trials", "3", "--promising", "1")
+    done = command(launch_main, *words, "--replicates", "1", "--epochs", "1", "--name", "both", *out, *IN_PROCESS)
+    assert done.code == 0, done.said
+    study = tmp_path / "out" / "both"
+    rows = read_trials(study).to_pylist()
+    plan = load_plan(study)
+    digest = plan.base.teacher.rpartition("@")[2]
+    assert {row["status"] for row in rows} == {"finished"}
+    own = {f"net.py:make@{digest}", f"net.py:plain@{digest}"}
+    assert {row["student"] for row in rows if row["stage"] == "control"} == {*own, "cnn_3_4"}
+    assert {row["teacher"] for row in rows} == {f"net.py:plain@{digest}+net.py:plain@{digest}"}
+    assert set(code_names(plan)) == own
+    shutil.rmtree(tmp_path / "mine")
+    with new_process():
+        again = command(rerun_main, "both-0001", *out, "--json")
+        assert again.code == 0, again.said
+        assert json.loads(again.out)["matches"]
+    with new_process():  # the printed command names the study's own copy
+        printed = shlex.split(start_command(plan))[3:]
+        shown = command(launch_main, *printed, "--dry-run", "--json")
+        assert shown.code == 0, shown.said
+        assert json.loads(shown.out)["plan"]["search"] == plan.model_dump(mode="json")["search"]
 
 
 def test_processes_of_ray_get_the_sources_sent(launch, tmp_path):

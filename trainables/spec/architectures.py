@@ -111,10 +111,14 @@ def check_model_name(name: str) -> str:
 def ensemble_members(name: str) -> tuple[str, ...]:
     """Return the architectures of an ensemble of teachers, such as `resnet20+vgg8`; empty for a single network.
 
-    The name of a file or folder is never an ensemble, because paths may contain a plus.
+    A path of a file or folder is never an ensemble, because it may contain a plus.
     """
     members = tuple(name.split(_BETWEEN_MEMBERS))
-    return members if len(members) > 1 and "/" not in name and ".py:" not in name else ()
+    return members if len(members) > 1 and all(map(_can_be_member, members)) else ()
+
+
+def _can_be_member(name: str) -> bool:
+    return is_canonical(name) or not ("/" in name or ".py:" in name)
 
 
 def ensemble_name(members: Sequence[str]) -> str:

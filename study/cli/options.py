@@ -44,13 +44,13 @@ def _parameter(name: str) -> inspect.Parameter:
         metavar=option.metavar,
         envvar=option.envvar,
         min=option.least,
-        callback=_CALLBACKS.get(name),
+        callback=CALLBACKS.get(name),
     )
     annotation: Any = Annotated[option.type, described]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
 
 
-def _in_home(dataset: str) -> str:
+def in_home(dataset: str) -> str:
     """Return the name of the dataset, with `~` in an image folder's path expanded."""
     if "~" not in dataset:
         return dataset
@@ -62,4 +62,4 @@ def _in_home(dataset: str) -> str:
         raise UsageError(f"--dataset {error}") from None
 
 
-_CALLBACKS: Final[dict[str, Callable[[Any], Any]]] = {"dataset": _in_home}
+CALLBACKS: Final[dict[str, Callable[[Any], Any]]] = {"dataset": in_home}

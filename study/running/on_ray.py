@@ -15,7 +15,7 @@ import ray
 from ray import tune
 
 from study.cli.progress import StudyProgress
-from study.cli.request import resume_command
+from study.cli.commands import resume_command
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.running.callback import StudyCallback, TuneStopper
@@ -166,7 +166,7 @@ class RayExecutor:
             self._stop.lost_the_cluster,
         )
         callback = StudyCallback(trials.recorder, self._progress, storage)
-        with closing(storage):
+        with closing(storage), _tune_is_silent():
             _tuner(self._plan, packing.trainable, search, ledger, callback, self._stop, storage).fit()
 
 
@@ -231,6 +231,18 @@ def _show(progress_file: Path, show: ShowTeacher) -> None:
     show(found["epoch"], found["accuracy"])
 
 
+@contextmanager
+def _tune_is_silent() -> Iterator[None]:
+    # The callback reports a dead process. Tune would print the traceback as well.
+    logger = logging.getLogger("ray.tune")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _tuner(
     plan: StudyPlan,
     trainable: Any,
@@ -240,8 +252,6 @@ def _tuner(
     stop: Stop,
     storage: TrialStorage,
 ) -> tune.Tuner:
-    # The callback reports a dead process. Tune would print the traceback as well.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     callbacks: list[tune.Callback] = [callback]
     if plan.trial_timeout is not None:
         callbacks.append(Watchdog(plan.trial_timeout, search.give_up))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from study.cli.request import new_plan, resume_command, sync_command
+from study.cli.commands import resume_command, sync_command
+from study.cli.request import new_plan
 from study.cli.start_command import start_command
 from study.launch import app
 from study.plan.plan import EXECUTION_FIELDS, StudyPlan

@@ -1,0 +1,82 @@
+"""Mistakes on a command line, each as one line that names the flag as the user typed it."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+_USAGE = 2
+
+
+def run_app(app: typer.Typer, program: str | None = None) -> None:
+    """Run a command with the arguments of this process, then exit. A mistake is printed as one line.
+
+    Args:
+        app: the command.
+        program: name of the program in help texts. By default, the one that the user typed.
+
+    Raises:
+        SystemExit: the command has ended with an exit code other than 0, or was used wrongly.
+    """
+    try:
+        code = app(standalone_mode=False, **({} if program is None else {"prog_name": program}))
+    except typer.TyperException as error:
+        typer.echo(f"error: {describe_mistake(error, sys.argv[1:])}", err=True)
+        sys.exit(_USAGE)
+    except typer.Abort:
+        typer.echo("error: aborted", err=True)
+        sys.exit(1)
+    if isinstance(code, int) and code:
+        sys.exit(code)
+
+
+def describe_mistake(error: Any, typed: Sequence[str]) -> str:
+    """Return a mistake in one line.
+
+    Args:
+        error: an error of Typer.
+        typed: arguments of the command line.
+    """
+    parameter, wrong = getattr(error, "param", None), getattr(error, "option_name", None)
+    message = _plain(error.message or error.format_message())
+    if wrong is not None and message.startswith(("No such option", "no such option")):
+        known = _flags(getattr(error, "ctx", None))
+        near = get_close_matches(wrong, error.possibilities or known, n=1, cutoff=0.5)
+        return f"{wrong}: there is no such option" + (f"; did you mean {near[0]}?" if near else "") + _help_of(error)
+    if wrong is not None:
+        return f"{_as_typed([wrong], typed)}: {_without_name(message, wrong)}"
+    if parameter is None:
+        return message[:1].lower() + message[1:]
+    if type(error).__name__ == "MissingParameter":
+        is_flag = parameter.param_type_name == "option"
+        return f"{parameter.opts[0] if is_flag else parameter.make_metavar(error.ctx)} is missing{_help_of(error)}"
+    names = [*parameter.opts, *parameter.secondary_opts]
+    name = _as_typed(names, typed) if parameter.param_type_name == "option" else parameter.make_metavar(error.ctx)
+    return f"{name}: {message}"
+
+
+def _plain(message: str) -> str:
+    return " ".join(message.split()).rstrip(".")
+
+
+def _as_typed(names: Sequence[str], typed: Sequence[str]) -> str:
+    """Return the spelling of an option that the user typed, or the first one, such as for an environment variable."""
+    return next((word for each in typed if (word := each.partition("=")[0]) in names), names[0])
+
+
+def _without_name(message: str, name: str) -> str:
+    rest = message.removeprefix(f"Option '{name}' ").removeprefix(f"Option {name!r} ")
+    return rest[:1].lower() + rest[1:]
+
+
+def _flags(context: Any) -> list[str]:
+    if context is None:
+        return []
+    return [flag for each in context.command.params for flag in each.opts if flag.startswith("--")]
+
+
+def _help_of(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return "" if context is None else f" (see {context.command_path} -h)"

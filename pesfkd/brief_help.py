@@ -1,7 +1,7 @@
 """Help on one screen: examples first, then the common options. `--help-all` shows all options in groups."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
@@ -15,6 +15,7 @@ _HELP: Final = (("-h, --help", "Show this text."), ("--help-all", "Show all opti
 class BriefCommand(TyperCommand):
     """Command whose help has the examples and the common options alone."""
 
+    purpose: str = ""
     examples: tuple[tuple[str, str], ...] = ()
     common: tuple[str, ...] = ()
 
@@ -23,13 +24,12 @@ class BriefCommand(TyperCommand):
         if ctx.meta.get(_ALL):
             super().format_help(ctx, formatter)
             return
-        purpose = (self.help or "").strip().split("\n\n")[0]
         options = [each for each in self.params if each.param_type_name == "option" and not each.hidden]
         by_name = {each.name: each for each in options}
         names = [name for name in self.common if name in by_name] or [each.name for each in options]
         rows = [_row(by_name[name]) for name in names if name != "help_all"]
         usage = " ".join([ctx.command_path, *(each for each in self.collect_usage_pieces(ctx) if each != "[OPTIONS]")])
-        formatter.write("\n".join(_page(f"{usage} [OPTIONS]", purpose, self.examples, [("Options", [*rows, *_HELP])])))
+        formatter.write("\n".join(_page(f"{usage} [OPTIONS]", self.purpose, self.examples, [("Options", [*rows, *_HELP])])))
 
 
 class BriefGroup(TyperGroup):
@@ -40,9 +40,9 @@ class BriefGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
         commands = [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
-        own = [_row(each) for each in self.params if each.name not in ("help_all", "help")]
-        parts = [("Commands", commands), ("Options", [*own, _HELP[0]])]
-        formatter.write("\n".join(_page(f"{ctx.command_path} COMMAND", (self.help or "").strip(), self.examples, parts)))
+        page = _page(f"{ctx.command_path} COMMAND", (self.help or "").strip(), self.examples, [("Commands", commands)])
+        own = [*(max(each.opts, key=len) for each in self.params), "-h"]
+        formatter.write("\n".join([*page, "", f"Options: {', '.join(dict.fromkeys(own))}"]))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """Return the commands in the order of a study's life."""
@@ -92,14 +92,17 @@ def _cut(line: str) -> str:
     return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3].rstrip()}..."
 
 
-def brief(examples: tuple[tuple[str, str], ...], common: tuple[str, ...] = ()) -> type[BriefCommand]:
-    """Return a class of commands with these examples and common options.
+def brief(
+    purpose: str, examples: tuple[tuple[str, str], ...], common: tuple[str, ...] = ()
+) -> type[BriefCommand]:
+    """Return a class of commands with this short help.
 
     Args:
+        purpose: purpose of the command in a line.
         examples: description and command of each example.
         common: names of the options in the short help. By default, all options.
     """
-    return type("Brief", (BriefCommand,), {"examples": examples, "common": common})
+    return type("Brief", (BriefCommand,), {"purpose": purpose, "examples": examples, "common": common})
 
 
 def show_all_options(context: typer.Context, value: bool) -> None:
@@ -109,8 +112,3 @@ def show_all_options(context: typer.Context, value: bool) -> None:
         if text := context.get_help():
             typer.echo(text)
         raise typer.Exit
-
-
-HelpAll: Final[Callable[[], Any]] = lambda: typer.Option(  # noqa: E731 - each command needs one of its own
-    "--help-all", is_eager=True, expose_value=False, callback=show_all_options, help="Show all options."
-)

@@ -25,8 +25,8 @@ from study.power import power_of_study
 from study.rerun import rerun
 from study.sync import sync
 from trainables.process.environment import restart_as_worker
-from trainables.process.errors import UsageError
-from trainables.teacher.command import teacher
+from trainables.process.errors import StudyError, UsageError
+from trainables.teacher.command import is_own_error, teacher
 
 _EXAMPLES: Final = (
     ("a minute on two cores", "pesfkd run --space adapter_width"),
@@ -90,8 +90,8 @@ def _add(
     run.__signature__ = inspect.Signature([*keywords, added])  # type: ignore[attr-defined]  # Typer reads it
     app.command(
         name,
-        cls=brief(tuple(examples), common),
-        help=f"{purpose}\n\n{text}",
+        cls=brief(purpose, tuple(examples), common),
+        help=text,
         short_help=purpose,
         epilog="Examples:\n\n" + "\n\n".join(f"[bold]{line}[/bold]  ({what})" for what, line in examples),
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -195,8 +195,18 @@ def _rerun(**values: Any) -> None:
     rerun(**values)
 
 
-_rerun.__signature__ = inspect.signature(rerun, eval_str=True)  # type: ignore[attr-defined]
-_rerun.__doc__ = rerun.__doc__
+def _teacher(**values: Any) -> None:
+    try:
+        teacher(**values)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, UsageError | StudyError) or not is_own_error(error):
+            raise
+        raise StudyError(str(error)) from error
+
+
+for _wrapper, _wrapped in ((_rerun, rerun), (_teacher, teacher)):
+    _wrapper.__doc__ = _wrapped.__doc__
+    _wrapper.__signature__ = inspect.signature(_wrapped, eval_str=True)  # type: ignore[attr-defined]
 
 _add("run", _run, "Start a study: search, repeat the best, compare with controls.", (
     ("a minute on two cores", "pesfkd run --space adapter_width"),
@@ -225,7 +235,7 @@ _add("sync", sync, "Deliver what MLflow lacks of a study.", (
     ("after an outage", "pesfkd sync NAME"),
     ("to another server", "pesfkd sync NAME --tracking-uri http://127.0.0.1:5000"),
 ))  # fmt: skip
-_add("teacher", teacher, "Train a teacher.", (
+_add("teacher", _teacher, "Train a teacher.", (
     ("seconds", "pesfkd teacher --dataset digits --model cnn_32_64 --recipe short"),
 ), _COMMON_TEACHER)  # fmt: skip
 _add("list", _list, "List the studies of a folder.", (("in study_results", "pesfkd list"),))

@@ -15,7 +15,7 @@ from pesfkd.options import convert, without_none
 from pesfkd.surroundings import restored_process
 from trainables.data.image_progress import hide_progress
 from trainables.process.errors import StudyError, UsageError
-from trainables.teacher.command import request_of, teacher, train
+from trainables.teacher.command import is_own_error, request_of, teacher, train
 
 _ELSEWHERE: Final = ("context", "as_json", "verbose", "dry_run")
 
@@ -54,7 +54,6 @@ def train_teacher(dataset: str, model: str, *, quiet: bool = False, **options: A
         >>> pesfkd.run(space="adapter_width", teacher_checkpoint=teacher.checkpoint)  # doctest: +SKIP
     """
     from trainables.teacher.progress import TeacherProgress
-    from trainables.teacher.request import RequestError
 
     with python_errors(), restored_process():
         if quiet:
@@ -63,19 +62,13 @@ def train_teacher(dataset: str, model: str, *, quiet: bool = False, **options: A
             values = _values({"dataset": dataset, "model": model, **options})
             request, _ = request_of(values)
             result = train(request, values, TeacherProgress(request, quiet=quiet))
-        except RequestError as error:
-            raise UsageError(str(error)) from error
         except (ValueError, RuntimeError) as error:
-            if isinstance(error, UsageError | StudyError) or not _is_own(error):
+            if isinstance(error, UsageError | StudyError) or not is_own_error(error):
                 raise
             raise StudyError(str(error)) from error
         if result.tracking_error is not None:
             raise StudyError(f"{result.tracking_error}. Call this again to log it")
         return Teacher(Path(result.summary["checkpoint"]), result.folder, result.summary)
-
-
-def _is_own(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] == "trainables"
 
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:

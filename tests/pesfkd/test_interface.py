@@ -1,7 +1,6 @@
 """Studies in Python: what they return, and what may be done with them."""
 
 import asyncio
-import json
 import shlex
 import signal
 import threading
@@ -13,13 +12,13 @@ import pytest
 
 import pesfkd
 from pesfkd import running
-from study.launch import main as launcher
+from study import launch
 from study.ledger.ledger import StudyLedger
 from study.records import read_epochs, read_trials
 from tests.pesfkd.conftest import TINY
+from tests.study.given_back import given_back
 from tests.study.inspection import assert_whole
 from trainables.run.run import DistillationRun
-from trainables.spec.trial import TrialConfig
 
 pytestmark = pytest.mark.study
 
@@ -61,21 +60,22 @@ def test_a_study_is_whole_and_its_tables_are_its_records(ran):
     assert f"best: <code>{ran.best.line}" in ran._repr_html_()
 
 
-def test_the_best_config_is_given_again_by_its_line_to_the_digest(ran, command, tmp_path):
+def test_the_best_config_is_given_again_by_its_line_to_the_digest(ran, command, tmp_path, monkeypatch):
     best = ran.best
     assert ran.summary["best"]["line"] == best.line
     assert ran.summary["best"]["config_id"] == best.config_id
-    trained = {entry.config_id: entry.config for entry in StudyLedger(ran.plan, read_only=True).entries.values()}
+    trained = {entry.config_id for entry in StudyLedger(ran.plan, read_only=True).entries.values()}
     assert best.config_id in trained
-    # A space that varies none of the fields takes the line as it is.
-    space = ("--space", "method", "--methods", "pesf_kd")
-    line = [word for word in shlex.split(best.line) if word not in ("--method", "pesf_kd")]
-    done = command(launcher, *space, *line, "--dry-run", "--json", "--output-dir", tmp_path)
-    assert done.code == 0, done.said
-    plan = json.loads(done.out)["plan"]
-    (given,) = [each for each in plan["compared"] if each["name"] == "pesf_kd"]
-    again = TrialConfig(**{**plan["base"], **given["fields"], **plan["overrides"]})
-    assert again.config_id == best.config_id
+    given_options = []
+
+    def new_plan(values, given):
+        given_options.append(given)
+        raise pesfkd.UsageError("seen")
+
+    monkeypatch.setattr(launch, "new_plan", new_plan)
+    assert command(launch.main, "--space", "joint", *shlex.split(best.line)).err == "error: seen\n"
+    assert given_back(given_options[0]).config_id == best.config_id
+    assert given_back(best.options).config_id == best.config_id
 
 
 def test_a_report_is_a_path_that_a_notebook_shows(ran, tmp_path):
@@ -109,93 +109,103 @@ def test_the_seeds_for_a_difference_are_a_table(ran):
 
 def test_studies_are_listed_and_opened_by_name_and_by_folder(ran, monkeypatch):
     parent = ran.directory.parent
-    assert list(pesfkd.studies(parent)["name"]) == ["ran"]
-    assert pesfkd.studies(parent)["complete"].all()
+    listed = pesfkd.studies(parent).set_index("name")
+    assert listed.loc["ran", "complete"]
+    assert (listed.loc["ran", "trials"], listed.loc["ran", "planned"]) == (8, 8)
     monkeypatch.chdir(parent)
     for opened in (
         pesfkd.open(ran.directory), pesfkd.open("ran", parent), pesfkd.open("ran"), pesfkd.open("./ran"),
         pesfkd.open(f"{ran.directory}/"),
     ):  # fmt: skip
         assert opened.directory.samefile(ran.directory)
-        assert opened.best == ran.best or np.isnan(ran.best.score.low)
+        assert opened.best == ran.best
     monkeypatch.chdir(ran.directory)
     assert pesfkd.open(".").name == "ran"
-    with pytest.raises(pesfkd.UsageError, match="no study 'run' in .*existing studies: ran"):
+    with pytest.raises(pesfkd.UsageError, match="no study 'run' in .*existing studies: .*ran"):
         pesfkd.open(parent / "run")
     with pytest.raises(pesfkd.UsageError, match="output_dir .*nowhere: there is no such folder"):
         pesfkd.studies(parent / "nowhere")
 
 
-def test_a_confirmation_is_planned_run_once_and_exported(tmp_path):
-    study = pesfkd.run(**TINY, name="confirmed", output_dir=tmp_path, quiet=True)
-    assert study.plan_confirmation(top=1, seeds=2)["trials"] > 0
-    with pytest.raises(pesfkd.UsageError, match=r"run pesfkd.open\('.*confirmed'\).confirm\(\) first"):
-        study.export(tmp_path / "student.pt2")
-    assert study.confirm(top=1, seeds=2, quiet=True) is study
+def test_a_study_is_not_exported_before_it_is_confirmed_and_not_without_seeds(ran, tmp_path):
+    assert ran.plan_confirmation(top=1, seeds=2)["trials"] > 0
+    with pytest.raises(pesfkd.UsageError, match=r"run pesfkd.open\('.*ran'\).confirm\(\) first"):
+        ran.export(tmp_path / "student.pt2")
+    for options, says in (
+        ({"seed_count": 3}, "Study.confirm has no option 'seed_count'"),
+        ({"seeds": 1}, "one seed gives no interval"),
+        ({"top": 0}, "confirm 0: give a number"),
+        ({"trials": 3}, "Study.confirm takes no trials, which is an option of a new study"),
+    ):
+        with pytest.raises(pesfkd.UsageError) as refused:
+            ran.confirm(**options)
+        assert says in str(refused.value)
+    with pytest.raises(pesfkd.UsageError, match="format='onx'"):
+        ran.export(format="onx")
+
+
+def test_a_confirmed_study_has_its_result_in_tables(documented):
+    study = documented["study"]
     assert study.complete
     assert set(study.confirmed["n"]) == {2}
     assert not study.comparisons.empty
     assert study.best.chosen_by == "confirmation"
     assert study.summary["best"]["split"] == "test"
-    assert study.export(tmp_path / "student.pt2") == tmp_path / "student.pt2"
+    assert given_back(study.best.options).config_id == study.best.config_id
+    student = documented["folder"] / "student.pt2"
+    assert student.is_file()
+    again = pesfkd.open(documented["folder"] / "study_results" / "first")
     with pytest.raises(pesfkd.UsageError, match="replace it with force"):
-        study.export(tmp_path / "student.pt2")
-    with pytest.raises(pesfkd.UsageError, match="format='onx'"):
-        study.export(format="onx")
-    with pytest.raises(pesfkd.UsageError, match="Study.confirm has no option 'seed_count'"):
-        study.confirm(seed_count=3)
-    study.sync(quiet=True)
+        again.export(student)
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupted_study_says_how_to_go_on_and_is_resumed(at_epoch, tmp_path, times):
+def test_an_interrupted_study_says_how_to_go_on_and_is_resumed(at_epoch, folder, times):
     def interrupt():
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
 
+    name = f"stopped-{times}"
     handler = signal.getsignal(signal.SIGINT)
     at_epoch(3, interrupt)
     with pytest.raises(KeyboardInterrupt) as stopped:
-        pesfkd.run(**TINY, name="stopped", output_dir=tmp_path, quiet=True)
+        pesfkd.run(**TINY, name=name, output_dir=folder, quiet=True)
     assert isinstance(stopped.value, pesfkd.StudyInterrupted)
-    call = f"pesfkd.resume('stopped', output_dir={str(tmp_path)!r})"
+    call = f"pesfkd.resume({name!r}, output_dir={str(folder)!r})"
     assert call in str(stopped.value)
     assert signal.getsignal(signal.SIGINT) is handler
     assert not [each for each in threading.enumerate() if "mlflow" in each.name]
-    assert not pesfkd.open(tmp_path / "stopped").complete
-    with pytest.raises(pesfkd.UsageError, match="a study named 'stopped' already exists .*pesfkd.resume"):
-        pesfkd.run(**TINY, name="stopped", output_dir=tmp_path, quiet=True)
+    assert not pesfkd.open(folder / name).complete
+    with pytest.raises(pesfkd.UsageError, match=f"a study named {name!r} already exists .*pesfkd.resume"):
+        pesfkd.run(**TINY, name=name, output_dir=folder, quiet=True)
     with pytest.raises(pesfkd.UsageError, match="pesfkd.resume takes no smoke"):
-        pesfkd.resume(tmp_path / "stopped", smoke=True)
+        pesfkd.resume(folder / name, smoke=True)
     with pytest.raises(pesfkd.UsageError, match="trials"):
-        pesfkd.resume(tmp_path / "stopped", trials=9)
-    study = eval(call, {"pesfkd": pesfkd})
-    assert study.complete
-    assert_whole(study.directory)
+        pesfkd.resume(folder / name, trials=9)
+    if times == 1:
+        study = eval(call, {"pesfkd": pesfkd})
+        assert study.complete
+        assert_whole(study.directory)
 
 
-def test_a_study_out_of_time_is_returned_and_says_how_to_go_on(tmp_path, capfd):
-    study = pesfkd.run(**TINY, name="late", output_dir=tmp_path, time_budget=0.001)
+def test_a_study_out_of_time_is_returned_and_says_how_to_go_on(folder, capfd):
+    study = pesfkd.run(**TINY, name="late", output_dir=folder, time_budget=0.001)
     assert not study.complete
     said = capfd.readouterr()
     assert "out of time (time_budget=0.001); to go on:\n  pesfkd.resume('late'" in said.err
     assert said.out == ""
-    assert pesfkd.resume(study.directory, quiet=True).complete
 
 
-def test_studies_run_in_a_running_event_loop_and_in_another_thread(tmp_path):
+def test_a_study_runs_in_a_running_event_loop_of_another_thread(folder):
     found = []
 
     async def cell():
-        return pesfkd.run(**TINY, name="loop", output_dir=tmp_path, quiet=True)
+        found.append(pesfkd.run(**TINY, name="thread", output_dir=folder, quiet=True))
 
-    found.append(asyncio.run(cell()))
-    thread = threading.Thread(
-        target=lambda: found.append(pesfkd.run(**TINY, name="thread", output_dir=tmp_path, quiet=True))
-    )
+    thread = threading.Thread(target=lambda: asyncio.run(cell()))
     thread.start()
     thread.join()
-    assert [study.complete for study in found] == [True, True]
+    assert [study.complete for study in found] == [True]
 
 
 def test_ray_that_runs_for_other_work_is_neither_joined_nor_ended(tmp_path, monkeypatch):

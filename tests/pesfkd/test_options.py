@@ -12,6 +12,11 @@ from pesfkd.options import checked_options, option_names
 from study.plan.options import OPTIONS
 
 
+@pytest.fixture(autouse=True)
+def no_data_root(monkeypatch):
+    monkeypatch.delenv("PESFKD_DATA_ROOT", raising=False)
+
+
 def checked(**given):
     return checked_options(given, accepted=option_names(), call="pesfkd.run")[1]
 
@@ -55,8 +60,7 @@ def test_an_option_is_known_by_the_name_of_its_flag_too_but_not_twice():
         checked(set={"ce_weight": 1}, hold={"ce_weight": 2})
 
 
-def test_none_stands_for_an_option_that_is_not_given(monkeypatch):
-    monkeypatch.delenv("PESFKD_DATA_ROOT", raising=False)
+def test_none_stands_for_an_option_that_is_not_given():
     assert checked(trials=None, data_root=None) == {}
 
 

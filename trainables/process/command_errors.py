@@ -49,16 +49,25 @@ def describe_mistake(error: Any, typed: Sequence[str]) -> str:
         return f"{_as_typed([wrong], typed)}: {_without_name(message, wrong)}"
     if parameter is None:
         return message[:1].lower() + message[1:]
-    if type(error).__name__ == "MissingParameter":
-        is_flag = parameter.param_type_name == "option"
-        return f"{parameter.opts[0] if is_flag else parameter.make_metavar(error.ctx)} is missing{_help_of(error)}"
     names = [*parameter.opts, *parameter.secondary_opts]
-    name = _as_typed(names, typed) if parameter.param_type_name == "option" else parameter.make_metavar(error.ctx)
-    return f"{name}: {message}"
+    if parameter.param_type_name != "option":
+        names = [parameter.metavar or str(parameter.name).upper()]
+    if type(error).__name__ == "MissingParameter":
+        return f"{names[0]} is missing{_help_of(error)}"
+    return f"{_as_typed(names, typed)}: {message}{_given(names, typed)}"
 
 
 def _plain(message: str) -> str:
-    return " ".join(message.split()).rstrip(".")
+    return " ".join(message.split()).removeprefix("Value error, ").rstrip(".")
+
+
+def _given(names: Sequence[str], typed: Sequence[str]) -> str:
+    """Return the value that the user gave to an option, for the end of a message."""
+    for word, following in zip(typed, [*typed[1:], ""], strict=True):
+        flag, separator, value = word.partition("=")
+        if flag in names:
+            return f" (given: {(value if separator else following)!r})"
+    return ""
 
 
 def _as_typed(names: Sequence[str], typed: Sequence[str]) -> str:

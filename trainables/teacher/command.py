@@ -246,13 +246,13 @@ def main() -> None:
     try:
         run_app(app, "python -m trainables.teacher")
     except (ValueError, RuntimeError, OSError) as error:
-        if verbose or not (isinstance(error, OSError) or _is_own_error(error)):
+        if verbose or not (isinstance(error, OSError) or is_own_error(error)):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)
 
 
-def _is_own_error(error: Exception) -> bool:
+def is_own_error(error: Exception) -> bool:
     """Return whether an error has a type of this package, with a message that is sufficient for the user."""
     return type(error).__module__.partition(".")[0] == "trainables"
 

@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from trainables.data.registry import dataset_info
+from trainables.process.errors import UsageError
 from trainables.spec.architectures import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
 from trainables.spec.datasets import expand_home
 from trainables.spec.modality import is_text
@@ -22,7 +25,7 @@ _MOST_THREADS: Final = 1024
 _FLAGS: Final = {"student": "model", "data_seed": "seed"}
 
 
-class RequestError(ValueError):
+class RequestError(UsageError):
     """Invalid request. The message gives the rejected value, the allowed values and a remedy."""
 
 
@@ -135,9 +138,11 @@ def resolve_request(
         RequestError: some values are invalid. The message has one line per recipe value out of bounds.
     """
     try:
-        dataset = expand_home(dataset)
-        size = dataset_info(dataset).image_size
-        model = absolute_name(check_text_model_name(model)) if is_text(dataset) else check_model_name(model)
+        with _named("dataset"):
+            dataset = expand_home(dataset)
+            size = dataset_info(dataset).image_size
+        with _named("model"):
+            model = absolute_name(check_text_model_name(model)) if is_text(dataset) else check_model_name(model)
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
@@ -145,7 +150,8 @@ def resolve_request(
             raise ValueError(f"--threads {threads}: use 1 to {_MOST_THREADS}")
         if pretrained and not LIBRARY_PATTERN.fullmatch(model):
             raise ValueError(f"--pretrained: weights are published for torchvision:NAME and timm:NAME, not for {model}")
-        resolved = resolve_precision(precision, student=model, image_size=size, device=device)
+        with _named("precision"):
+            resolved = resolve_precision(precision, student=model, image_size=size, device=device)
     except ValueError as error:
         raise RequestError(str(error)) from None
     found = replace(found, **{name: value for name, value in overrides.items() if value is not None})
@@ -155,6 +161,15 @@ def resolve_request(
     except ValidationError as error:
         raise RequestError("\n".join(dict.fromkeys(map(_error_message, error.errors())))) from None
     return request
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Name the flag in an error of the block."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"--{flag}: {error}") from None
 
 
 def check_name(name: str) -> str:

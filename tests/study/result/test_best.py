@@ -6,19 +6,12 @@ import shlex
 import pytest
 
 from analysis.reading.trials import open_study, summarise_configs
-from study.cli.request import _plan_values
 from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
 from study.result.best import find_best, options_of
 from tests.study.factories import make_plan
+from tests.study.given_back import given_back
 from trainables.spec.trial import TrialConfig
-
-
-def given_back(options):
-    """The config that options of the command line give, in a space that varies nothing of it."""
-    hold = [f"{field}={value}" for field, value in options.get("hold", {}).items()]
-    asked = _plan_values({**options, "hold": hold})
-    return TrialConfig(**{**asked["base"], "precision": options["precision"], **asked.get("overrides", {})})
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,16 @@ class BriefCommand(TyperCommand):
         if ctx.meta.get(_ALL):
             super().format_help(ctx, formatter)
             return
-        options = [each for each in self.params if each.param_type_name == "option" and not each.hidden]
+        options = [
+            each for each in self.params if each.param_type_name == "option" and not getattr(each, "hidden", False)
+        ]
         by_name = {each.name: each for each in options}
         names = [name for name in self.common if name in by_name] or [each.name for each in options]
         rows = [_row(by_name[name]) for name in names if name != "help_all"]
         usage = " ".join([ctx.command_path, *(each for each in self.collect_usage_pieces(ctx) if each != "[OPTIONS]")])
-        formatter.write("\n".join(_page(f"{usage} [OPTIONS]", self.purpose, self.examples, [("Options", [*rows, *_HELP])])))
+        formatter.write(
+            "\n".join(_page(f"{usage} [OPTIONS]", self.purpose, self.examples, [("Options", [*rows, *_HELP])]))
+        )
 
 
 class BriefGroup(TyperGroup):
@@ -92,9 +96,7 @@ def _cut(line: str) -> str:
     return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3].rstrip()}..."
 
 
-def brief(
-    purpose: str, examples: tuple[tuple[str, str], ...], common: tuple[str, ...] = ()
-) -> type[BriefCommand]:
+def brief(purpose: str, examples: tuple[tuple[str, str], ...], common: tuple[str, ...] = ()) -> type[BriefCommand]:
     """Return a class of commands with this short help.
 
     Args:

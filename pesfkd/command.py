@@ -85,7 +85,9 @@ def _add(
         command(**values)
 
     help_all = typer.Option("--help-all", is_eager=True, callback=show_all_options, help="Show all options.")
-    added = inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, help_all])
+    added = inspect.Parameter(
+        "help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, help_all]
+    )
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own.parameters.values()]
     run.__signature__ = inspect.Signature([*keywords, added])  # type: ignore[attr-defined]  # Typer reads it
     app.command(

@@ -52,7 +52,7 @@ class Study:
 
     def __init__(self, directory: str | Path) -> None:
         with python_errors():
-            self._plan = _plan_of(Path(directory))
+            self._plan = _plan_of(Path(directory).expanduser().absolute())  # the working directory may change
 
     @property
     def name(self) -> str:
@@ -346,7 +346,9 @@ class Study:
         with python_errors(), restored_process():
             given = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
             plan = resumed_plan(self.name, self._plan.output_dir, given, runs=False)
-            deliver(plan, call=f"pesfkd.open({str(self.directory)!r}).sync()", sets_aside=set_aside_records, quiet=quiet)
+            deliver(
+                plan, call=f"pesfkd.open({str(self.directory)!r}).sync()", sets_aside=set_aside_records, quiet=quiet
+            )
 
     def __repr__(self) -> str:
         trials = self.summary.get("trials", {})
@@ -414,5 +416,3 @@ def _print(text: str) -> None:
 
 def _silent(_: str) -> None:
     pass
-
-

@@ -129,9 +129,7 @@ def resume(
         given |= {"set_aside_records": True} if set_aside_records else {}
         planned = resumed_plan(directory.name, directory.parent, given)
         call = f"pesfkd.resume({_as_arguments({'name': str(name), **given}).removeprefix('name=')})"
-        conduct(
-            planned, resumed=True, call=call, quiet=quiet, retry_failed=retry_failed, sets_aside=set_aside_records
-        )
+        conduct(planned, resumed=True, call=call, quiet=quiet, retry_failed=retry_failed, sets_aside=set_aside_records)
     return Study(planned.directory)
 
 
@@ -215,5 +213,3 @@ def _as_arguments(given: dict[str, Any]) -> str:
     shown = {name: redact_place(value) if isinstance(value, str) else value for name, value in given.items()}
     shown = {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
     return ", ".join(f"{name}={value!r}" for name, value in shown.items())
-
-

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
 
-class StudyInterrupted(KeyboardInterrupt):  # noqa: N818 - as its base class
+class StudyInterrupted(KeyboardInterrupt):
     """The user interrupted a study. The message has the call that resumes it."""
 
 

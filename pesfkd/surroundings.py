@@ -63,8 +63,13 @@ def _signals() -> Iterator[None]:
 @contextmanager
 def _logging() -> Iterator[None]:
     """Restore level, handlers, filters and switches of all loggers that exist now."""
-    loggers = [logging.root, *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
-    before = [(each, each.level, list(each.handlers), list(each.filters), each.propagate, each.disabled) for each in loggers]
+    loggers = [
+        logging.root,
+        *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)),
+    ]
+    before = [
+        (each, each.level, list(each.handlers), list(each.filters), each.propagate, each.disabled) for each in loggers
+    ]
     limit = logging.root.manager.disable
     try:
         yield

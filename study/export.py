@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from study.cli.app import epilog_of, leave_with_exit_code
-from study.cli.options import with_options
 from study.cli.commands import confirm_command
+from study.cli.options import with_options
 from study.cli.request import existing_plan
 from trainables.process.errors import StudyError, UsageError
 

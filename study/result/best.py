@@ -105,7 +105,9 @@ def find_best(
     if not searched:
         return None
     entry = max(searched, key=lambda each: each.score)
-    score = Estimate(entry.score, float("nan"), float("nan"), 1, "single score of the search, which selected the config")
+    score = Estimate(
+        entry.score, float("nan"), float("nan"), 1, "single score of the search, which selected the config"
+    )
     return _best(plan, entry.config, entry.config_id, entry.name, "", "search", "validation", score)
 
 

@@ -29,8 +29,8 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
-from study.cli.progress import StudyProgress
 from study.cli.commands import power_command
+from study.cli.progress import StudyProgress
 from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE

@@ -14,8 +14,8 @@ from study.running.cluster import Slots, start_ray, stop_ray
 import ray
 from ray import tune
 
-from study.cli.progress import StudyProgress
 from study.cli.commands import resume_command
+from study.cli.progress import StudyProgress
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.running.callback import StudyCallback, TuneStopper

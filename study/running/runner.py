@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from study.cli.progress import StudyProgress
 from study.cli.commands import resume_command
+from study.cli.progress import StudyProgress
 from study.ledger.derivable import check_records, set_aside
 from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger

@@ -8,6 +8,7 @@ import pesfkd
 from pesfkd import handle, interface, messages, teachers
 from tests.pesfkd.conftest import BLOCKS
 
+
 @pytest.mark.study
 def test_the_blocks_of_the_document_run_in_their_order(documented):
     assert len(BLOCKS) >= 7

@@ -101,9 +101,9 @@ def test_the_seeds_for_a_difference_are_a_table(ran):
     assert list(table["difference"]) == [0.01, 0.1]
     assert table["seeds"].iloc[0] >= table["seeds"].iloc[1]
     assert table.attrs["comparisons"] == 2
-    with pytest.raises(pesfkd.UsageError, match="^detect 3: give differences between 0 and 1"):
+    with pytest.raises(pesfkd.UsageError, match=r"^detect 3: give differences between 0 and 1"):
         ran.power(detect=3)
-    with pytest.raises(pesfkd.UsageError, match="^power 2: give a probability"):
+    with pytest.raises(pesfkd.UsageError, match=r"^power 2: give a probability"):
         ran.power(power=2)
 
 
@@ -121,9 +121,9 @@ def test_studies_are_listed_and_opened_by_name_and_by_folder(ran, monkeypatch):
         assert opened.best == ran.best
     monkeypatch.chdir(ran.directory)
     assert pesfkd.open(".").name == "ran"
-    with pytest.raises(pesfkd.UsageError, match="no study 'run' in .*existing studies: .*ran"):
+    with pytest.raises(pesfkd.UsageError, match=r"no study 'run' in .*existing studies: .*ran"):
         pesfkd.open(parent / "run")
-    with pytest.raises(pesfkd.UsageError, match="output_dir .*nowhere: there is no such folder"):
+    with pytest.raises(pesfkd.UsageError, match=r"output_dir .*nowhere: there is no such folder"):
         pesfkd.studies(parent / "nowhere")
 
 
@@ -178,7 +178,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_is_resumed(at_epoch, folder,
     assert not pesfkd.open(folder / name).complete
     with pytest.raises(pesfkd.UsageError, match=f"a study named {name!r} already exists .*pesfkd.resume"):
         pesfkd.run(**TINY, name=name, output_dir=folder, quiet=True)
-    with pytest.raises(pesfkd.UsageError, match="pesfkd.resume takes no smoke"):
+    with pytest.raises(pesfkd.UsageError, match=r"pesfkd.resume takes no smoke"):
         pesfkd.resume(folder / name, smoke=True)
     with pytest.raises(pesfkd.UsageError, match="trials"):
         pesfkd.resume(folder / name, trials=9)

@@ -30,7 +30,7 @@ def test_a_study_shows_one_block_of_progress_and_its_tables_and_can_be_interrupt
     for outputs in (ran, on_ray):
         blocks = [each for each in outputs if each.output_type == "display_data"]
         assert len(blocks) == 1, outputs
-        assert "<progress value=\"5\" max=\"5\"" in blocks[0].data["text/html"]
+        assert '<progress value="5" max="5"' in blocks[0].data["text/html"]
         assert "done; the study is in study_results" in blocks[0].data["text/plain"]
         assert [each.name for each in outputs if each.output_type == "stream" and each.name == "stdout"] == []
     assert "<table" in shown[0].data["text/html"]

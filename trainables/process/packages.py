@@ -49,7 +49,7 @@ def use_own_packages() -> None:
     for name in OWN:
         start, other = root / name / "__init__.py", sys.modules.get(name)
         if other is not None and start.is_file() and not _is_from(other, start):
-            place = getattr(other, "__file__", None) or list(getattr(other, "__path__", ["an unknown place"]))[0]
+            place = getattr(other, "__file__", None) or next(iter(getattr(other, "__path__", ["an unknown place"])))
             raise ImportError(
                 f"pesfkd has a package {name!r}, and this process has already imported another one from {place}: "
                 "import pesfkd before it, or rename it",

@@ -21,7 +21,12 @@ from trainables.spec.trial import TrialConfig
         {"epochs": 3, "temperature": 1.5, "adapter_width": 31, "adapter_learning_rate": 0.1 + 0.2},
         {"method": "dkd", "adapter": True, "dkd_alpha": 1 / 3, "student_learning_rate": 1e-5},
         {"method": "kd", "student": "resnet8", "teacher": "resnet20", "precision": "bf16", "teacher_epochs": 7},
-        {"detach_adapter_target": True, "adapter_kind": "serial", "adapter_init": "zero", "student_schedule": "one_cycle"},
+        {
+            "detach_adapter_target": True,
+            "adapter_kind": "serial",
+            "adapter_init": "zero",
+            "student_schedule": "one_cycle",
+        },
         {"dataset": "cifar10", "teacher_recipe": "literature", "batch_size": 32, "teacher_seed": 3, "split_seed": 5},
         {"seed": 5, "data_seed": 9, "augmentation": "none", "optimiser": "adamw", "clip_norm": 0.25},
     ],

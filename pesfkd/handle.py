@@ -112,6 +112,7 @@ class Study:
         with python_errors():
             records, configs = self._results()
             costs = config_costs(records) if configs else {}
+        varied = dict.fromkeys(name for each in configs for name in each.varied)
         rows = []
         for each in configs:
             against = each.against_baseline
@@ -120,6 +121,7 @@ class Study:
                     "config": each.name,
                     "method": each.method,
                     "stage": each.stage,
+                    **dict.fromkeys(varied),
                     **each.varied,
                     "n": each.accuracy.n,
                     "mean": each.accuracy.value,

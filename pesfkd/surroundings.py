@@ -86,6 +86,8 @@ def _logging() -> Iterator[None]:
 @contextmanager
 def _warnings() -> Iterator[None]:
     with warnings.catch_warnings():
+        # In a notebook without ipywidgets, libraries that import tqdm would print this warning.
+        warnings.filterwarnings("ignore", message="IProgress not found")
         yield
 
 

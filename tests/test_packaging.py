@@ -39,7 +39,8 @@ def test_the_wheel_holds_the_five_packages_and_nothing_else(wheel):
     assert tops == {"pesfkd", "study", "trainables", "search_spaces", "analysis"}
     notebook, page = "analysis/notebooks/01_first_look.ipynb", "analysis/report/template/page.html"
     files = [f"study/cluster_files/{name}" for name in ("ray-cluster.yaml", "rayjob.yaml", "slurm.sbatch")]
-    for needed in (*files, *(f"{name}/py.typed" for name in tops), "study/launch.py", "trainables/methods/pesf_kd.py", notebook, page):
+    typed = [f"{name}/py.typed" for name in tops]
+    for needed in (*files, *typed, "study/launch.py", "trainables/methods/pesf_kd.py", notebook, page):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

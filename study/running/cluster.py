@@ -28,6 +28,8 @@ _ENVIRONMENT: Final = {
     # trials to the number of slots.
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's newer output prints a table on stdout even if it is told to print nothing.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # A failed trial reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -270,6 +270,7 @@ def _tuner(
             callbacks=callbacks,
             stop=TuneStopper(stop),
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # prints nothing; Tune's own for notebooks shows an empty block
             # By default Tune writes a checkpoint when a trial ends, when none is needed any more.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),  # the search restarts failed trials

@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 _USAGE = 2
 
 
-def run_app(app: typer.Typer, program: str | None = None) -> None:
+def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
     """Run a command with the arguments of this process, then exit. A mistake is printed as one line.
 
     Args:
@@ -18,7 +18,7 @@ def run_app(app: typer.Typer, program: str | None = None) -> None:
         program: name of the program in help texts. By default, the one that the user typed.
 
     Raises:
-        SystemExit: the command has ended with an exit code other than 0, or was used wrongly.
+        SystemExit: the command has ended, or was used wrongly.
     """
     try:
         code = app(standalone_mode=False, **({} if program is None else {"prog_name": program}))
@@ -28,8 +28,7 @@ def run_app(app: typer.Typer, program: str | None = None) -> None:
     except typer.Abort:
         typer.echo("error: aborted", err=True)
         sys.exit(1)
-    if isinstance(code, int) and code:
-        sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def describe_mistake(error: Any, typed: Sequence[str]) -> str:

@@ -300,7 +300,7 @@ class Study:
 
         from study.power import differences_in, resolution_of
 
-        asked = [detect] if isinstance(detect, int | float | str) else list(detect)
+        asked = list(detect) if isinstance(detect, list | tuple) else [detect]
         with python_errors(), restored_process(computes=False):
             differences = differences_in(",".join(map(str, asked)))
             _, found = resolution_of(self.name, self._plan.output_dir, power)
@@ -323,8 +323,10 @@ class Study:
         from study.result.reproduction import find_trial, reproduce
         from trainables.process.threads import use_one_thread
 
-        full = f"{self.name}-{trial_id:04d}" if isinstance(trial_id, int) else trial_id
         with python_errors(), restored_process():
+            if isinstance(trial_id, bool) or not isinstance(trial_id, int | str) or str(trial_id).startswith("-"):
+                raise UsageError(f"trial_id={trial_id!r}: give a trial_id of the records, or the number of a trial")
+            full = f"{self.name}-{trial_id:04d}" if isinstance(trial_id, int) else trial_id
             plan, entry = find_trial(full, self.name, self._plan.output_dir)
             if data_root is not None:
                 plan = plan.model_copy(update={"data_root": Path(data_root).expanduser().absolute()})

@@ -1,5 +1,6 @@
 """Functions of the package: start, plan, resume, open and list studies."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -185,7 +186,7 @@ def cluster_file(name: str) -> str:
         UsageError: there is no such template.
     """
     if name not in CLUSTER_FILES:
-        raise UsageError(unknown_name("cluster file", name, CLUSTER_FILES))
+        raise UsageError(unknown_name("cluster file", str(name), CLUSTER_FILES))
     return read_cluster_file(name)
 
 
@@ -202,7 +203,13 @@ def _new_plan(
 
 
 def _directory_of(name: str | Path, output_dir: Path) -> Path:
-    """Return the folder of a study, named by its path or by its name in the output folder."""
+    """Return the folder of a study, named by its path or by its name in the output folder.
+
+    Raises:
+        UsageError: the name is neither a text nor a path.
+    """
+    if not isinstance(name, str | os.PathLike) or not str(name):
+        raise UsageError(f"{name!r}: give the name of a study, or the path of its folder")
     path = Path(name).expanduser()
     if path.name != str(name) or (is_study(path) and not is_study(output_dir / path)):
         return path if path.name not in ("", "..") else path.absolute()

@@ -100,7 +100,7 @@ def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form:
     Raises:
         UsageError: the value has another type, or is out of bounds.
     """
-    result = _converted(kind, value)
+    result = _text(value, form) if kind is str else _converted(kind, value)
     if result is _WRONG:
         raise UsageError(f"{name}={value!r}: give {_in_words(kind, form)}")
     if least is not None and result < least:
@@ -124,8 +124,6 @@ def _converted(kind: Any, value: Any) -> Any:
         return _whole(value)
     if kind is float:
         return _number(value)
-    if kind is str:
-        return _text(value)
     if kind is Path:
         return Path(value).expanduser() if isinstance(value, str | os.PathLike) and str(value) else _WRONG
     return value
@@ -145,14 +143,15 @@ def _number(value: Any) -> Any:
         return _WRONG
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, form: str) -> Any:
+    """Return a text, also from a number where the option takes one, and from a list where it takes several names."""
     if isinstance(value, str):
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+    if ",..." in form and isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return ",".join(value)
-    number = _whole(value)
+    number = _WRONG if "|auto" not in form or isinstance(value, bool) else _whole(value)
     return _WRONG if number is _WRONG else str(number)
 
 
@@ -177,6 +176,8 @@ def _in_words(kind: Any, form: str) -> str:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) is list:
         return f"a dict, or a list of texts {form}".rstrip()
+    if kind is str and "|auto" in form:
+        return "a whole number, or 'auto'"
     words = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
     return words.get(kind, str(kind))
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
 
+from pesfkd.messages import in_python
 from study.cli.progress import StudyProgress, trial_line
 from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger
@@ -27,7 +28,7 @@ def progress_of(plan: StudyPlan, *, quiet: bool) -> StudyProgress:
         quiet: whether to show nothing.
     """
     if quiet or not in_notebook():
-        return StudyProgress(plan, quiet=quiet)
+        return PythonProgress(plan, quiet=quiet)
     return NotebookProgress(plan)
 
 
@@ -36,6 +37,14 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+class PythonProgress(StudyProgress):
+    """Progress display that names parameters in place of flags."""
+
+    def say(self, text: str) -> None:
+        """Print a line about the current work."""
+        super().say(in_python(text))
 
 
 class NotebookProgress(StudyProgress):
@@ -62,6 +71,7 @@ class NotebookProgress(StudyProgress):
 
     def say(self, text: str) -> None:
         """Show a line about the current work."""
+        text = in_python(text)
         if text.startswith("warning: "):
             self._warnings.append(text)
         else:

@@ -92,8 +92,14 @@ def test_a_trial_runs_again_to_the_same_bits(ran):
     again = ran.rerun(0, quiet=True)
     assert again.matches
     assert again.entry.trial_id == "ran-0000"
-    with pytest.raises(pesfkd.UsageError, match="ran-0099"):
-        ran.rerun(99)
+    for trial_id, says in (
+        (99, "ran-0099"),
+        (-1, "trial_id=-1: give"),
+        (1.5, "trial_id=1.5: give"),
+        ("x", "similar: "),
+    ):
+        with pytest.raises(pesfkd.UsageError, match=says):
+            ran.rerun(trial_id)
 
 
 def test_the_seeds_for_a_difference_are_a_table(ran):
@@ -123,6 +129,9 @@ def test_studies_are_listed_and_opened_by_name_and_by_folder(ran, monkeypatch):
     assert pesfkd.open(".").name == "ran"
     with pytest.raises(pesfkd.UsageError, match=r"no study 'run' in .*existing studies: .*ran"):
         pesfkd.open(parent / "run")
+    for name in (None, 5, ""):
+        with pytest.raises(pesfkd.UsageError, match="give the name of a study, or the path of its folder"):
+            pesfkd.open(name)
     with pytest.raises(pesfkd.UsageError, match=r"output_dir .*nowhere: there is no such folder"):
         pesfkd.studies(parent / "nowhere")
 

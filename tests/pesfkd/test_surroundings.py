@@ -19,6 +19,7 @@ from trainables.data import image_progress
 
 def test_everything_that_a_block_changes_is_restored_even_after_an_error():
     torch.set_num_threads(2)
+    torch.set_deterministic_debug_mode("default")  # another test may have left a stricter one
     logger = logging.getLogger("somebody.elses")
     before = process_state()
     with suppress(ZeroDivisionError), restored_process():

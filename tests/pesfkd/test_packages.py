@@ -56,19 +56,6 @@ def test_a_module_of_the_same_name_that_is_loaded_already_is_refused(monkeypatch
 
 
 @pytest.mark.launcher
-def test_a_script_beside_such_files_imports_ours_and_runs_a_study_on_ray_without_a_main_guard(folder):
-    script = folder / "script.py"
-    script.write_text(
-        "import pesfkd\n"
-        "study = pesfkd.run(space='adapter_width', smoke=True, name='own', quiet=True, cpus_per_trial=1)\n"
-        "assert study.complete and len(study.trials) == 5, study\n"
-        "import analysis, study as package; print(analysis.__file__, package.__file__)\n"
-    )
-    done = python(folder, script)
-    assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in ("analysis", "study")]
-
-
-@pytest.mark.launcher
 def test_a_script_with_the_name_of_a_package_runs(folder):
     (folder / "study.py").write_text("import pesfkd\nprint(pesfkd.plan(space='joint', trials=3).facts['trials'])\n")
     assert int(python(folder, "study.py").stdout) == 63

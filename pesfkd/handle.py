@@ -45,9 +45,13 @@ class Study:
         UsageError: the folder contains no study, or this version cannot read its plan.
 
     Examples:
-        >>> study = pesfkd.open("study_results/NAME")  # doctest: +SKIP
-        >>> study.best.line  # doctest: +SKIP
-        '--precision fp32 --set adapter_width=3 ...'
+        >>> study = pesfkd.open(folder / "ran")
+        >>> study.complete, study.best.chosen_by
+        (True, 'repetitions')
+        >>> sorted(study.table["method"])
+        ['ce', 'kd', 'pesf_kd']
+        >>> len(study.trials)
+        8
     """
 
     def __init__(self, directory: str | Path) -> None:

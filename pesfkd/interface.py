@@ -44,8 +44,11 @@ def run(space: str | None = None, *, quiet: bool = False, **options: Any) -> Stu
         StudyInterrupted: the user interrupted the study. It can be resumed.
 
     Examples:
-        >>> study = pesfkd.run(space="adapter_width", trials=12, executor="in-process")  # doctest: +SKIP
-        >>> study.table  # doctest: +SKIP
+        >>> study = pesfkd.run(
+        ...     space="temperature", smoke=True, executor="in-process", name="warm", output_dir=folder, quiet=True
+        ... )
+        >>> study
+        <Study warm: temperature on digits, 5 of 5 trials>
     """
     with python_errors(), restored_process():
         if quiet:
@@ -83,6 +86,10 @@ def plan(space: str | None = None, **options: Any) -> PlannedStudy:
 
     Raises:
         UsageError: as for `pesfkd.run`.
+
+    Examples:
+        >>> pesfkd.plan(space="joint", trials=60).facts["trials"]
+        120
     """
     from study.cli.preview import describe_plan
     from study.launch import plan_summary
@@ -117,7 +124,8 @@ def resume(
         StudyInterrupted: the user interrupted the study again.
 
     Examples:
-        >>> study = pesfkd.resume("NAME")  # doctest: +SKIP
+        >>> pesfkd.resume("warm", output_dir=folder, quiet=True).complete
+        True
     """
     from study.cli.request import resumed_plan
 

@@ -22,6 +22,7 @@ _ELSEWHERE: Final = {
     "dry_run": "call pesfkd.plan(...), which runs nothing",
     "list_spaces": "call pesfkd.spaces()",
     "version": "read pesfkd.__version__",
+    "print_config": "give --print-config to the command `pesfkd run`",
     "as_json": "read the attribute `summary` of the study",
     "verbose": "errors in Python have a traceback",
 }
@@ -100,6 +101,12 @@ def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form:
     Raises:
         UsageError: the value has another type, or is out of bounds.
     """
+    if (
+        ",..." in form
+        and isinstance(value, list | tuple)
+        and all(isinstance(each, str | os.PathLike) for each in value)
+    ):
+        value = ",".join(os.path.expanduser(each) for each in value)  # noqa: PTH111 - keeps texts that are no paths
     result = _text(value, form) if kind is str else _converted(kind, value)
     if result is _WRONG:
         raise UsageError(f"{name}={value!r}: give {_in_words(kind, form)}")
@@ -144,13 +151,11 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any, form: str) -> Any:
-    """Return a text, also from a number where the option takes one, and from a list where it takes several names."""
+    """Return a text, also from a number where the option takes one."""
     if isinstance(value, str):
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if ",..." in form and isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
-        return ",".join(value)
     number = _WRONG if "|auto" not in form or isinstance(value, bool) else _whole(value)
     return _WRONG if number is _WRONG else str(number)
 

@@ -1,8 +1,9 @@
 """Studies that run in the user's process."""
 
 import sys
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from study.cli.commands import resume_command
 from study.running.conduct import conduct_study, deliver_study, undelivered
@@ -11,6 +12,8 @@ from trainables.storage.uris import redact
 
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
+
+_running: Final = threading.Lock()
 
 
 class StudyInterrupted(KeyboardInterrupt):
@@ -42,6 +45,18 @@ def conduct(
         StudyError: the study failed.
     """
     _refuse_other_ray(plan)
+    if not _running.acquire(blocking=False):
+        raise UsageError(
+            "another thread of this process is running a study, and both would set the threads of PyTorch: wait for "
+            "it, or run this one in a process of its own"
+        )
+    try:
+        _conduct(plan, resumed=resumed, call=call, quiet=quiet, retry_failed=retry_failed, sets_aside=sets_aside)
+    finally:
+        _running.release()
+
+
+def _conduct(plan: "StudyPlan", *, resumed: bool, call: str, quiet: bool, retry_failed: bool, sets_aside: bool) -> None:
     from pesfkd.progress import progress_of  # imports pyarrow
 
     progress = progress_of(plan, quiet=quiet)

@@ -50,8 +50,10 @@ def train_teacher(dataset: str, model: str, *, quiet: bool = False, **options: A
         KeyboardInterrupt: the user interrupted the training. The same call resumes it.
 
     Examples:
-        >>> teacher = pesfkd.train_teacher("digits", "cnn_32_64", recipe="short")  # doctest: +SKIP
-        >>> pesfkd.run(space="adapter_width", teacher_checkpoint=teacher.checkpoint)  # doctest: +SKIP
+        >>> teacher = pesfkd.train_teacher("digits", "cnn_3_4", epochs=1, output_dir=folder, quiet=True)
+        >>> planned = pesfkd.plan(space="temperature", teacher_checkpoint=teacher.checkpoint)
+        >>> planned.plan.base.teacher
+        'cnn_3_4'
     """
     from trainables.teacher.progress import TeacherProgress
 

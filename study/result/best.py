@@ -8,6 +8,7 @@ from typing import Any, Final
 from analysis.questions.confirmation import ConfirmationResult
 from analysis.reading.trials import ConfigSummary
 from analysis.statistics.estimates import Estimate
+from study.cli.start_command import teacher_options
 from study.ledger.ledger import StudyLedger
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
@@ -124,14 +125,14 @@ def options_of(config: TrialConfig, plan: StudyPlan) -> dict[str, Any]:
 
     Args:
         config: config of a trial of the study; its seeds are left out.
-        plan: the study, for the file of a given teacher.
+        plan: the study, for a given teacher.
     """
     read = config.method_spec.fields.union(TrialConfig.model_fields) - SEED_FIELDS
     changed = {name: value for name, value in config.changed_fields.items() if name in read}
     # Without the option, the precision would depend on the machine.
     options: dict[str, Any] = {"precision": config.precision}
     if config.teacher_digest:
-        options["teacher_checkpoint"] = str(plan.teacher_checkpoint)
+        options |= {name: str(value) for name, value in teacher_options(plan)}
         changed = {name: value for name, value in changed.items() if name not in _OF_CHECKPOINT}
     elif config.teacher_epochs == default_epochs(config.teacher_recipe, config.dataset):
         changed.pop("teacher_epochs", None)

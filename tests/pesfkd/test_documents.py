@@ -15,7 +15,9 @@ def test_the_blocks_of_the_document_run_in_their_order(documented):
     assert documented["study"].name == "first"
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("module", [handle, interface, messages, teachers])
-def test_the_examples_of_docstrings_run(module):
-    found = doctest.testmod(module, extraglobs={"pesfkd": pesfkd}, optionflags=doctest.ELLIPSIS)
+def test_the_examples_of_docstrings_run(module, ran, folder):
+    found = doctest.testmod(module, extraglobs={"pesfkd": pesfkd, "folder": folder})
+    assert found.attempted
     assert not found.failed

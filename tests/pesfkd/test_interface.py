@@ -229,6 +229,13 @@ def test_ray_that_runs_for_other_work_is_neither_joined_nor_ended(tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_a_second_study_at_a_time_is_refused(tmp_path):
+    with running._running, pytest.raises(pesfkd.UsageError, match="another thread of this process is running a study"):
+        pesfkd.run(**TINY, output_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not running._running.locked()
+
+
 def test_a_teacher_is_trained_and_given_to_a_study(tmp_path):
     teacher = pesfkd.train_teacher("digits", "cnn_3_4", recipe="short", epochs=1, output_dir=tmp_path, quiet=True)
     assert teacher.checkpoint.is_file()

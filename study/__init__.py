@@ -2,6 +2,10 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from trainables.process.packages import use_own_packages
+
+use_own_packages()
+
 try:
     __version__ = version("pesfkd")
 except PackageNotFoundError:  # source tree without an installed package

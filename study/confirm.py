@@ -19,6 +19,7 @@ from trainables.display.numbers import format_number
 
 if TYPE_CHECKING:
     from study.ledger.confirmation import Confirmation
+    from study.ledger.ledger import StudyLedger
     from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
@@ -26,7 +27,7 @@ _EXAMPLES: Final = (
     ("confirm the three best configs and the controls on ten seeds each", "python -m study.confirm NAME"),
     ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
-_OPTIONS: Final = (
+OPTIONS_OF_CONFIRM: Final = (
     "confirm", "seeds", "detect", "most_seeds", "confirm_epochs", "teachers", "splits", *names_of("execution"),
     "config", "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
 )  # fmt: skip
@@ -37,7 +38,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@with_options(_OPTIONS)
+@with_options(OPTIONS_OF_CONFIRM)
 def confirm_study(context: typer.Context, name: FinishedStudyName, **values: Any) -> None:
     """Train the best configs of a finished study and the controls on fresh seeds, and compare them on the test split.
 
@@ -60,36 +61,50 @@ def main() -> None:
     leave_with_exit_code(app)
 
 
+def preview_confirmation(plan: "StudyPlan") -> dict[str, Any]:
+    """Return what a confirmation would run, as JSON values. Nothing is written.
+
+    Args:
+        plan: study with the requested confirmation.
+    """
+    from study.ledger.ledger import StudyLedger
+
+    return _preview(plan, StudyLedger(plan, read_only=True))[1]
+
+
+def _preview(plan: "StudyPlan", ledger: "StudyLedger") -> "tuple[Confirmation, dict[str, Any]]":
+    from study.plan.control_tuning import tuning_trials
+    from study.stages.choosing import choose
+
+    confirmation = ledger.confirmation or choose(ledger)
+    assert confirmation is not None  # `resumed_plan` has refused all other cases
+    tuning = 0 if ledger.confirmation else sum(1 for _ in tuning_trials(plan)) - len(ledger.in_stage("tune"))
+    return confirmation, {
+        "study": plan.name,
+        "confirmation": confirmation.model_dump(mode="json"),
+        "trials": confirmation.size,
+        "tuning_trials": tuning,
+        "begun": len(ledger.in_stage("confirm")),
+        "epochs": confirmation.size * plan.confirm_epochs + tuning * plan.base.epochs,
+        "teacher_seeds": plan.teacher_seeds,
+        "splits": confirmation.request.splits,
+        "detectable": _detectable(plan, confirmation.request.seeds),
+    }
+
+
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     from study.cli.preview import factor_texts
     from study.ledger.ledger import StudyLedger
-    from study.plan.control_tuning import tuning_trials
     from study.plan.siblings import readings_note
     from study.plan.teacher_choice import describe_teacher
-    from study.stages.choosing import choose
 
     ledger = StudyLedger(plan, read_only=True)
-    confirmation = ledger.confirmation or choose(ledger)
-    assert confirmation is not None  # `resumed_plan` has refused all other cases
-    begun = len(ledger.in_stage("confirm"))
-    detectable = _detectable(plan, confirmation.request.seeds)
-    tuning = 0 if ledger.confirmation else sum(1 for _ in tuning_trials(plan)) - len(ledger.in_stage("tune"))
-    trials = confirmation.size + tuning
-    epochs = confirmation.size * plan.confirm_epochs + tuning * plan.base.epochs
+    confirmation, shown = _preview(plan, ledger)
     if as_json:
-        shown: dict[str, Any] = {
-            "study": plan.name,
-            "confirmation": confirmation.model_dump(mode="json"),
-            "trials": confirmation.size,
-            "tuning_trials": tuning,
-            "begun": begun,
-            "epochs": epochs,
-            "teacher_seeds": plan.teacher_seeds,
-            "splits": confirmation.request.splits,
-            "detectable": detectable,
-        }
         typer.echo(json.dumps(shown, indent=2))
         return
+    begun, tuning, epochs, detectable = (shown[name] for name in ("begun", "tuning_trials", "epochs", "detectable"))
+    trials = confirmation.size + tuning
     request, last = confirmation.request, confirmation.first_replicate + confirmation.request.seeds - 1
     readings = readings_note(plan)
     lines = [

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from study.cli.app import epilog_of, leave_with_exit_code
+from study.cli.commands import confirm_command
 from study.cli.options import with_options
-from study.cli.request import confirm_command, existing_plan
+from study.cli.request import existing_plan
 from trainables.process.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
@@ -80,8 +81,29 @@ def export(
     and compared with the student, on the stored example and on other batch sizes. A file that returns other logits is
     removed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
-    _check_installed(kind)
+    _check_installed(kind)  # before the study is looked for
     plan = existing_plan(name, values["output_dir"])
+    result = export_study(plan, kind, out, force=force)
+    typer.echo(json.dumps(result, indent=2) if values["as_json"] else _in_words(result))
+
+
+def export_study(plan: "StudyPlan", kind: FormatName, out: Path | None, *, force: bool) -> dict[str, Any]:
+    """Export the student of a confirmed study.
+
+    Args:
+        plan: the study.
+        kind: file format.
+        out: output file. Default: next to the student's weights.
+        force: whether to replace an existing file.
+
+    Returns:
+        Facts about the file, as JSON values.
+
+    Raises:
+        UsageError: the study has no confirmed student, or the file cannot be this one.
+        StudyError: the student cannot be exported or written.
+    """
+    _check_installed(kind)
     entry, weights = _student_of(plan)
     path = out if out is not None else weights.with_suffix(kind.suffix)
     _check_place(path, kind, force=force)
@@ -99,8 +121,7 @@ def export(
         raise StudyError(f"the student of {entry.trial_id} was not exported: {error}") from error
     except OSError as error:
         raise StudyError(f"cannot write {path} ({error.strerror or error}); give another place with --out") from error
-    result = _result(exported, entry, kind, shape=[BATCH, *shape], student=kept.student)
-    typer.echo(json.dumps(result, indent=2) if values["as_json"] else _in_words(result))
+    return _result(exported, entry, kind, shape=[BATCH, *shape], student=kept.student)
 
 
 def main() -> None:

@@ -46,10 +46,19 @@ def launch(context: typer.Context, **values: Any) -> None:
     The best configs of a search are selected by their own scores, so these scores are biased upwards. --confirm runs
     the best configs again on fresh seeds and evaluates them on the test split.
     """
-    values, given = options_with_config(context, values)
-    resume, as_json = values["resume"], values["as_json"]
+    start(*options_with_config(context, values))
+
+
+def start(values: dict[str, Any], given: dict[str, Any]) -> None:
+    """Start or resume a study, or answer one of the questions that need no study.
+
+    Args:
+        values: values of all options.
+        given: options given by the user.
+    """
     if values["quiet"]:
         hide_progress()
+    resume, as_json = values["resume"], values["as_json"]
     if values["version"]:
         from study import __version__
 
@@ -60,9 +69,9 @@ def launch(context: typer.Context, **values: Any) -> None:
         raise UsageError("--retry-failed needs an existing study: give --resume NAME too")
     elif values["set_aside_records"] and resume is None:
         raise UsageError("--set-aside-records needs an existing study: give --resume NAME too")
-    elif resume is None and values["space"] is None:
-        raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
+        if resume is None:
+            check_question(values)
         plan = new_plan(values, given) if resume is None else resumed_plan(resume, values["output_dir"], given)
         if values["print_config"]:
             _print_config(plan, given)
@@ -77,29 +86,41 @@ def launch(context: typer.Context, **values: Any) -> None:
             run_plan(plan, values, resumed=resume is not None)
 
 
+def check_question(values: dict[str, Any]) -> None:
+    """Check that a new study has a question.
+
+    Raises:
+        UsageError: no space is given.
+    """
+    if values["space"] is None:
+        raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
+
+
 def main() -> None:
     """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(app)
 
 
+def spaces_as_dict() -> dict[str, Any]:
+    """Return every space with its question and parameters, as JSON values."""
+    return {
+        name: {
+            "question": space.question,
+            "parameters": {p.name: {"role": p.role, "values": p.domain, "why": p.why} for p in space.parameters},
+        }
+        for name, space in {**SPACES, OWN.name: OWN}.items()
+    } | {
+        name: {
+            "question": comparison.question,
+            "parameters": {p.name: {"role": "nuisance", "values": p.domain, "why": p.why} for p in comparison.tuned},
+        }
+        for name, comparison in COMPARISONS.items()
+    }
+
+
 def _show_spaces(*, as_json: bool) -> None:
     if as_json:
-        spaces = {
-            name: {
-                "question": space.question,
-                "parameters": {p.name: {"role": p.role, "values": p.domain, "why": p.why} for p in space.parameters},
-            }
-            for name, space in {**SPACES, OWN.name: OWN}.items()
-        } | {
-            name: {
-                "question": comparison.question,
-                "parameters": {
-                    p.name: {"role": "nuisance", "values": p.domain, "why": p.why} for p in comparison.tuned
-                },
-            }
-            for name, comparison in COMPARISONS.items()
-        }
-        typer.echo(json.dumps(spaces, indent=2))
+        typer.echo(json.dumps(spaces_as_dict(), indent=2))
         return
     for name, space in {**SPACES, OWN.name: OWN}.items():
         typer.echo(f"{name}\n  {space.question}")
@@ -150,37 +171,48 @@ def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
 
 
 def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
+    from study.cli.preview import describe_plan
+    from study.search.preview import first_configs
+
+    if as_json:
+        typer.echo(json.dumps(plan_summary(plan, ended), indent=2))
+    else:
+        typer.echo(describe_plan(plan, first_configs(plan), ended))
+
+
+def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
+    """Return all that is known of a study before it runs, as JSON values.
+
+    Args:
+        plan: the study.
+        ended: number of trials that have ended; None for a new study.
+    """
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary
-    from study.cli.preview import count_plan_sources, describe_plan, planned_resolution
+    from study.cli.preview import count_plan_sources, planned_resolution
     from study.plan.notes import confirmation_notes, left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
     from study.plan.teacher_storage import reckon_teacher_storage
     from study.search.preview import first_configs
 
-    configs = first_configs(plan)
     images, storage = images_summary(plan), reckon_teacher_storage(plan)
-    if as_json:
-        summary = {
-            "plan": plan.without_secrets().model_dump(mode="json"),
-            "first_configs": configs,
-            **({} if images is None else {"images": images}),
-            "classes": class_names(plan),
-            "warnings": data_warnings(plan),
-            "trials": plan.total_trials + confirm_trials(plan),
-            **({} if ended is None else {"ended": ended}),
-            "epochs": epochs_total(plan),
-            "teacher_seeds": plan.teacher_seeds,
-            "splits": 1 if plan.confirmation is None else plan.confirmation.splits,
-            "detectable": planned_resolution(plan),
-            **count_plan_sources(plan),
-            "notes": [*sampler_notes(plan), *confirmation_notes(plan)],
-            **({"left_out": left_out(plan)} if plan.compared else {}),
-            "teacher_outputs": {**storage._asdict(), "passes_saved": storage.passes_saved},
-        }
-        typer.echo(json.dumps(summary, indent=2))
-    else:
-        typer.echo(describe_plan(plan, configs, ended))
+    return {
+        "plan": plan.without_secrets().model_dump(mode="json"),
+        "first_configs": first_configs(plan),
+        **({} if images is None else {"images": images}),
+        "classes": class_names(plan),
+        "warnings": data_warnings(plan),
+        "trials": plan.total_trials + confirm_trials(plan),
+        **({} if ended is None else {"ended": ended}),
+        "epochs": epochs_total(plan),
+        "teacher_seeds": plan.teacher_seeds,
+        "splits": 1 if plan.confirmation is None else plan.confirmation.splits,
+        "detectable": planned_resolution(plan),
+        **count_plan_sources(plan),
+        "notes": [*sampler_notes(plan), *confirmation_notes(plan)],
+        **({"left_out": left_out(plan)} if plan.compared else {}),
+        "teacher_outputs": {**storage._asdict(), "passes_saved": storage.passes_saved},
+    }
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ As in `study.launch`, this module runs as `__main__`, so it must not define anyt
 
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -51,14 +52,32 @@ def power_of_study(
     difference of the study's own seeds is shown too. Nothing is run or written. Exit codes: 0 done, 1 error, 2 wrong
     usage.
     """
-    differences = _differences(detect)
+    differences = differences_in(detect)
+    study, found = resolution_of(name, values["output_dir"], power)
+    if values["as_json"]:
+        typer.echo(json.dumps({"study": study, **found.as_dict(differences, power=power)}, indent=2))
+    else:
+        typer.echo(_in_words(study, found, differences, power))
+
+
+def resolution_of(name: str, output_dir: Path, power: float) -> "tuple[str, Resolution]":
+    """Return the name of a study, and its resolution.
+
+    Args:
+        name: study name.
+        output_dir: folder of the studies.
+        power: probability of showing a true difference.
+
+    Raises:
+        UsageError: there is no such study, it has no comparison on two paired seeds, or `power` is no probability.
+    """
     if not 0 < power < 1:
         raise UsageError(f"--power {power:g}: give a probability between 0 and 1, such as 0.8")
     from analysis.questions.power import find_resolution
     from analysis.reading.trials import compare_methods, summarise_configs
     from analysis.report.folder import find_folder, read_folder
 
-    study = read_folder(find_folder(name, values["output_dir"]))
+    study = read_folder(find_folder(name, output_dir))
     summarise = compare_methods if study.compares_methods else summarise_configs
     trials = study.records.trials
     found = find_resolution(trials, summarise(trials, seed=study.seed), study.confirmation())
@@ -67,10 +86,7 @@ def power_of_study(
             f"study {name!r} has no comparison on two paired seeds, so the spread of its differences is unknown: "
             "confirm it (python -m study.confirm), or start a study with --replicates 2 or more"
         )
-    if values["as_json"]:
-        typer.echo(json.dumps({"study": study.name, **found.as_dict(differences, power=power)}, indent=2))
-    else:
-        typer.echo(_in_words(study.name, found, differences, power))
+    return study.name, found
 
 
 def main() -> None:
@@ -78,7 +94,7 @@ def main() -> None:
     leave_with_exit_code(app)
 
 
-def _differences(text: str) -> list[float]:
+def differences_in(text: str) -> list[float]:
     """Return the differences given by the user."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     found = []

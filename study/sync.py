@@ -11,7 +11,7 @@ import typer
 from study.cli.app import command_line, epilog_of, leave_with_exit_code, stdout_for_results_only
 from study.cli.options import StudyName, with_options
 from study.cli.request import resumed_plan
-from study.running.session import undelivered
+from study.running.conduct import deliver_study, undelivered
 
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
@@ -48,29 +48,11 @@ def main() -> None:
 def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool) -> None:
     with stdout_for_results_only(verbose=verbose) as stdout:
         from study.cli.progress import StudyProgress
-        from study.running.runner import recorded_run
-        from study.tracking.tracker import open_tracker
         from trainables.process.errors import ExitCode
         from trainables.process.standard_streams import show_result
-        from trainables.process.versions import running_versions
-        from trainables.storage.mlflow_store import check_tracking_uri
-        from trainables.storage.uris import redact_place
 
-        check_tracking_uri(plan.tracking_uri)
         progress = StudyProgress(plan, quiet=quiet)
-        with recorded_run(plan, progress.say, sets_aside=sets_aside) as run:
-            from study.result.outcome import conclude
-
-            tracker = open_tracker(
-                plan,
-                command=command_line("study.sync"),
-                versions=running_versions(),
-                report=progress.say,
-                ledger=run.ledger,
-            )
-            progress.say(f"delivering {len(run.ledger.entries)} trials to {redact_place(plan.tracking_uri)}")
-            tracker.catch_up(run.ledger)
-            outcome = conclude(plan, run, tracker, progress)
+        run, outcome = deliver_study(plan, progress, command=command_line("study.sync"), sets_aside=sets_aside)
         if outcome.tracking_error is not None:
             typer.echo(undelivered(plan, outcome.tracking_error), err=True)
             raise typer.Exit(ExitCode.UNDELIVERED)

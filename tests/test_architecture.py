@@ -11,7 +11,7 @@ import pytest
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("analysis", "search_spaces", "study", "trainables")
+PACKAGES = ("analysis", "pesfkd", "search_spaces", "study", "trainables")
 # Public top-level names. The code lies in a subpackage.
 SHORT_NAMES = {"trainables": {"adapter", "sharpness", "student_file"}, "analysis": {"pooling"}}
 COMMANDS = {"launch", "confirm", "sync", "rerun", "export", "power"}

@@ -20,7 +20,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     # A copy, because a build writes into the source tree and would include files left there by an earlier build.
     source = tmp_path_factory.mktemp("source")
-    for package in ("study", "trainables", "search_spaces", "analysis"):
+    for package in ("pesfkd", "study", "trainables", "search_spaces", "analysis"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "study_results").mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -33,13 +33,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
+def test_the_wheel_holds_the_five_packages_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"study", "trainables", "search_spaces", "analysis"}
+    assert tops == {"pesfkd", "study", "trainables", "search_spaces", "analysis"}
     notebook, page = "analysis/notebooks/01_first_look.ipynb", "analysis/report/template/page.html"
     files = [f"study/cluster_files/{name}" for name in ("ray-cluster.yaml", "rayjob.yaml", "slurm.sbatch")]
-    for needed in (*files, "study/launch.py", "trainables/methods/pesf_kd.py", notebook, page):
+    typed = [f"{name}/py.typed" for name in tops]
+    for needed in (*files, *typed, "study/launch.py", "trainables/methods/pesf_kd.py", notebook, page):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

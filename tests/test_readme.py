@@ -141,10 +141,10 @@ def test_a_make_target_in_the_readme_exists(target):
 
 def test_the_readme_s_reading_of_records_works(in_process_study):
     script = next(
-        block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "read_trials" in block
+        block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "pesfkd.open" in block
     )
     script = script.replace("study_results/NAME", str(in_process_study)) + "\nassert len(_) == 14\n"
-    script = script.replace('read_trials("', '_ = read_trials("')
+    script = script.replace('pesfkd.open("', '_ = pesfkd.open("')
     exec(script, {})
 
 

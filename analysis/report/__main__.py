@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from trainables.process.command_errors import run_app
 from trainables.process.errors import ExitCode, StudyError, UsageError
 from trainables.process.standard_streams import prepare_standard_streams
 
@@ -34,23 +35,30 @@ def report(
     The file contains question, answer with intervals, tables, figures, warnings, plan, and the command to run the
     study again, if the study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
-    # Reject a folder or a device as `--out`, since writing would replace it. The modules that read and draw are
-    # imported after these checks, so that help and usage errors appear at once.
-    if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
-        raise UsageError(f"--out {out}: name a file in an existing folder")
-    if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix in _KEPT_SUFFIXES):
-        raise UsageError(f"--out {out}: this file belongs to the study; name another file, such as report.html")
+    check_out(out)  # the modules that read and draw are imported later, so that help and usage errors appear at once
     from analysis.report.folder import find_folder
     from analysis.report.writing import write_report
 
     typer.echo(write_report(find_folder(name, output_dir), out, thorough=thorough))
 
 
+def check_out(out: Path | None) -> None:
+    """Check that a report may be written to a file.
+
+    Raises:
+        UsageError: writing would replace a folder, a device or a file of the study, or the folder does not exist.
+    """
+    if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
+        raise UsageError(f"--out {out}: name a file in an existing folder")
+    if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix in _KEPT_SUFFIXES):
+        raise UsageError(f"--out {out}: this file belongs to the study; name another file, such as report.html")
+
+
 def main() -> None:
     """Run the command line, then exit with the code of the command."""
     prepare_standard_streams()
     try:
-        app(prog_name="python -m analysis.report")
+        run_app(app, "python -m analysis.report")
     except (UsageError, StudyError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)

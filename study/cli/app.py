@@ -2,24 +2,31 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
 
+from trainables.process.command_errors import run_app
 from trainables.process.errors import ClusterLostError, ExitCode, StudyError, UsageError, leave_at_once
 from trainables.process.standard_streams import prepare_standard_streams
 from trainables.storage.uris import redact_tracebacks
 
 
-def leave_with_exit_code(command: Callable[[], object]) -> None:
-    """Run a command. If the command fails, print the error in one line and exit with the matching code."""
+def leave_with_exit_code(app: typer.Typer, program: str | None = None) -> None:
+    """Run a command, then exit. If the command fails, print the error in one line and exit with the matching code.
+
+    Args:
+        app: the command.
+        program: name of the program in help texts. By default, the one that the user typed.
+    """
     prepare_standard_streams()
     redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
-        command()
+        run_app(app, program)
     except ClusterLostError as error:
         leave_at_once(str(error))
     except (UsageError, StudyError) as error:
@@ -51,10 +58,15 @@ def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
 
 
 def command_line(module: str) -> str:
-    """Return the command typed by the user, without secrets in URIs."""
+    """Return the command typed by the user, without secrets in URIs.
+
+    Args:
+        module: module that the user ran, unless it was the program `pesfkd`.
+    """
     from trainables.storage.uris import redact_command
 
-    return redact_command(["python", "-m", module, *sys.argv[1:]])
+    program = ["pesfkd"] if Path(sys.argv[0]).name == "pesfkd" else ["python", "-m", module]
+    return redact_command([*program, *sys.argv[1:]])
 
 
 def given_options(context: typer.Context) -> dict[str, Any]:

@@ -257,8 +257,16 @@ def _texts(option: Option, value: Any, *, where: str) -> list[str]:
     return [str(each) for each in given]
 
 
-def _argument(value: Any, *, where: str) -> str:
-    """Return the part of an argument after the equals sign."""
+def argument_of(value: Any, *, where: str) -> str:
+    """Return the part of an argument such as `temperature=1:32:log` after the equals sign.
+
+    Args:
+        value: text, or list of texts.
+        where: place of the value, for messages.
+
+    Raises:
+        UsageError: the value is neither, or a list of two numbers, which may be a range or two values.
+    """
     if isinstance(value, str):
         return str(value)
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):

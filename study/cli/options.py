@@ -45,7 +45,7 @@ def _parameter(name: str) -> inspect.Parameter:
         metavar=option.metavar,
         envvar=option.envvar,
         min=option.least,
-        callback=_CALLBACKS.get(name),
+        callback=CALLBACKS.get(name),
     )
     annotation: Any = Annotated[option.type, described]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=annotation)
@@ -55,11 +55,11 @@ def with_home(name: str, value: Any) -> Any:
     """Return the value of an option, with `~` expanded as the command line would expand it."""
     if name in _FOLDERS:
         return _expanded(value)
-    callback = _CALLBACKS.get(name)
+    callback = CALLBACKS.get(name)
     return value if callback is None else callback(value)
 
 
-def _in_home(dataset: str) -> str:
+def in_home(dataset: str) -> str:
     """Return the name of the dataset, with `~` in an image folder's path expanded."""
     if "~" not in dataset:
         return dataset
@@ -77,4 +77,4 @@ def _expanded(place: str) -> str:
 
 # Folders as texts, because they may be URIs. A shell expands them on the command line.
 _FOLDERS: Final = ("storage_path", "teacher_outputs_path")
-_CALLBACKS: Final[dict[str, Callable[[Any], Any]]] = {"dataset": _in_home}
+CALLBACKS: Final[dict[str, Callable[[Any], Any]]] = {"dataset": in_home}

@@ -3,7 +3,6 @@
 Modules that load the plan are imported inside the functions, so that `--help` and usage errors appear at once.
 """
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from search_spaces import COMPARISONS, SPACES, MethodComparison
+from study.cli.commands import resume_command
 from study.plan.options import OPTIONS, default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
@@ -20,7 +20,7 @@ from trainables.spec.datasets import FOLDER_PREFIX
 from trainables.spec.modality import is_text
 from trainables.spec.naming import describe_other_text
 from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
-from trainables.storage.uris import REDACTED, is_uri, redact_place
+from trainables.storage.uris import REDACTED, is_uri
 
 if TYPE_CHECKING:
     from search_spaces import Bounds
@@ -552,38 +552,3 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
             f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, "
             f"but --methods gives {', '.join(names)}. Leave out --methods, or start a new study under another name."
         )
-
-
-def resume_command(plan: "StudyPlan") -> str:
-    """Return the command that resumes a study. Secrets in URIs appear as `***` and must be given again."""
-    from study.plan.plan import URI_FIELDS
-
-    return _command(plan, "study.launch", "--resume", plan.name, again=URI_FIELDS)
-
-
-def sync_command(plan: "StudyPlan") -> str:
-    """Return the command that delivers a study to MLflow. Secrets in URIs appear as `***`."""
-    return _command(plan, "study.sync", plan.name, again=("tracking_uri",))
-
-
-def confirm_command(plan: "StudyPlan") -> str:
-    """Return the command that confirms the best configs of a study. Secrets in URIs appear as `***`."""
-    from study.plan.plan import URI_FIELDS
-
-    return _command(plan, "study.confirm", plan.name, again=URI_FIELDS)
-
-
-def power_command(plan: "StudyPlan") -> str:
-    """Return the command that plans the number of seeds from the study's own spread."""
-    return _command(plan, "study.power", plan.name, again=())
-
-
-def _command(plan: "StudyPlan", *words: str, again: Sequence[str]) -> str:
-    command = ["python", "-m", *words]
-    if plan.output_dir != Path("study_results"):
-        command += ["--output-dir", str(plan.output_dir)]
-    for field in again:
-        uri = getattr(plan, field)
-        if uri is not None and (shown := redact_place(uri)) != uri:
-            command += [f"--{field.replace('_', '-')}", shown]
-    return shlex.join(command)

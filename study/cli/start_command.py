@@ -104,7 +104,7 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     if not plan.compared:
         yield "scheduler", plan.scheduler
     yield "seed", plan.seed
-    yield from _teacher(plan)
+    yield from teacher_options(plan)
     for name in _IF_NOT_DEFAULT:
         value = getattr(plan, name)
         if value != StudyPlan.model_fields[name].default:
@@ -115,7 +115,12 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "tracking_uri", plan.tracking_uri
 
 
-def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
+def teacher_options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
+    """Yield the options that give the teacher of a study, with their values.
+
+    Args:
+        plan: study plan.
+    """
     if plan.teacher_checkpoint is None:
         yield "teacher_recipe", plan.base.teacher_recipe
         if plan.base.teacher_epochs:

@@ -33,7 +33,7 @@ def show(
 
 def main() -> None:
     """Run the command line, then exit with the code of the command."""
-    leave_with_exit_code(lambda: app(prog_name="python -m study.cluster_files"))
+    leave_with_exit_code(app, "python -m study.cluster_files")
 
 
 if __name__ == "__main__":

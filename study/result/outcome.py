@@ -29,14 +29,15 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
+from study.cli.commands import power_command
 from study.cli.progress import StudyProgress
-from study.cli.request import power_command
 from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, confirmation_notes, sampler_notes
 from study.plan.plan import StudyPlan
 from study.plan.siblings import sibling_notes
+from study.result.best import BestConfig, find_best
 from study.result.confirmed import (
     confirmation_metrics,
     confirmation_note,
@@ -46,6 +47,7 @@ from study.result.confirmed import (
 )
 from study.result.figures import draw_figures
 from study.result.report import about_study, write_study_report
+from study.tracking.view import runs_address
 from trainables.display.numbers import format_correlation
 from trainables.process.errors import StudyError
 from trainables.spec.measures import objective_in_words
@@ -76,6 +78,8 @@ class Outcome:
         costs: cost of each config, by config identifier.
         confirmed: result of the confirmation, or None without one.
         confirmed_texts: paragraphs to show with the result of the confirmation.
+        best: best config, or None if no trial has finished.
+        runs: address of the trials in MLflow's UI.
         notes: notes to show with the table.
         tracking_error: error that prevented a complete delivery to MLflow, or None.
     """
@@ -88,6 +92,8 @@ class Outcome:
     costs: dict[str, ConfigCost]
     confirmed: ConfirmationResult | None
     confirmed_texts: list[str]
+    best: BestConfig | None
+    runs: str
     notes: list[str]
     tracking_error: Exception | None
 
@@ -110,6 +116,9 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
+    best = find_best(plan, run.ledger, configs, confirmed if run.complete else None)
+    summary["best"] = None if best is None else _json_ready(best.as_dict())
+    summary["runs"] = runs = runs_address(plan, tracker.experiment_id)
     summary["resolution"] = None if resolution is None else _json_ready(resolution.as_dict([SMALLEST_EFFECT]))
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
@@ -138,7 +147,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
     texts = confirmation_texts(run.ledger, confirmed) if confirmed is not None else []
-    return Outcome(plan, summary, configs, correlation, landmark, costs, confirmed, texts, notes, error)
+    return Outcome(plan, summary, configs, correlation, landmark, costs, confirmed, texts, best, runs, notes, error)
 
 
 def _publish(

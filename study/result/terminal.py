@@ -70,6 +70,9 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     if (report := outcome.summary["report"]) is not None:
         console.print(f"report    {report}", markup=False, soft_wrap=True)
     console.print(f"compare   {ui_command(plan)}", markup=False, soft_wrap=True)
+    console.print(f"runs      {outcome.runs}", markup=False, soft_wrap=True)
+    if outcome.best is not None:
+        console.print(f"best      {outcome.best.line}", markup=False, soft_wrap=True)
     if plan.optuna_storage is not None:
         console.print(
             f"search    {shlex.join(['optuna-dashboard', str(plan.optuna_storage)])}", markup=False, soft_wrap=True

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Final
 
 from trainables.process.environment import KEEP_FREED_MEMORY, WORKERS, set_unless_set
@@ -27,6 +28,8 @@ _ENVIRONMENT: Final = {
     # trials to the number of slots.
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's newer output prints a table on stdout even if it is told to print nothing.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # A failed trial reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -100,6 +103,7 @@ def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] =
     Raises:
         StudyError: Ray cannot be reached or started, or nodes lack the code or have different code.
     """
+    set_unless_set(_ENVIRONMENT | WORKERS)  # a study before may have restored the environment
     code = shipped_code() if ship_code else {}
     try:
         with _signals_kept():
@@ -151,7 +155,12 @@ def _give_token() -> None:
     # Without a token, Ray would write one to the home folder, which may be missing or read-only.
     given = (os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if not any(given) and not os.path.exists(os.path.expanduser("~/.ray/auth_token")):  # noqa: PTH110, PTH111
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ["RAY_AUTH_TOKEN"] = _own_token()
+
+
+@cache
+def _own_token() -> str:
+    return secrets.token_hex(32)  # one per process, because Ray reads the variable once
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from study.running.cluster import Slots, start_ray, stop_ray
 import ray
 from ray import tune
 
+from study.cli.commands import resume_command
 from study.cli.progress import StudyProgress
-from study.cli.request import resume_command
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.user_code import sources_in
@@ -174,7 +174,7 @@ class RayExecutor:
             self._stop.lost_the_cluster,
         )
         callback = StudyCallback(trials.recorder, self._progress, storage)
-        with closing(storage):
+        with closing(storage), _tune_is_silent():
             _tuner(self._plan, packing.trainable, search, ledger, callback, self._stop, storage).fit()
 
 
@@ -239,6 +239,18 @@ def _show(progress_file: Path, show: ShowTeacher) -> None:
     show(found["epoch"], found["accuracy"])
 
 
+@contextmanager
+def _tune_is_silent() -> Iterator[None]:
+    # The callback reports a dead process. Tune would print the traceback as well.
+    logger = logging.getLogger("ray.tune")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _tuner(
     plan: StudyPlan,
     trainable: Any,
@@ -248,8 +260,6 @@ def _tuner(
     stop: Stop,
     storage: TrialStorage,
 ) -> tune.Tuner:
-    # The callback reports a dead process. Tune would print the traceback as well.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     callbacks: list[tune.Callback] = [callback]
     if plan.trial_timeout is not None:
         callbacks.append(Watchdog(plan.trial_timeout, search.give_up))
@@ -268,6 +278,7 @@ def _tuner(
             callbacks=callbacks,
             stop=TuneStopper(stop),
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # prints nothing; Tune's own for notebooks shows an empty block
             # By default Tune writes a checkpoint when a trial ends, when none is needed any more.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),  # the search restarts failed trials

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from study.cli.commands import resume_command
 from study.cli.progress import StudyProgress
-from study.cli.request import resume_command
 from study.ledger.derivable import check_records, set_aside
 from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger
@@ -352,7 +352,13 @@ def _filled(
 
 @contextmanager
 def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
-    """End the study cleanly at the first Ctrl-C or SIGTERM, and at once at the second."""
+    """End the study cleanly at the first Ctrl-C or SIGTERM, and at once at the second.
+
+    Only the main thread of a process receives signals. In another thread, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if stop.interrupted.is_set():
@@ -365,7 +371,8 @@ def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: a handler not set by Python, which cannot be restored
+                signal.signal(number, handler)
 
 
 def account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets_aside: bool) -> None:

@@ -1,17 +1,16 @@
-"""One run of a study, from a checked plan to the exit code."""
+"""One run of a study by a command, from a checked plan to the exit code."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from study.cli.app import command_line, stdout_for_results_only
-from study.cli.request import keep_confirmation, resume_command, sync_command
-from trainables.process.errors import ExitCode, UsageError
+from study.cli.commands import resume_command
+from study.running.conduct import check_folder, conduct_study, undelivered
+from trainables.process.errors import ExitCode
 from trainables.process.standard_streams import show_result
 
 if TYPE_CHECKING:
@@ -31,38 +30,21 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     Raises:
         typer.Exit: always, with the exit code.
     """
-    _make_folder(plan.output_dir)
+    check_folder(plan.output_dir)
     shows_all = values["verbose"] or plan.executor == "in-process"  # output of trials, and of a debugger in a trial
     with _resume_command_shown(plan), stdout_for_results_only(verbose=shows_all) as stdout:
-        # Slow imports (Optuna, MLflow, pyarrow, and Ray if it runs the study) happen only from here on.
-        from study.cli.data_preview import data_warnings
         from study.cli.progress import StudyProgress
-        from study.plan.places import begin_study
-        from study.plan.user_code import keep_code
-        from study.result.outcome import conclude
-        from study.result.terminal import outcome_in_words
-        from study.running.runner import check_services, run_study
-        from trainables.process.versions import running_versions
 
-        check_services(plan)
-        if resumed:
-            keep_code(plan)  # again, if the copy was lost and the user named the same file
-            keep_confirmation(plan)
-        else:
-            begin_study(plan, resume_command(plan))
-        progress = StudyProgress(plan, quiet=values["quiet"])
-        for warning in data_warnings(plan):
-            progress.warn(warning)
-        typed = command_line(command)
-        run, tracker = run_study(
+        run, outcome = conduct_study(
             plan,
-            progress=progress,
-            command=typed,
-            versions=running_versions(),
+            StudyProgress(plan, quiet=values["quiet"]),
+            resumed=resumed,
+            command=command_line(command),
             retry_failed=values.get("retry_failed", False),
             sets_aside=values.get("set_aside_records", False),
         )
-        outcome = conclude(plan, run, tracker, progress)
+        from study.result.terminal import outcome_in_words
+
         as_json = values["as_json"]
         text = json.dumps(outcome.summary, indent=2) + "\n" if as_json else outcome_in_words(outcome, stdout)
         show_result(text, stdout, elsewhere=f"it is in {plan.directory / 'summary.json'}")
@@ -87,25 +69,3 @@ def _resume_command_shown(plan: "StudyPlan") -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"interrupted at once; to go on:\n  {resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def undelivered(plan: "StudyPlan", error: Exception) -> str:
-    """Return the message for an incomplete delivery to MLflow, with the command that delivers the rest."""
-    from study.tracking.delivery import first_line
-
-    return (
-        f"MLflow does not have everything ({first_line(error)}); the study's own records do. To deliver it "
-        f"later:\n  {sync_command(plan)}"
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"--output-dir: cannot write in {folder} ({error.strerror}); name a folder that you may write"
-        ) from None

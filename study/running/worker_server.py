@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from study.running.worker_start import FORKED, LONGEST_REQUEST, peer_is_me
 
+_ROOT: Final = str(Path(__file__).parents[2])
 START_SCRIPT: Final = Path(__file__).with_name("worker_start.py")
 SWITCH: Final = "PESFKD_FORK_WORKERS"
 # A backward pass with a given gradient imports the last one.
@@ -42,8 +43,10 @@ _NO_JOB: Final = {"RAY_JOB_ID": "ffffffff"}
 _OF_RAY: Final = {"RAY_AUTH_MODE": "token", "SPT_NOENV": "1"}
 _OOM_SCORE: Final = "RAY_worker_oom_score_adjustment"
 _REFUSED: Final = b"refused"
+# Another module `study` may come first in the path of the user's script. The package takes care of all others.
 _SERVE: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import json, sys; root, *sys.path[:] = json.loads(sys.argv[1]); sys.path.insert(0, root); import study; "
+    "del sys.path[0]; "
     "from study.running.worker_server import serve; serve(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])"
 )
 
@@ -87,7 +90,7 @@ def start_server(
         environment: variables of the process.
     """
     return subprocess.Popen(  # noqa: S603 - our own interpreter and text
-        [sys.executable, "-c", _SERVE, json.dumps(sys.path), *map(str, descriptors), *modules],
+        [sys.executable, "-c", _SERVE, json.dumps([_ROOT, *sys.path]), *map(str, descriptors), *modules],
         env=environment, pass_fds=descriptors,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip

@@ -142,7 +142,7 @@ class StudyTracker:
         self._plan = plan
         self._ledger = ledger
         self._client = mlflow_store.open_client(plan.tracking_uri)
-        self._experiment_id = self._find_experiment()
+        self.experiment_id = self._find_experiment()
         tags = {
             "kind": "study",
             "study": plan.name,
@@ -160,12 +160,12 @@ class StudyTracker:
             **{name: str(value) for name, value in _constants(plan).items()},
             **versions,
         }
-        parent = _find_parent(self._client, self._experiment_id, plan)
-        found = [] if parent is None else list(_search_children(self._client, self._experiment_id, parent.info.run_id))
+        parent = _find_parent(self._client, self.experiment_id, plan)
+        found = [] if parent is None else list(_search_children(self._client, self.experiment_id, parent.info.run_id))
         if ledger is not None:
             check_delivered(ledger, _delivered(found))
         if parent is None:
-            parent = self._client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
+            parent = self._client.create_run(self.experiment_id, tags=tags, run_name=plan.name)
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
             if parent.data.tags.get("study") != plan.name:  # the study folder was renamed
@@ -191,7 +191,7 @@ class StudyTracker:
         report.
         """
         command = command_block(start_command(self._plan))
-        before = [note_text(self._plan), links(self._plan, self._experiment_id)]
+        before = [note_text(self._plan), links(self._plan, self.experiment_id)]
         paragraphs = [each for part in result for each in part.split("\n\n")]
         whole = _joined([*before, *paragraphs, command])
         kept = len(paragraphs)
@@ -207,7 +207,7 @@ class StudyTracker:
         """
         tag = f"{VIEW_TAG}{view_key(self._plan)}"
         try:
-            self._client.set_experiment_tag(self._experiment_id, tag, saved_view(self._plan, self.parent_id))
+            self._client.set_experiment_tag(self.experiment_id, tag, saved_view(self._plan, self.parent_id))
         except MlflowException as error:
             _log.warning("MLflow rejected the saved view of the study: %s", redact(str(error)))
 
@@ -280,7 +280,7 @@ class StudyTracker:
         self._log_dataset()
         if result_note:
             shown = artifact_links(
-                self._experiment_id, self.parent_id, _figures(artifacts), report=_REPORT in [a.name for a in artifacts]
+                self.experiment_id, self.parent_id, _figures(artifacts), report=_REPORT in [a.name for a in artifacts]
             )
             self._write_note(result_note, shown)
         now = int(time.time() * 1000)
@@ -305,7 +305,7 @@ class StudyTracker:
 
     def _children(self, trial_id: str | None = None) -> Iterator[Run]:
         """Yield the runs of all trials, or of one trial."""
-        return _search_children(self._client, self._experiment_id, self.parent_id, trial_id)
+        return _search_children(self._client, self.experiment_id, self.parent_id, trial_id)
 
     def _log_dataset(self) -> None:
         dataset, self._dataset = self._dataset, None
@@ -347,7 +347,7 @@ class StudyTracker:
         run = self._run_of(entry)
         if run is None:
             run = self._client.create_run(
-                self._experiment_id,
+                self.experiment_id,
                 start_time=int(entry.started * 1000),
                 tags=self._trial_tags(entry),
                 run_name=entry.name,

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from study.plan.plan import StudyPlan
 from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, objective_in_words
+from trainables.storage.uris import redact_place
 
 VIEW_TAG: Final = "mlflow.sharedViewState."
 _OURS: Final = "study"
@@ -25,6 +26,7 @@ _CHARTS_IN_A_ROW: Final = 2
 _CHART_HEIGHT: Final = 400  # pixels
 # By default the page opens for language-model applications, with runs as evaluations. This selects training.
 _TRAINING: Final = "workflowType=machine_learning"
+_LOCAL_UI: Final = "http://127.0.0.1:5000"  # where `mlflow ui` listens
 NOTE_FIGURES: Final = "note"  # subfolder of a study's figures with the figures for the note
 # The page draws the note next to a column of facts, and a wider picture would cover that column. Markdown cannot scale
 # it.
@@ -49,12 +51,31 @@ def saved_view(plan: StudyPlan, parent_id: str) -> str:
     return json.dumps({"name": plan.name, "createdAt": now, "updatedAt": now, "state": state}, separators=(",", ":"))
 
 
+def runs_address(plan: StudyPlan, experiment_id: str) -> str:
+    """Return the address of a study's trials in MLflow's UI: the saved view, as a table.
+
+    Without the workflow type, the page opens its view of language-model applications, which shows no data. The address
+    of a store that is no server is that of `mlflow ui` on this machine.
+
+    Args:
+        plan: the study.
+        experiment_id: experiment of the study.
+    """
+    is_server = plan.tracking_uri.lower().startswith(("http://", "https://"))
+    server = redact_place(plan.tracking_uri).rstrip("/") if is_server else _LOCAL_UI
+    return f"{server}/{_runs(plan, experiment_id)}"
+
+
+def _runs(plan: StudyPlan, experiment_id: str) -> str:
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(plan)}&{_TRAINING}"
+
+
 def links(plan: StudyPlan, experiment_id: str) -> str:
     """Return Markdown links to the trials in charts and in a table.
 
     The links are relative, because the host name in the browser is unknown.
     """
-    runs = f"#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(plan)}&{_TRAINING}"
+    runs = _runs(plan, experiment_id)
     return (
         f"[Compare the trials in charts]({runs}&compareRunsMode=CHART) or [in a table]({runs}); "
         f"both are the saved view “{plan.name}” of this experiment."

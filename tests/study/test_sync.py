@@ -170,7 +170,7 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(("nothing",), "no study 'nothing'"), (("../nothing",), "not a valid study name"), ((), "Missing argument")],
+    [(("nothing",), "no study 'nothing'"), (("../nothing",), "not a valid study name"), ((), "NAME is missing")],
 )
 def test_what_cannot_be_synced_is_refused(command, tmp_path, arguments, says):
     done = command(sync_command, *arguments, "--output-dir", tmp_path)

@@ -7,6 +7,7 @@ imported only if something is to be delivered.
 import json
 import signal
 import sys
+import threading
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from trainables.data.image_progress import hide_progress
+from trainables.process.command_errors import run_app
 from trainables.process.standard_streams import prepare_standard_streams, show_result
 from trainables.storage.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.storage.uris import redact, redact_tracebacks
@@ -23,6 +25,7 @@ from trainables.teacher.card import Proportion, accuracies
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
+    from trainables.teacher.progress import TeacherProgress
     from trainables.teacher.request import TeacherRequest
     from trainables.teacher.tracking import TeacherTracker
 
@@ -170,6 +173,25 @@ def teacher(
     if quiet:
         hide_progress()
     values = dict(context.params)
+    request, name = request_of(values)
+    if dry_run:
+        _check_model(request, values)
+        folder = output_dir / "teachers" / name
+        plan = {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
+        typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
+        return
+    _run(request, values)
+
+
+def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
+    """Return the checked request for a teacher, and the teacher's name.
+
+    Args:
+        values: values of all options.
+
+    Raises:
+        RequestError: values are out of bounds or contradict each other, or the model does not accept the dataset.
+    """
     from trainables.spec.naming import describe_other_text
     from trainables.teacher.request import RequestError, check_name, resolve_request
 
@@ -194,15 +216,9 @@ def teacher(
     name = check_name(values["name"] or request.default_name)
     from trainables.teacher.job import check_images, check_network  # torch is imported from here on
 
-    check_network(request, fetched_later=download)
-    check_images(request, keep=not dry_run)
-    if dry_run:
-        _check_model(request, values)
-        folder = output_dir / "teachers" / name
-        plan = {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
-        typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
-        return
-    _run(request, values)
+    check_network(request, fetched_later=values["download"])
+    check_images(request, keep=not values["dry_run"])
+    return request, name
 
 
 def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
@@ -230,29 +246,53 @@ def main() -> None:
     redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
-        app(prog_name="python -m trainables.teacher")
+        run_app(app, "python -m trainables.teacher")
     except (ValueError, RuntimeError, OSError) as error:
-        if verbose or not (isinstance(error, OSError) or _is_own_error(error)):
+        if verbose or not (isinstance(error, OSError) or is_own_error(error)):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)
 
 
-def _is_own_error(error: Exception) -> bool:
+def is_own_error(error: Exception) -> bool:
     """Return whether an error has a type of this package, with a message that is sufficient for the user."""
     return type(error).__module__.partition(".")[0] == "trainables"
 
 
 def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
+    from trainables.teacher.progress import TeacherProgress
+
+    progress = TeacherProgress(request, quiet=values["quiet"])
+    try:
+        result = train(request, values, progress)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted after {progress.done} of {request.recipe.epochs} epochs; run the same command to resume",
+            err=True,
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    _show(result, as_json=values["as_json"])
+
+
+def train(request: "TeacherRequest", values: dict[str, Any], progress: "TeacherProgress") -> "Result":
+    """Train a teacher, or what an interrupted training left to do.
+
+    Args:
+        request: checked request.
+        values: values of all options.
+        progress: progress display for the user.
+
+    Raises:
+        RequestError: the data, the folder or MLflow cannot be used.
+        KeyboardInterrupt: the user interrupted the training. An equal request resumes it.
+    """
     from trainables.storage.tensors import locked
     from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
-    from trainables.teacher.progress import TeacherProgress
     from trainables.teacher.request import RequestError
 
     set_up(request)
     if not values["no_mlflow"]:
         _check_mlflow(values)
-    progress = TeacherProgress(request, quiet=values["quiet"])
     progress.say(f"reading {request.dataset}")
     dataset, model = open_data(request, values["data_root"], download=values["download"])
     name = values["name"] or request.default_name
@@ -264,7 +304,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
         with locked(folder / ".lock", wait=False), _terminable():
             tracker = None if values["no_mlflow"] else _open_tracker(request, values, name, teacher_id)
             with progress:
-                result = train_into(
+                return train_into(
                     folder, request, dataset, tracker=tracker, initial=model if request.pretrained else None,
                     begun=progress.begun, epoch_done=progress.epoch_done, warn=progress.warn,
                 )  # fmt: skip
@@ -272,15 +312,10 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
         raise RequestError(f"another process is using {folder}: wait for it, or end it first") from None
     except KeyboardInterrupt:
         _end_tracking(tracker, "KILLED")
-        typer.echo(
-            f"interrupted after {progress.done} of {request.recipe.epochs} epochs; run the same command to resume",
-            err=True,
-        )
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+        raise
     except Exception:
         _end_tracking(tracker, "FAILED")
         raise
-    _show(result, as_json=values["as_json"])
 
 
 def _check_mlflow(values: dict[str, Any]) -> None:
@@ -336,16 +371,21 @@ def _end_tracking(tracker: "TeacherTracker | None", status: str) -> None:
 
 
 class _terminable:  # noqa: N801
-    """Context in which SIGTERM has the effect of Ctrl-C."""
+    """Context in which SIGTERM has the effect of Ctrl-C. Only the main thread receives signals."""
 
     def __enter__(self) -> None:
+        self._before: Any = None
+        if threading.current_thread() is not threading.main_thread():
+            return
+
         def interrupt(number: int, frame: FrameType | None) -> None:
             raise KeyboardInterrupt
 
         self._before = signal.signal(signal.SIGTERM, interrupt)
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
 
 
 def _show(result: "Result", *, as_json: bool) -> None:

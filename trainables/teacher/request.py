@@ -2,12 +2,15 @@
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from trainables.data.registry import dataset_info
+from trainables.process.errors import UsageError
 from trainables.spec.architectures import (
     LIBRARY_PATTERN,
     absolute_name,
@@ -21,7 +24,6 @@ from trainables.spec.precision import Precision, resolve_precision
 from trainables.spec.recipes import TeacherRecipe, find_recipe
 from trainables.spec.teacher_trial import training_config
 from trainables.spec.trial import TrialConfig
-from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import canonical_name
 from trainables.user_code.reference import looks_like_reference
 
@@ -31,7 +33,7 @@ _MOST_THREADS: Final = 1024
 _FLAGS: Final = {"student": "model", "data_seed": "seed"}
 
 
-class RequestError(ValueError):
+class RequestError(UsageError):
     """Invalid request. The message gives the rejected value, the allowed values and a remedy."""
 
 
@@ -144,9 +146,11 @@ def resolve_request(
         RequestError: some values are invalid. The message has one line per recipe value out of bounds.
     """
     try:
-        dataset = expand_home(dataset)
-        size = dataset_info(dataset).image_size
-        model = absolute_name(check_text_model_name(model)) if is_text(dataset) else _image_model(model)
+        with _named("dataset"):
+            dataset = expand_home(dataset)
+            size = dataset_info(dataset).image_size
+        with _named("model"):
+            model = absolute_name(check_text_model_name(model)) if is_text(dataset) else _image_model(model)
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
@@ -154,7 +158,8 @@ def resolve_request(
             raise ValueError(f"--threads {threads}: use 1 to {_MOST_THREADS}")
         if pretrained and not LIBRARY_PATTERN.fullmatch(model):
             raise ValueError(f"--pretrained: weights are published for torchvision:NAME and timm:NAME, not for {model}")
-        resolved = resolve_precision(precision, student=model, image_size=size, device=device)
+        with _named("precision"):
+            resolved = resolve_precision(precision, student=model, image_size=size, device=device)
     except ValueError as error:
         raise RequestError(str(error)) from None
     found = replace(found, **{name: value for name, value in overrides.items() if value is not None})
@@ -166,13 +171,19 @@ def resolve_request(
     return request
 
 
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Name the flag in an error of the block."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"--{flag}: {error}") from None
+
+
 def _image_model(model: str) -> str:
     """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
     if looks_like_reference(model) and not is_other_reference(model):
-        try:
-            return canonical_name(model)
-        except UserCodeError as error:
-            raise RequestError(f"--model: {error}") from None
+        return canonical_name(model)
     return check_model_name(model)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cli.request import resume_command, sync_command
+from study.cli.commands import resume_command, sync_command
 from study.cli.start_command import start_command
 from study.plan.plan import EXECUTION_FIELDS
 from tests.study.factories import make_plan

@@ -115,6 +115,14 @@ def test_the_notes_link_leads_to_charts_of_all_trials_that_start_with_gap_agains
     assert points(first) == recorded(in_process_study)
 
 
+def test_the_address_that_a_study_ends_with_opens_its_trials(page, ui, plan, runs, in_process_study):
+    address = json.loads((in_process_study / "summary.json").read_text())["runs"]
+    page.goto(address.replace("http://127.0.0.1:5000", ui))
+    expect(page.get_by_text(f"{len(runs[1])} matching runs")).to_be_visible()
+    expect(page.get_by_role("link", name=runs[1][0].info.run_name, exact=True)).to_be_visible()
+    expect(page.get_by_text("No data available")).to_have_count(0)
+
+
 def test_trials_compared_in_the_scatter_view_are_those_of_the_records(page, ui, runs, in_process_study):
     parent, children = runs
     ids, experiments = ([run.info.run_id for run in children], [parent.info.experiment_id])

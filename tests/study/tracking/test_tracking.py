@@ -168,12 +168,12 @@ def test_the_experiment_has_a_view_that_finds_the_studys_trials_and_fits_into_a_
     tracker.catch_up(ledger)
     tracker.finish("FINISHED", result_note="| a table |")
     client = MlflowClient(store)
-    text = client.get_experiment(tracker._experiment_id).tags[f"{VIEW_TAG}{view_key(ledger.plan)}"]
+    text = client.get_experiment(tracker.experiment_id).tags[f"{VIEW_TAG}{view_key(ledger.plan)}"]
     assert len(text) < 5000  # the limit of older servers
     view = json.loads(text)
     state = json.loads(view["state"])
     assert view["name"] == "view"
-    found = client.search_runs([tracker._experiment_id], state["searchFilter"])
+    found = client.search_runs([tracker.experiment_id], state["searchFilter"])
     assert {run.data.tags["trial_id"] for run in found} == set(ledger.entries)
     assert {"params.`adapter_width`", "metrics.`val/accuracy`"} <= set(state["selectedColumns"])
     gap = next(chart for chart in state["compareRunCharts"] if chart["displayName"].startswith("Sharpness gap"))
@@ -271,7 +271,7 @@ def test_a_run_that_nobody_knows_is_not_left_running(tmp_path, store):
     ledger, _ = begin(tmp_path, store, name="strays")
     tracker = track(ledger)
     stray = tracker._client.create_run(
-        tracker._experiment_id, tags={"mlflow.parentRunId": tracker.parent_id, "trial_id": "stray"}
+        tracker.experiment_id, tags={"mlflow.parentRunId": tracker.parent_id, "trial_id": "stray"}
     )
     tracker.finish("FINISHED")
     assert MlflowClient(store).get_run(stray.info.run_id).info.status == "KILLED"

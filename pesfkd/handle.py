@@ -1,0 +1,426 @@
+"""A study as an object: results, tables, and everything that can be done with it afterwards."""
+
+import html
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pesfkd.messages import python_errors
+from pesfkd.options import checked_options
+from pesfkd.running import conduct, deliver
+from pesfkd.surroundings import restored_process
+from study.confirm import OPTIONS_OF_CONFIRM
+from study.plan.folder import PLAN_FILE
+from trainables.process.errors import StudyError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from study.plan.plan import StudyPlan
+    from study.result.best import BestConfig
+    from study.result.reproduction import Reproduction
+
+_NOT_IN_PYTHON: Final = ("output_dir", "dry_run", "as_json", "verbose", "set_aside_records")
+
+
+class Report(type(Path())):  # type: ignore[misc]  # the class of paths of this system
+    """Path of a report. A notebook shows the report itself."""
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.read_text(encoding="utf-8"), quote=True)
+        return (
+            f'<a href="{html.escape(self.absolute().as_uri())}">{html.escape(str(self))}</a>'
+            f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width:100%;height:40em;border:0"></iframe>'
+        )
+
+
+class Study:
+    """A study in its folder. Every attribute is read from the folder, so it is up to date.
+
+    Args:
+        directory: folder of the study.
+
+    Raises:
+        UsageError: the folder contains no study, or this version cannot read its plan.
+
+    Examples:
+        >>> study = pesfkd.open(folder / "ran")
+        >>> study.complete, study.best.chosen_by
+        (True, 'repetitions')
+        >>> sorted(study.table["method"])
+        ['ce', 'kd', 'pesf_kd']
+        >>> len(study.trials)
+        8
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        with python_errors():
+            self._plan = _plan_of(Path(directory).expanduser().absolute())  # the working directory may change
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self._plan.name
+
+    @property
+    def directory(self) -> Path:
+        """Folder of the study."""
+        return self._plan.directory
+
+    @property
+    def plan(self) -> "StudyPlan":
+        """What the study was asked to do."""
+        return self._plan
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Content of `summary.json`, which a study writes when a run ends; empty before."""
+        try:
+            found: dict[str, Any] = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{self.directory / 'summary.json'} cannot be read ({error})") from None
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether no trial is left to run."""
+        return bool(self.summary.get("complete"))
+
+    @property
+    def best(self) -> "BestConfig | None":
+        """Best config; None before a trial has finished.
+
+        It is the first choice of a complete confirmation, or else the best repeated config, or else the one with the
+        highest score of the search.
+        """
+        from study.ledger.ledger import StudyLedger
+        from study.result.best import find_best
+        from study.result.confirmed import find_confirmed
+
+        with python_errors():
+            records, configs = self._results()
+            ledger = StudyLedger(self._plan, read_only=True)
+            confirmed = find_confirmed(ledger, records.trials) if ledger.is_confirmed else None
+            return find_best(self._plan, ledger, configs, confirmed)
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """Result table: a row per repeated config, with means over fresh seeds, intervals and paired differences."""
+        import pandas as pd
+
+        from analysis.questions.costs import config_costs
+
+        with python_errors():
+            records, configs = self._results()
+            costs = config_costs(records) if configs else {}
+        varied = dict.fromkeys(name for each in configs for name in each.varied)
+        rows = []
+        for each in configs:
+            against = each.against_baseline
+            rows.append(
+                {
+                    "config": each.name,
+                    "method": each.method,
+                    "stage": each.stage,
+                    **dict.fromkeys(varied),
+                    **each.varied,
+                    "n": each.accuracy.n,
+                    "mean": each.accuracy.value,
+                    "low": each.accuracy.low,
+                    "high": each.accuracy.high,
+                    "gap": each.gap.value,
+                    "minus_kd": None if against is None else against.value,
+                    "minus_kd_low": None if against is None else against.low,
+                    "minus_kd_high": None if against is None else against.high,
+                    "p": None if against is None else against.p_value,
+                    "p_holm": each.corrected_p,
+                    "cost_to_ce": costs[each.config_id].flops_to_ce,
+                    "in_search": each.search_accuracy,
+                    "config_id": each.config_id,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @property
+    def confirmed(self) -> "pd.DataFrame":
+        """Confirmed configs with their means on the test split; empty before a confirmation is complete."""
+        import pandas as pd
+
+        from study.ledger.ledger import StudyLedger
+        from study.result.confirmed import find_confirmed
+
+        with python_errors():
+            ledger = StudyLedger(self._plan, read_only=True)
+            found = find_confirmed(ledger, self._results()[0].trials) if ledger.is_confirmed else None
+        rows = [
+            {
+                "config": each.label,
+                "method": each.method,
+                "rank": each.rank,
+                "control": each.control,
+                "n": each.test_accuracy.n,
+                "test": each.test_accuracy.value,
+                "test_low": each.test_accuracy.low,
+                "test_high": each.test_accuracy.high,
+                "validation": each.accuracy.value,
+                "score_before": each.search_score,
+                "config_id": each.config_id,
+            }
+            for each in ([] if found is None else found.configs)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def comparisons(self) -> "pd.DataFrame":
+        """Planned comparisons of the confirmation on the test split; empty before it is complete."""
+        import pandas as pd
+
+        from study.ledger.ledger import StudyLedger
+        from study.result.confirmed import find_confirmed
+
+        with python_errors():
+            ledger = StudyLedger(self._plan, read_only=True)
+            found = find_confirmed(ledger, self._results()[0].trials) if ledger.is_confirmed else None
+        rows = [
+            {
+                "config": each.label,
+                "minus": each.against_label,
+                "difference": each.difference.value,
+                "low": each.difference.low,
+                "high": each.difference.high,
+                "n": each.difference.n,
+                "p": each.difference.p_value,
+                "p_holm": each.corrected_p,
+            }
+            for each in ([] if found is None else found.comparisons)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """All ended trials, one per row, by start time."""
+        from study.records import read_trials
+
+        return self._read(read_trials)
+
+    @property
+    def epochs(self) -> "pd.DataFrame":
+        """All epochs of ended trials, one per row."""
+        from study.records import read_epochs
+
+        return self._read(read_epochs)
+
+    def report(self, out: str | Path | None = None, *, thorough: bool = False) -> Report:
+        """Write the report, and return its path. A notebook shows the report.
+
+        Args:
+            out: path of the report. Default: `report.html` in the study's folder.
+            thorough: add importances by fANOVA, which takes a minute or more.
+        """
+        from analysis.report.__main__ import check_out
+        from analysis.report.writing import write_report
+
+        with python_errors(), restored_process(computes=False):
+            path = None if out is None else Path(out).expanduser()
+            check_out(path)
+            return Report(write_report(self.directory, path, thorough=thorough))
+
+    def confirm(
+        self, top: int | None = None, seeds: int | str | None = None, *, quiet: bool = False, **options: Any
+    ) -> "Study":
+        """Train the best configs and the controls on fresh seeds, and compare them on the test split.
+
+        An interrupted confirmation is resumed by the same call. Returns this study, whose `confirmed` and `comparisons`
+        then have the result.
+
+        Args:
+            top: number of configs, by the lower bound of their score.
+            seeds: number of fresh seeds for each config, or "auto".
+            quiet: show no progress.
+            options: further options of a confirmation, such as `detect` or `confirm_epochs`, and of the execution.
+
+        Raises:
+            UsageError: the study is not finished, or another confirmation was chosen before.
+            StudyInterrupted: the user interrupted it.
+        """
+        given = self._options(top, seeds, options)
+        call = f"pesfkd.open({str(self.directory)!r}).confirm({_shown(given)})"
+        with python_errors(), restored_process():
+            plan = self._resumed(given)
+            conduct(plan, resumed=True, call=call, quiet=quiet)
+        self._plan = _plan_of(self.directory)
+        return self
+
+    def plan_confirmation(
+        self, top: int | None = None, seeds: int | str | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Return what `confirm` with the same arguments would run, and what it costs. Nothing is written."""
+        from study.confirm import preview_confirmation
+
+        with python_errors(), restored_process():
+            return preview_confirmation(self._resumed(self._options(top, seeds, options)))
+
+    def export(self, path: str | Path | None = None, *, format: str | None = None, force: bool = False) -> Path:  # noqa: A002
+        """Export the confirmed student as a program that does not need this package, and return its path.
+
+        Args:
+            path: file that ends in .onnx or .pt2. Default: next to the student's weights.
+            format: "onnx" or "torch-export". Default: by the ending of `path`, or else onnx.
+            force: replace an existing file, after the new one has passed the check.
+
+        Raises:
+            UsageError: the study is not confirmed, or the file cannot be written there.
+            StudyError: the exported program does not return the student's logits.
+        """
+        from study.export import FormatName, export_study
+
+        out = None if path is None else Path(path).expanduser()
+        with python_errors(), restored_process():
+            kinds = {each.value: each for each in FormatName}
+            by_ending = {each.suffix: each for each in FormatName}
+            if format is not None and format not in kinds:
+                raise UsageError(f"format={format!r}: give one of {', '.join(map(repr, kinds))}")
+            if format is not None:
+                kind = kinds[format]
+            else:
+                kind = by_ending.get("" if out is None else out.suffix, FormatName.ONNX)
+            return Path(export_study(self._plan, kind, out, force=force)["file"])
+
+    def power(self, detect: float | Sequence[float] = 0.005, *, power: float = 0.8) -> "pd.DataFrame":
+        """Return the number of seeds that shows a difference, by the study's own paired spread.
+
+        Args:
+            detect: differences to show, in the objective's unit: 0.005 is half a point of accuracy.
+            power: probability of showing a true difference of that size.
+
+        Returns:
+            A row per difference: `difference`, `seeds`, and `seeds_after_holm`, corrected for all comparisons of the
+            study. The attribute `attrs` has the spread and the least detectable differences.
+        """
+        import pandas as pd
+
+        from study.power import differences_in, resolution_of
+
+        asked = list(detect) if isinstance(detect, list | tuple) else [detect]
+        with python_errors(), restored_process(computes=False):
+            differences = differences_in(",".join(map(str, asked)))
+            _, found = resolution_of(self.name, self._plan.output_dir, power)
+            facts = found.as_dict(differences, power=power)
+        table = pd.DataFrame(facts.pop("needed"))
+        table.attrs = facts
+        return table
+
+    def rerun(self, trial_id: str | int, *, data_root: str | Path | None = None, quiet: bool = False) -> "Reproduction":
+        """Run a recorded trial again, and compare all its measures with the records bit for bit.
+
+        Nothing is written to the study. The attribute `matches` of the result says whether all bits are equal.
+
+        Args:
+            trial_id: identifier of the trial in the records, or its number.
+            data_root: folder with the dataset's files, if it has moved.
+            quiet: show no progress.
+        """
+        from study.plan.checks import check_data_root
+        from study.result.reproduction import find_trial, reproduce
+        from trainables.process.threads import use_one_thread
+
+        with python_errors(), restored_process():
+            if isinstance(trial_id, bool) or not isinstance(trial_id, int | str) or str(trial_id).startswith("-"):
+                raise UsageError(f"trial_id={trial_id!r}: give a trial_id of the records, or the number of a trial")
+            full = f"{self.name}-{trial_id:04d}" if isinstance(trial_id, int) else trial_id
+            plan, entry = find_trial(full, self.name, self._plan.output_dir)
+            if data_root is not None:
+                plan = plan.model_copy(update={"data_root": Path(data_root).expanduser().absolute()})
+            check_data_root(plan)
+            use_one_thread()
+            return reproduce(plan, entry, _silent if quiet else _print)
+
+    def sync(self, tracking_uri: str | None = None, *, set_aside_records: bool = False, quiet: bool = False) -> None:
+        """Deliver what MLflow lacks of this study. Nothing is run.
+
+        Args:
+            tracking_uri: another store or server.
+            set_aside_records: if the journal has lost trials, move the records away first.
+            quiet: show no progress.
+
+        Raises:
+            StudyError: MLflow does not answer, or did not accept everything.
+        """
+        from study.cli.request import resumed_plan
+
+        with python_errors(), restored_process():
+            given = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
+            plan = resumed_plan(self.name, self._plan.output_dir, given, runs=False)
+            deliver(
+                plan, call=f"pesfkd.open({str(self.directory)!r}).sync()", sets_aside=set_aside_records, quiet=quiet
+            )
+
+    def __repr__(self) -> str:
+        trials = self.summary.get("trials", {})
+        ended = sum(trials.get(status, 0) for status in ("finished", "pruned", "failed"))
+        counted = f"{ended} of {trials['planned']} trials" if trials else "not run yet"
+        return f"<Study {self.name}: {self._plan.space} on {self._plan.base.dataset}, {counted}>"
+
+    def _repr_html_(self) -> str:
+        best = (self.summary.get("best") or {}).get("line")
+        line = f"<p>best: <code>{html.escape(best)}</code></p>" if best else ""
+        table = self.table
+        shown = table.to_html(index=False, float_format="%.4f", na_rep="") if len(table) else ""
+        return f"<p>{html.escape(repr(self))}</p>{shown}{line}"
+
+    def _results(self) -> tuple[Any, list[Any]]:
+        from analysis.reading.trials import compare_methods, summarise_configs
+        from analysis.report.folder import read_folder
+
+        records = read_folder(self.directory).records
+        summarise = compare_methods if self._plan.compared else summarise_configs
+        return records, summarise(records.trials, seed=self._plan.seed) if records.trials.num_rows else []
+
+    def _read(self, reader: Callable[[Path], Any]) -> "pd.DataFrame":
+        from study.records import DamagedRecordsError
+
+        with python_errors():
+            try:
+                table: pd.DataFrame = reader(self.directory).to_pandas()
+            except FileNotFoundError:
+                raise StudyError(f"study {self.name!r} has no records yet: no trial has ended") from None
+            except DamagedRecordsError as error:
+                raise StudyError(str(error)) from None
+            return table
+
+    def _options(self, top: int | None, seeds: int | str | None, options: dict[str, Any]) -> dict[str, Any]:
+        accepted = [name for name in OPTIONS_OF_CONFIRM if name not in _NOT_IN_PYTHON]
+        with python_errors():
+            given = {"confirm": top, "seeds": seeds} | options
+            return checked_options(given, accepted=accepted, call="Study.confirm")[1]
+
+    def _resumed(self, given: dict[str, Any]) -> "StudyPlan":
+        from study.cli.request import resumed_plan
+
+        return resumed_plan(self.name, self._plan.output_dir, given, confirms=True)
+
+
+def _plan_of(directory: Path) -> "StudyPlan":
+    from study.plan.resolve import load_plan  # imports pydantic
+
+    return load_plan(directory)
+
+
+def is_study(directory: Path) -> bool:
+    """Return whether a folder contains a study."""
+    return (directory / PLAN_FILE).is_file()
+
+
+def _shown(given: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _silent(_: str) -> None:
+    pass

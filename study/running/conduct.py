@@ -1,0 +1,127 @@
+"""A study from a checked plan to the stored result, for the command line and for Python alike."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.cli.commands import resume_command, sync_command
+from study.cli.request import keep_confirmation
+from trainables.process.errors import UsageError
+
+if TYPE_CHECKING:
+    from study.cli.progress import StudyProgress
+    from study.ledger.run import StudyRun
+    from study.plan.plan import StudyPlan
+    from study.result.outcome import Outcome
+
+
+def conduct_study(
+    plan: "StudyPlan",
+    progress: "StudyProgress",
+    *,
+    resumed: bool,
+    command: str,
+    retry_failed: bool = False,
+    sets_aside: bool = False,
+) -> "tuple[StudyRun, Outcome]":
+    """Run the remaining work of a study, then store the result.
+
+    Args:
+        plan: the study.
+        progress: progress display for the user.
+        resumed: whether the study exists already.
+        command: command or call of the user, for the record.
+        retry_failed: whether to start failed trials again.
+        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+
+    Raises:
+        UsageError: the output folder cannot be written, a study with that name exists, or another process runs it.
+        StudyError: a service does not answer, or the study cannot be carried out.
+        KeyboardInterrupt: the user ended the study at once. It can be resumed.
+    """
+    check_folder(plan.output_dir)
+    # Slow imports (Optuna, MLflow, pyarrow, and Ray if it runs the study) happen only from here on.
+    from study.cli.data_preview import data_warnings
+    from study.plan.places import begin_study
+    from study.plan.user_code import keep_code
+    from study.result.outcome import conclude
+    from study.running.runner import check_services, run_study
+    from trainables.process.versions import running_versions
+
+    check_services(plan)
+    if resumed:
+        keep_code(plan)  # again, if the copy was lost and the user named the same file
+        keep_confirmation(plan)
+    else:
+        begin_study(plan, resume_command(plan))
+    for warning in data_warnings(plan):
+        progress.warn(warning)
+    run, tracker = run_study(
+        plan,
+        progress=progress,
+        command=command,
+        versions=running_versions(),
+        retry_failed=retry_failed,
+        sets_aside=sets_aside,
+    )
+    return run, conclude(plan, run, tracker, progress)
+
+
+def deliver_study(
+    plan: "StudyPlan", progress: "StudyProgress", *, command: str, sets_aside: bool = False
+) -> "tuple[StudyRun, Outcome]":
+    """Send everything that MLflow lacks of a study. Nothing is run.
+
+    Args:
+        plan: the study.
+        progress: progress display for the user.
+        command: command or call of the user, for the record.
+        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+
+    Raises:
+        UsageError: another process runs the study.
+        StudyError: the store does not answer, or the study's folder cannot be read.
+    """
+    from study.running.runner import recorded_run
+    from study.tracking.tracker import open_tracker
+    from trainables.process.versions import running_versions
+    from trainables.storage.mlflow_store import check_tracking_uri
+    from trainables.storage.uris import redact_place
+
+    check_tracking_uri(plan.tracking_uri)
+    with recorded_run(plan, progress.say, sets_aside=sets_aside) as run:
+        from study.result.outcome import conclude
+
+        tracker = open_tracker(
+            plan, command=command, versions=running_versions(), report=progress.say, ledger=run.ledger
+        )  # fmt: skip
+        progress.say(f"delivering {len(run.ledger.entries)} trials to {redact_place(plan.tracking_uri)}")
+        tracker.catch_up(run.ledger)
+        return run, conclude(plan, run, tracker, progress)
+
+
+def undelivered(plan: "StudyPlan", error: Exception) -> str:
+    """Return the message for an incomplete delivery to MLflow, with the command that delivers the rest."""
+    from study.tracking.delivery import first_line
+
+    return (
+        f"MLflow does not have everything ({first_line(error)}); the study's own records do. To deliver it "
+        f"later:\n  {sync_command(plan)}"
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Create the output folder if it is missing, and check that it can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"--output-dir: cannot write in {folder} ({error.strerror}); name a folder that you may write"
+        ) from None

@@ -247,7 +247,7 @@ def _allowed(option: Option) -> str:
 def _texts(option: Option, value: Any, *, where: str) -> list[str]:
     """Return the arguments of a repeatable option: a mapping by field, a list of arguments, or one argument."""
     if isinstance(value, Mapping):
-        return [f"{field}={_argument(each, where=f'{where}.{field}')}" for field, each in value.items()]
+        return [f"{field}={argument_of(each, where=f'{where}.{field}')}" for field, each in value.items()]
     given = [value] if isinstance(value, str) else value
     if not all(isinstance(each, str) for each in given):
         raise UsageError(

@@ -46,11 +46,37 @@ def test_a_function_shows_every_option_that_a_new_study_takes():
         ({"hold": {"ce_weight": 0.5, "adapter_kind": "serial"}}, ["ce_weight=0.5", "adapter_kind=serial"]),
         ({"hold": "ce_weight=0.5"}, ["ce_weight=0.5"]),
         ({"hold": ("ce_weight=0.5",)}, ["ce_weight=0.5"]),
+        (
+            {
+                "search": {
+                    "temperature": (1, 32, "log"),
+                    "ce_weight": "0:1",
+                    "student": ["cnn_3_4", "cnn_4_6"],
+                    "adapter": (True, False),
+                }
+            },
+            ["temperature=1:32:log", "ce_weight=0:1", "student=cnn_3_4,cnn_4_6", "adapter=true,false"],
+        ),
     ],
 )
 def test_values_become_those_of_the_command_line(given, value):
     (name,) = given
     assert checked(**given) == {name: value}
+
+
+def test_a_config_file_gives_options_too_and_keywords_override_it(tmp_path, monkeypatch):
+    file = tmp_path / "study.yaml"
+    file.write_text("space: joint\ntrials: 7\nepochs: 2\nset: {temperature: 2}\ndata_root: /from/file\n")
+    monkeypatch.setenv("PESFKD_DATA_ROOT", "/from/environment")
+    values, given = checked_options(
+        {"config": str(file), "epochs": 3}, accepted=option_names(), call="pesfkd.run"
+    )  # fmt: skip
+    assert (given["space"], given["trials"], given["epochs"], given["hold"]) == ("joint", 7, 3, ["temperature=2"])
+    assert given["data_root"] == Path("/from/file")
+    assert values["space"] == "joint"
+    file.write_text("spcae: joint\n")
+    with pytest.raises(pesfkd.UsageError, match="did you mean 'space'"):
+        pesfkd.run(config=file)
 
 
 def test_an_option_is_known_by_the_name_of_its_flag_too_but_not_twice():

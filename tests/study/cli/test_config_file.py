@@ -9,7 +9,7 @@ import yaml
 from study.cli.config_file import NOT_IN_A_FILE, key_of, read_config
 from study.cli.config_text import config_text
 from study.cli.configured import with_config
-from study.confirm import _OPTIONS as OF_CONFIRM
+from study.confirm import OPTIONS_OF_CONFIRM as OF_CONFIRM
 from study.launch import main as launcher
 from study.plan.options import OPTIONS
 from study.plan.plan import EXECUTION_FIELDS

@@ -204,7 +204,7 @@ class _Finder(MetaPathFinder):
             return None
         path_of = PurePosixPath(*parts)
         for file in (path_of / _PACKAGE_FILE, path_of.with_name(f"{path_of.name}.py") if parts else None):
-            if file is not None and parts and file.as_posix() in sources.files:
+            if file is not None and file.as_posix() in sources.files:
                 loader = _Loader(sources, file.as_posix())
                 return ModuleSpec(fullname, loader, is_package=loader.is_package(fullname))
         if not parts or any(file.startswith(f"{path_of.as_posix()}/") for file in sources.files):

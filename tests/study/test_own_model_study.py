@@ -18,10 +18,13 @@ from study.records import read_trials
 from study.rerun import main as rerun_main
 from tests.study.inspection import assert_whole
 from tests.user_nets import NET, new_process, write_net
+from trainables.costs.epoch import run_epoch
 from trainables.models.user_model import call_maker
 from trainables.process.randomness import seeded
+from trainables.run.checkpoint import save_checkpoint
 from trainables.teacher.command import main as teacher_main
-from trainables.user_code.loading import canonical_name
+from trainables.tune.session import TrialSession, begin_run
+from trainables.user_code.loading import canonical_name, sources_of
 
 pytestmark = pytest.mark.study
 
@@ -86,6 +89,28 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
         images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8).numpy()
         assert model.predict(images).shape == (3, 10)
+
+
+def test_a_trial_goes_on_in_another_process_to_the_bits_of_one_never_stopped(tmp_path):
+    file = write_net(tmp_path / "mine")
+    name = canonical_name(f"{file}:make")
+    config = {"method": "ce", "student": name, "epochs": 2}  # with dropout
+    settings = {"config": config, "data_root": None, "teacher_path": None, "user_code": [sources_of(name).to_json()]}
+    shutil.rmtree(tmp_path / "mine")
+    with new_process():
+        whole = TrialSession(settings, begin=begin_run)
+        expected = [*whole.step()["epochs"], *whole.step()["epochs"]]
+    with new_process():
+        first = begin_run(settings)
+        run_epoch(first)
+        save_checkpoint(first, tmp_path / "checkpoint")
+    with new_process():
+        run = begin_run({**settings, "checkpoints": [str(tmp_path / "checkpoint")]})
+        assert run.epoch == 1
+        measures = run_epoch(run)
+    compared = {key for key in measures if key.startswith(("train/", "val/"))}
+    assert {key: measures[key] for key in compared} == {key: expected[-1][key] for key in compared}
+    assert compared
 
 
 def test_the_same_file_elsewhere_is_the_same_study_and_uses_its_teacher(command, tmp_path):

@@ -4,6 +4,12 @@ The sources are those that a study holds or was sent, not the files that the use
 digest has a package of its own in `sys.modules`, so modules of equal names in two folders do not clash, and nothing of
 the user hides a library. A module finds its neighbours by their usual names, because import statements in it call
 `_import_neighbours`. Nothing is pickled.
+
+`canonical_name("net.py:make")` reads the sources without running them, and returns a name for configs and plans, such
+as `net.py:make@0123456789abcdef`. `load_callable(name)` runs them in any process that knows them: the one that read
+them, one that opened the study (`trainables.user_code.storage`), and one to which they were sent (`remember_json`). A
+study sends the sources of all names in the plan to all tasks and trials (`study.plan.user_code`). `describe(error)`
+formats an error with the user's lines alone.
 """
 
 import builtins
@@ -204,7 +210,7 @@ class _Finder(MetaPathFinder):
             return None
         path_of = PurePosixPath(*parts)
         for file in (path_of / _PACKAGE_FILE, path_of.with_name(f"{path_of.name}.py") if parts else None):
-            if file is not None and parts and file.as_posix() in sources.files:
+            if file is not None and file.as_posix() in sources.files:
                 loader = _Loader(sources, file.as_posix())
                 return ModuleSpec(fullname, loader, is_package=loader.is_package(fullname))
         if not parts or any(file.startswith(f"{path_of.as_posix()}/") for file in sources.files):

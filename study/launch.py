@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = (
     ("run the default study, about a minute on two cores", "python -m study.launch --space adapter_width"),
     ("show what a study would do, without running it", "python -m study.launch --space joint --trials 60 --dry-run"),
-    ("search only the fields that you name", "python -m study.launch --space none --search temperature=1:32:log"),
     ("resume a study that was stopped or killed", "python -m study.launch --resume NAME"),
 )
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

@@ -137,7 +137,7 @@ def add_legend(axes: Axes) -> None:
     """Add a legend above the panel, where it hides no points; without labels there is no legend."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = 4 if sum(map(len, labels)) < 60 else 2
+        columns = 4 if sum(map(len, labels)) < 60 else 2 if max(map(len, labels)) <= _LONG_LABEL else 1
         axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8)
 
 

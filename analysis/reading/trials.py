@@ -295,10 +295,9 @@ def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: 
 
 
 def of_student(trials: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the trials with the student's architecture of the rows, which share one."""
-    if STUDENT not in trials.column_names or not rows.num_rows:
-        return trials
-    return trials.filter(pc.equal(trials[STUDENT], rows[STUDENT][0]))
+    """Return the trials with the student's architecture of the rows, which share one; all trials if it is unknown."""
+    own = rows[STUDENT][0].as_py() if STUDENT in rows.column_names and rows.num_rows else None
+    return trials if own is None else trials.filter(pc.equal(trials[STUDENT], own))
 
 
 def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:

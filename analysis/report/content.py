@@ -455,12 +455,22 @@ def _in_words(value: Any) -> str:
     """Format a value of the plan; empty for a value that was left open."""
     if value in (None, "", [], {}):
         return ""
+    if isinstance(value, dict) and value.get("kind") in ("float", "int", "categorical"):
+        return _bounds_in_words(value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {shown}" for name, each in value.items() if (shown := _in_words(each)))
     if isinstance(value, list):
         named = [each["name"] if isinstance(each, dict) and "name" in each else _in_words(each) for each in value]
         return ", ".join(str(each) for each in named if each != "")
     return str(value)
+
+
+def _bounds_in_words(bounds: Mapping[str, Any]) -> str:
+    """Format bounds that the user gave, such as `temperature 1 to 32 in logarithms`."""
+    if bounds["choices"]:
+        return f"{bounds['field']} ({', '.join(map(str, bounds['choices']))})"
+    scale = " in logarithms" if bounds["log"] else "" if bounds["step"] is None else f" in steps of {bounds['step']:g}"
+    return f"{bounds['field']} {bounds['low']:g} to {bounds['high']:g}{scale}"
 
 
 def _without_secrets(command: str) -> str:

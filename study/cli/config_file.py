@@ -87,7 +87,7 @@ def _read(path: Path) -> Any:
     readers: dict[str, Callable[[str, Path], Any]] = {
         ".yaml": _read_yaml, ".yml": _read_yaml, ".toml": _read_toml, ".json": _read_json,
     }  # fmt: skip
-    if path.suffix not in readers:
+    if path.suffix.lower() not in readers:
         raise UsageError(f"--config {path}: give a file that ends in .yaml, .yml, .toml or .json")
     try:
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def _read(path: Path) -> Any:
     if len(content) > _MOST_BYTES:
         raise UsageError(f"--config {path} has more than {_MOST_BYTES:,} bytes, which is too large for options")
     try:
-        return readers[path.suffix](content.decode(), path)
+        return readers[path.suffix.lower()](content.decode("utf-8-sig"), path)
     except UnicodeDecodeError as error:
         raise UsageError(f"--config {path} is not text: {error.reason} at byte {error.start}") from None
     except RecursionError:

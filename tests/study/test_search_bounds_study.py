@@ -48,6 +48,8 @@ def test_a_study_with_bounds_of_its_own_runs_and_its_trials_run_again(studied, c
     names = {each.name: (each.low, each.high, each.log) for each in read_folder(studied / "own").searched}
     assert names["temperature"] == (1.0, 32.0, True)
     assert names["student"] == (None, None, False)
+    page = (studied / "own" / "report.html").read_text(encoding="utf-8")
+    assert "temperature 1 to 32 in logarithms, batch_size 32 to 64 in steps of 32" in page
 
     other = command(launcher, "--resume", "own", "--output-dir", studied, "--search", "temperature=1:16")
     assert other.code == 2

@@ -154,3 +154,9 @@ def test_where_only_the_student_moves_gap_and_accuracy_holding_it_takes_the_corr
             alarms[name] += between_configs(landmark, "paper", held=held).estimate.p_value <= 0.05
     assert alarms["plain"] > 45
     assert alarms["held"] <= 7  # the 0.99 quantile if exactly 5% were found
+
+
+def test_records_that_do_not_name_the_student_are_compared_with_the_one_baseline():
+    changed = [{**row, "student": None} for row in rows(None) if row["student"] == "resnet8"]
+    found = {each.config_id: each for each in summarise_configs(trials_table(changed))}
+    assert found["pesf_kd-resnet8"].against_baseline.value == pytest.approx(0.02)

@@ -200,6 +200,12 @@ def test_a_file_that_is_none_is_refused(name, text, message, tmp_path):
         read(tmp_path, text, name)
 
 
+def test_a_byte_order_mark_and_a_name_in_capitals_are_no_obstacle(tmp_path):
+    for name, text in (("A.YAML", "trials: 3\r\nquiet: on\r\n"), ("a.Json", '{"trials": 3, "quiet": true}')):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert read_config(tmp_path / name, NAMES) == {"trials": 3, "quiet": True}
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"cannot be read \(No such file"):
         read_config(tmp_path / "none.yaml", NAMES)

@@ -124,7 +124,7 @@ def resume(
         StudyInterrupted: the user interrupted the study again.
 
     Examples:
-        >>> pesfkd.resume("warm", output_dir=folder, quiet=True).complete
+        >>> pesfkd.resume("ran", output_dir=folder, quiet=True).complete
         True
     """
     from study.cli.request import resumed_plan

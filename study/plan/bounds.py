@@ -25,7 +25,7 @@ FLAG: Final = OPTIONS["search"].long_flag
 FORMS: Final = "LOW:HIGH, LOW:HIGH:log, LOW:HIGH:STEP, or values A,B,..."
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _BOOLEANS: Final = {"true": True, "false": False}
-_MOST_CHOICES: Final = 1000
+_MOST_CHOICES: Final = 100
 _MOST_NAMED: Final = 5
 _ROUNDING: Final = 1e-9  # of a number of steps
 

@@ -1,7 +1,7 @@
 """Checks of a plan with bounds that the user gave, made before any work starts.
 
 A field must be read by the method, or by one of the compared methods. Each combination of smallest and largest values
-and of choices must be a valid config. The sampler, packs and workers must be able to serve all configs.
+and of listed names must be a valid config. The sampler, packs and workers must be able to serve all configs.
 """
 
 import itertools
@@ -175,7 +175,8 @@ def _points(varied: list[Parameter], own: list[str]) -> Iterator[dict[str, Value
 
 def _extremes(parameter: Parameter) -> tuple[Value, ...]:
     if parameter.kind == "categorical":
-        return parameter.choices
+        numbers = [each for each in parameter.choices if isinstance(each, int | float) and not isinstance(each, bool)]
+        return (min(numbers), max(numbers)) if len(numbers) == len(parameter.choices) else parameter.choices
     assert parameter.low is not None
     assert parameter.high is not None
     return (parameter.low, parameter.high)

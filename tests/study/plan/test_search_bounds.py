@@ -98,7 +98,7 @@ def test_an_argument_is_read(argument, expected):
         ("adapter_kind=serial:logit", "'serial:logit' is not allowed"),
         ("adapter_clip=0,1", "'0', '1' are not allowed; allowed are true and false"),
         ("temperature=1,2,x", "'x' is not allowed; allowed are numbers"),
-        ("batch_size=" + ",".join(map(str, range(1, 1002))), "1001 values are given, and 1000 are the most"),
+        ("batch_size=" + ",".join(map(str, range(1, 102))), "101 values are given, and 100 are the most"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_what_is_allowed(argument, message):

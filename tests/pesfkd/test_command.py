@@ -134,17 +134,15 @@ def test_a_study_is_run_resumed_listed_opened_and_reported(command, tmp_path, mo
 
 
 @pytest.mark.launcher
-def test_help_is_quick_and_imports_nothing_heavy():
-    code = "import sys, time; from pesfkd.command import main\ntry:\n main()\nexcept SystemExit: pass\n"
-    code += (
-        "print(time.process_time(), *(n for n in ('torch', 'ray', 'mlflow', 'optuna', 'pandas') if n in sys.modules))"
-    )
+@pytest.mark.parametrize("arguments", [("-h",), ("run", "-h"), ("run", "--help-all")], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments):
+    code = "import sys; from pesfkd.command import main\ntry:\n main()\nexcept SystemExit: pass\n"
+    code += "heavy = ('torch', 'ray', 'mlflow', 'optuna', 'pandas', 'pyarrow', 'numpy', 'matplotlib')\n"
+    code += "print('imported:', *(name for name in heavy if name in sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", code, "run", "-h"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
     )
-    seconds, *heavy = done.stdout.splitlines()[-1].split()
-    assert heavy == []
-    assert float(seconds) < 5  # measured: see docs; a busy machine may take several times as long
+    assert done.stdout.splitlines()[-1].strip() == "imported:"
 
 
 @pytest.mark.launcher

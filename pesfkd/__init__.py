@@ -27,7 +27,7 @@ from pesfkd.handle import Report, Study  # noqa: E402
 from pesfkd.interface import PlannedStudy, cluster_file, plan, resume, run, spaces, studies  # noqa: E402
 from pesfkd.interface import open_study as open  # noqa: E402, A004
 from pesfkd.running import StudyInterrupted  # noqa: E402
-from pesfkd.teachers import Teacher, train_teacher  # noqa: E402
+from pesfkd.teachers import Teacher, plan_teacher, train_teacher  # noqa: E402
 from study import __version__  # noqa: E402
 from trainables.process.errors import ClusterLostError, StudyError, UsageError  # noqa: E402
 
@@ -44,6 +44,7 @@ __all__ = [
     "cluster_file",
     "open",
     "plan",
+    "plan_teacher",
     "resume",
     "run",
     "spaces",

@@ -15,7 +15,7 @@ import typer
 from analysis.report.__main__ import report
 from pesfkd.brief_help import BriefGroup, brief, show_all_options
 from pesfkd.listing import list_studies
-from study.cli.app import given_options, leave_with_exit_code
+from study.cli.app import leave_with_exit_code, options_with_config
 from study.cli.options import StudyName, with_options
 from study.confirm import confirm_study
 from study.export import export
@@ -108,16 +108,17 @@ def _run(context: typer.Context, **values: Any) -> None:
     fresh seeds, and prints a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but
     trials failed or MLflow did not receive everything, 4 not done within --time-budget, 130 interrupted.
     """
-    start({name: option.default for name, option in OPTIONS.items()} | values, given_options(context))
+    values, given = options_with_config(context, values)
+    start({name: option.default for name, option in OPTIONS.items()} | values, given)
 
 
 @with_options([name for name in OPTIONS if name not in _ONLY_NEW])
 def _resume(context: typer.Context, name: StudyName, **values: Any) -> None:
     """Run what is left of a study. Options of the execution may change. Exit codes: as for run."""
-    given = given_options(context)
-    given.pop("name")
+    values, given = options_with_config(context, values)
+    own = {"name": None, "resume": name}
     defaults = {each: option.default for each, option in OPTIONS.items()}
-    start(defaults | values | {"resume": name}, {**given, "resume": name})
+    start(defaults | values | own, {each: value for each, value in given.items() if each != "name"} | {"resume": name})
 
 
 @with_options(("output_dir", "as_json"))

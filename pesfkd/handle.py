@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from study.result.best import BestConfig
     from study.result.reproduction import Reproduction
 
-_NOT_IN_PYTHON: Final = ("output_dir", "dry_run", "as_json", "verbose", "set_aside_records")
+_NOT_IN_PYTHON: Final = ("output_dir", "dry_run", "as_json", "verbose")
 
 
 class Report(type(Path())):  # type: ignore[misc]  # the class of paths of this system
@@ -250,7 +250,8 @@ class Study:
         call = f"pesfkd.open({str(self.directory)!r}).confirm({_shown(given)})"
         with python_errors(), restored_process():
             plan = self._resumed(given)
-            conduct(plan, resumed=True, call=call, quiet=quiet)
+            sets_aside = given.get("set_aside_records", False)
+            conduct(plan, resumed=True, call=call, quiet=quiet, sets_aside=sets_aside)
         self._plan = _plan_of(self.directory)
         return self
 

@@ -77,11 +77,12 @@ class PlannedStudy:
 
 
 @with_keywords("quiet")
-def plan(space: str | None = None, **options: Any) -> PlannedStudy:
+def plan(space: str | None = None, *, resume: str | Path | None = None, **options: Any) -> PlannedStudy:
     """Return the plan and the cost of a study, without running or writing anything.
 
     Args:
         space: search space.
+        resume: name or folder of a study, to plan what `pesfkd.resume` with the same options would run.
         options: further options, as for `pesfkd.run`.
 
     Raises:
@@ -92,12 +93,18 @@ def plan(space: str | None = None, **options: Any) -> PlannedStudy:
         120
     """
     from study.cli.preview import describe_plan
-    from study.launch import plan_summary
+    from study.launch import ended_trials, plan_summary
     from study.search.preview import first_configs
 
     with python_errors(), restored_process():
-        planned, _ = _new_plan("pesfkd.plan", space, options, dry_run=True)
-        return PlannedStudy(planned, plan_summary(planned, None), describe_plan(planned, first_configs(planned), None))
+        ended = None
+        if resume is None:
+            planned, _ = _new_plan("pesfkd.plan", space, options, dry_run=True)
+        else:
+            planned, _ = _resumed_plan("pesfkd.plan", resume, {"space": space, **options}, {"dry_run": True})
+            ended = ended_trials(planned, sets_aside=False)
+        text = describe_plan(planned, first_configs(planned), ended)
+        return PlannedStudy(planned, plan_summary(planned, ended), text)
 
 
 @with_keywords("smoke", "list_spaces")
@@ -127,16 +134,11 @@ def resume(
         >>> pesfkd.resume("ran", output_dir=folder, quiet=True).complete
         True
     """
-    from study.cli.request import resumed_plan
-
     with python_errors(), restored_process():
         if quiet:
             hide_progress()
-        accepted = option_names("smoke", "name")
-        values, given = checked_options(options, accepted=accepted, call="pesfkd.resume")
-        directory = _directory_of(name, values["output_dir"])
-        given |= {"set_aside_records": True} if set_aside_records else {}
-        planned = resumed_plan(directory.name, directory.parent, given)
+        own = {"set_aside_records": True} if set_aside_records else {}
+        planned, given = _resumed_plan("pesfkd.resume", name, options, own)
         call = f"pesfkd.resume({_as_arguments({'name': str(name), **given}).removeprefix('name=')})"
         conduct(planned, resumed=True, call=call, quiet=quiet, retry_failed=retry_failed, sets_aside=set_aside_records)
     return Study(planned.directory)
@@ -208,6 +210,16 @@ def _new_plan(
     values["dry_run"] = dry_run
     check_question(values)
     return new_plan(values, given), given
+
+
+def _resumed_plan(
+    call: str, name: str | Path, options: dict[str, Any], own: dict[str, Any]
+) -> "tuple[StudyPlan, dict[str, Any]]":
+    from study.cli.request import resumed_plan
+
+    values, given = checked_options(options, accepted=option_names("smoke", "name"), call=call)
+    directory = _directory_of(name, values["output_dir"])
+    return resumed_plan(directory.name, directory.parent, given | own), given
 
 
 def _directory_of(name: str | Path, output_dir: Path) -> Path:

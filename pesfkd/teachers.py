@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
@@ -15,7 +16,7 @@ from pesfkd.options import convert, without_none
 from pesfkd.surroundings import restored_process
 from trainables.data.image_progress import hide_progress
 from trainables.process.errors import StudyError, UsageError
-from trainables.teacher.command import is_own_error, request_of, teacher, train
+from trainables.teacher.command import check_model, is_own_error, planned, request_of, teacher, train
 
 _ELSEWHERE: Final = ("context", "as_json", "verbose", "dry_run")
 
@@ -57,20 +58,49 @@ def train_teacher(dataset: str, model: str, *, quiet: bool = False, **options: A
     """
     from trainables.teacher.progress import TeacherProgress
 
-    with python_errors(), restored_process():
+    with _teacher_errors(), restored_process():
         if quiet:
             hide_progress()
+        values = _values({"dataset": dataset, "model": model, **options})
+        request, _ = request_of(values)
+        result = train(request, values, TeacherProgress(request, quiet=quiet))
+        if result.tracking_error is not None:
+            raise StudyError(f"{result.tracking_error}. Call this again to log it")
+        return Teacher(Path(result.summary["checkpoint"]), result.folder, result.summary)
+
+
+def plan_teacher(dataset: str, model: str, **options: Any) -> dict[str, Any]:
+    """Return what `train_teacher` with the same arguments would train, and the folder. Nothing is written.
+
+    Args:
+        dataset: dataset.
+        model: architecture.
+        options: further options.
+
+    Raises:
+        UsageError: as for `train_teacher`.
+
+    Examples:
+        >>> pesfkd.plan_teacher("digits", "cnn_32_64", recipe="short")["epochs"]
+        30
+    """
+    with _teacher_errors(), restored_process():
+        values = _values({"dataset": dataset, "model": model, **options}) | {"dry_run": True}
+        request, name = request_of(values)
+        check_model(request, values)
+        return planned(request, name, values["output_dir"])
+
+
+@contextmanager
+def _teacher_errors() -> Iterator[None]:
+    """Raise the errors of the block in the words of Python, and those of this project as a `StudyError`."""
+    with python_errors():
         try:
-            values = _values({"dataset": dataset, "model": model, **options})
-            request, _ = request_of(values)
-            result = train(request, values, TeacherProgress(request, quiet=quiet))
+            yield
         except (ValueError, RuntimeError) as error:
             if isinstance(error, UsageError | StudyError) or not is_own_error(error):
                 raise
             raise StudyError(str(error)) from error
-        if result.tracking_error is not None:
-            raise StudyError(f"{result.tracking_error}. Call this again to log it")
-        return Teacher(Path(result.summary["checkpoint"]), result.folder, result.summary)
 
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:

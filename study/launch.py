@@ -75,7 +75,7 @@ def start(values: dict[str, Any], given: dict[str, Any]) -> None:
         if values["print_config"]:
             _print_config(plan, given)
         elif values["dry_run"]:
-            ended = None if resume is None else _ended_trials(plan, sets_aside=values["set_aside_records"])
+            ended = None if resume is None else ended_trials(plan, sets_aside=values["set_aside_records"])
             _show_plan(plan, ended, as_json=as_json)
         else:
             if resume is None and values["methods"] is None:
@@ -159,7 +159,16 @@ def _show_repeated_seeds(plan: "StudyPlan") -> None:
         typer.echo(note, err=True)
 
 
-def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
+def ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
+    """Return the number of trials of an existing study that have ended.
+
+    Args:
+        plan: the study.
+        sets_aside: whether records missing from the journal will be moved away, and are no reason to refuse.
+
+    Raises:
+        UsageError: the journal has lost trials.
+    """
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
 

@@ -12,6 +12,7 @@ from study.cli.start_command import teacher_options
 from study.ledger.ledger import StudyLedger
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
+from study.plan.user_code import typed_reference
 from trainables.spec.recipes import default_epochs
 from trainables.spec.trial import SEED_FIELDS, TrialConfig
 
@@ -138,5 +139,6 @@ def options_of(config: TrialConfig, plan: StudyPlan) -> dict[str, Any]:
         changed.pop("teacher_epochs", None)
     own = (*names_into("config"), *_OTHER_OPTIONS)
     options = {**{name: value for name, value in changed.items() if name in own}, **options}
+    options |= {name: typed_reference(plan, options[name]) for name in ("student", "teacher") if name in options}
     held = {name: value for name, value in changed.items() if name not in own}
     return {**options, "hold": held} if held else options

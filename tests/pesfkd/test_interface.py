@@ -229,6 +229,16 @@ def test_ray_that_runs_for_other_work_is_neither_joined_nor_ended(tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_left_of_a_study_is_planned(ran):
+    planned = pesfkd.plan(resume=ran.directory, confirm=1, seeds=2)
+    assert planned.facts["ended"] == 8
+    assert planned.facts["trials"] > 8
+    assert "first configs" in planned.text or "ended" in planned.text
+    assert repr(planned) == planned.text
+    with pytest.raises(pesfkd.UsageError, match="no study 'gone'"):
+        pesfkd.plan(resume="gone", output_dir=ran.directory.parent)
+
+
 def test_a_second_study_at_a_time_is_refused(tmp_path):
     with running._running, pytest.raises(pesfkd.UsageError, match="another thread of this process is running a study"):
         pesfkd.run(**TINY, output_dir=tmp_path / "out")

@@ -175,12 +175,19 @@ def teacher(
     values = dict(context.params)
     request, name = request_of(values)
     if dry_run:
-        _check_model(request, values)
-        folder = output_dir / "teachers" / name
-        plan = {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
-        typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
+        check_model(request, values)
+        plan = planned(request, name, output_dir)
+        typer.echo(
+            json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {plan['folder']}"
+        )
         return
     _run(request, values)
+
+
+def planned(request: "TeacherRequest", name: str, output_dir: Path) -> dict[str, Any]:
+    """Return what would be trained, and the folder, as JSON values."""
+    folder = output_dir / "teachers" / name
+    return {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
 
 
 def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
@@ -221,7 +228,7 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
     return request, name
 
 
-def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
+def check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
     """Reject an unusable language model in a dry run, except with `--download`, when it may still be missing."""
     from trainables.spec.architectures import is_pretrained_text_name
     from trainables.spec.modality import is_text

@@ -107,11 +107,13 @@ def test_a_study_is_run_resumed_listed_opened_and_reported(command, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     tiny = ("--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "1", "--executor", "in-process")
     monkeypatch.setattr("sys.argv", ["pesfkd"])
-    done = command(main, "run", "--space", "adapter_width", *tiny, "--name", "one", "--time-budget", "0.001")
+    (tmp_path / "study.yaml").write_text("space: adapter_width\ntrials: 9\nname: one\n")
+    done = command(main, "run", "--config", "study.yaml", *tiny, "--time-budget", "0.001")
     assert done.code == 4, done.said
     assert "no result yet" in command(main, "list").out or "incomplete" in command(main, "list").out
     assert command(main, "resume", "one", "--trials", "5").err.startswith("error: study 'one' cannot be resumed with")
-    done = command(main, "resume", "one", "--json")
+    (tmp_path / "more.yaml").write_text("max_concurrent: 1\n")
+    done = command(main, "resume", "one", "--json", "--config", "more.yaml")
     assert done.code == 0, done.said
     assert_whole(tmp_path / "study_results" / "one")
     summary = json.loads(done.out)

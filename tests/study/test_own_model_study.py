@@ -68,6 +68,8 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         assert (study / "code" / digest / "blocks.py").exists()
         assert done.code == 0, done.said
         assert_whole(study)
+        best = json.loads((study / "summary.json").read_text())["best"]["options"]
+        assert best["student"] == f"{study / 'code' / digest / 'net.py'}:make"
     assert {row["status"] for row in read_trials(study).to_pylist()} == {"finished"}
 
     with new_process():

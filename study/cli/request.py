@@ -16,9 +16,10 @@ from search_spaces import COMPARISONS, SPACES, MethodComparison
 from study.plan.options import OPTIONS, default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
-from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.datasets import FOLDER_PREFIX, check_dataset_name
 from trainables.spec.modality import is_text
 from trainables.spec.naming import describe_other_text
+from trainables.spec.own_data import HUB_PREFIX, absolute_files, is_own_data, parse_own_name
 from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.storage.uris import REDACTED, is_uri, redact_place
 
@@ -56,6 +57,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
+    elif dataset:
+        plain["dataset"] = absolute_files(dataset)
     if is_text(plain.get("dataset", "")):
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
@@ -140,6 +143,15 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
     """Fetch the missing files of a dataset. A dry run only checks that a data root is given."""
     from trainables.data.registry import dataset_info
 
+    if dataset.startswith(HUB_PREFIX):
+        if not dry_run:
+            from trainables.data.own.hub import download_hub
+
+            try:
+                download_hub(parse_own_name(check_dataset_name(dataset)))
+            except ValueError as error:
+                raise UsageError(f"--download: {error}") from None
+        return
     info = dataset_info(dataset)
     if info.layouts and root is None:
         raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder for the files")
@@ -183,11 +195,11 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
-    from study.plan.user_code import with_canonical_networks
+    from study.plan.user_code import with_canonical_names
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values, given = (with_canonical_networks(each, dataset=values["dataset"]) for each in (values, given))
+    values, given = (with_canonical_names(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
     _check_class_count(values)
     asked = _plan_values(values)
@@ -248,7 +260,7 @@ def _check_class_count(values: dict[str, Any]) -> None:
     flag = "--method" if comparison is None else "--methods"
     named = [values["method"]] if comparison is None else _names(values["methods"]) or list(comparison.arms)
     check_two_classes(named, dataset, flag=flag)
-    takes_long = values["download"] or dataset.startswith(FOLDER_PREFIX)
+    takes_long = values["download"] or dataset.startswith(FOLDER_PREFIX) or is_own_data(dataset)
     if takes_long and not values["dry_run"]:  # the plan of a dry run shows the warnings at once
         for warning in two_class_warnings(named or list(known_methods(dataset)), dataset, is_new=True):
             typer.echo(f"warning: {warning}", err=True)
@@ -377,13 +389,13 @@ def resumed_plan(
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
-    from study.plan.user_code import with_canonical_networks
+    from study.plan.user_code import with_canonical_names
 
     _check_text(given)
     given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
-    given = with_canonical_networks(given, dataset=plan.base.dataset)
+    given = with_canonical_names(given, dataset=plan.base.dataset)
     if runs:
         _refuse_other_digests(plan)
     asked = _plan_values(given)

@@ -6,8 +6,10 @@ from typing import Any
 
 from study.plan.plan import StudyPlan
 from trainables.data.class_names import with_class_names
+from trainables.data.own.opened import source_of
 from trainables.data.registry import dataset_info
 from trainables.spec.datasets import DATASETS, DatasetInfo, largest_pixel
+from trainables.spec.own_data import is_own_data
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def data_of(plan: StudyPlan, recorded: Mapping[str, Any] | None) -> StudyData:
             _sizes(info, known),
         )
     return StudyData(
-        source=name.partition(":")[2],
+        source=source_of(name) if is_own_data(name) else name.partition(":")[2],
         num_classes=len(known["class_names"]),
         class_names=tuple(known["class_names"]),
         channels=known["channels"],

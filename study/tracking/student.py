@@ -40,6 +40,7 @@ from trainables.display.numbers import format_number
 from trainables.models import CheckpointError
 from trainables.process.errors import StudyError
 from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.own_data import ARRAYS_PREFIX, HUB_PREFIX, is_own_data, short_name
 from trainables.storage.tensors import StoredFileError, write_atomically
 from trainables.storage.uris import redact
 from trainables.students.file import Student, load_kept
@@ -142,6 +143,10 @@ def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
     if dataset.startswith(FOLDER_PREFIX):
         content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
         dataset = f"{Path(dataset.removeprefix(FOLDER_PREFIX)).name}-{content[:_DIGEST]}"
+    elif is_own_data(dataset):
+        content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
+        place = short_name(dataset).partition(",")[0].partition("@")[0]
+        dataset = f"{place.removeprefix(ARRAYS_PREFIX).removeprefix(HUB_PREFIX)}-{content[:_DIGEST]}"
     else:  # `sst2` of `glue:sst2`
         dataset = dataset.rpartition(":")[2]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")

@@ -15,7 +15,7 @@ from trainables.spec.architectures import (
     check_text_model_name,
     is_other_reference,
 )
-from trainables.spec.datasets import expand_home
+from trainables.spec.datasets import expand_home, is_code
 from trainables.spec.modality import is_text
 from trainables.spec.precision import Precision, resolve_precision
 from trainables.spec.recipes import TeacherRecipe, find_recipe
@@ -143,7 +143,7 @@ def resolve_request(
         RequestError: some values are invalid. The message has one line per recipe value out of bounds.
     """
     try:
-        dataset = expand_home(dataset)
+        dataset = canonical_name(dataset) if is_code(dataset) else expand_home(dataset)
         size = dataset_info(dataset).image_size
         model = absolute_name(check_text_model_name(model)) if is_text(dataset) else _image_model(model)
         found = find_recipe(recipe, dataset=dataset, model=model)

@@ -6,10 +6,9 @@ from typing import Any
 
 from study.plan.plan import StudyPlan
 from trainables.data.class_names import with_class_names
-from trainables.data.own.opened import source_of
 from trainables.data.registry import dataset_info
 from trainables.spec.datasets import DATASETS, DatasetInfo, largest_pixel
-from trainables.spec.own_data import is_own_data
+from trainables.spec.own_data import is_own_data, source_of
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from study.ledger.study_data import data_of
 from study.plan.plan import StudyPlan
-from trainables.data.own.opened import source_of
 from trainables.spec.datasets import FOLDER_PREFIX
-from trainables.spec.own_data import is_own_data, short_name
+from trainables.spec.own_data import is_own_data, short_name, source_of
 
 _DIGEST: Final = 16  # characters; MLflow accepts 36 and displays all of them
 _SECONDS_TO_END: Final = 5.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from trainables.spec.naming import unknown_name
-from trainables.user_code.reference import is_canonical
+from trainables.user_code.reference import canonical, is_canonical
 
 ARRAYS_PREFIX: Final = "arrays:"
 HUB_PREFIX: Final = "hf:"
@@ -24,7 +24,7 @@ _OPTIONS: Final[dict[str, tuple[str, ...]]] = {
     HUB_PREFIX: ("config", "image", "label", "views"),
 }
 _OPTION: Final = re.compile(r"(\w+)=([^,]*)")
-_HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
+_HUB_NAME: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[0-9a-f]{7,40})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OwnName:
 
     Args:
         kind: files (`arrays`), the Hugging Face hub (`hf`) or code.
-        place: path, name on the hub (with `@REVISION`), or canonical name of the code.
+        place: path, name on the hub (with `@COMMIT`), or canonical name of the code.
         options: options by name.
     """
 
@@ -69,7 +69,8 @@ def parse_own_name(name: str) -> OwnName:
         raise ValueError(f"dataset {name!r}: {unknown_name('views', views, VIEWS)}")
     if prefix == HUB_PREFIX and not _HUB_NAME.fullmatch(place):
         raise ValueError(
-            f"dataset {name!r}: give hf:NAME or hf:OWNER/NAME, with @REVISION if needed, such as hf:ylecun/mnist; "
+            f"dataset {name!r}: give hf:NAME or hf:OWNER/NAME, with @ and 7 to 40 hexadecimal digits of a commit if "
+            "needed, such as hf:ylecun/mnist; "
             f"files have the form {ARRAYS_PREFIX}PATH"
         )
     if not place:
@@ -111,3 +112,12 @@ def short_name(name: str) -> str:
         return name
     path, *settings = _split(name.removeprefix(ARRAYS_PREFIX))
     return ",".join([f"{ARRAYS_PREFIX}{Path(path).name}", *settings])
+
+
+def source_of(name: str) -> str:
+    """Return the origin of a dataset of the user's own, for people."""
+    place = parse_own_name(name)
+    if place.kind == "code":
+        own = canonical(place.place)
+        return f"{own.title}:{own.name}"
+    return place.place if place.kind == "arrays" else f"Hugging Face datasets, {place.place}"

@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face hub, read by `datasets` from its cache. Nothing is fetched unless asked for."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ from trainables.data.sources import DataError
 from trainables.spec.own_data import OwnName
 
 _EXTRA: Final = "hf:NAME needs the library datasets: pip install 'pesfkd[datasets]'"
+
+_LONGEST: Final = 400  # characters of an error of the library
 
 _opened: dict[tuple[str, str], Any] = {}
 
@@ -36,12 +38,15 @@ def read_hub(place: OwnName) -> RawData:
 
 
 def download_hub(place: OwnName) -> None:
-    """Fetch a dataset into the cache of `datasets`.
+    """Fetch a dataset into the cache of `datasets`. A dataset that is there is not fetched again.
 
     Raises:
         DataError: the library is missing, or the dataset cannot be fetched.
     """
-    _opened[_key(place)] = _load(place, fetch=True)
+    with suppress(DataError):
+        _opened[_key(place)] = _load(place, fetch=False)
+    if _key(place) not in _opened:
+        _opened[_key(place)] = _load(place, fetch=True)
 
 
 def forget_hub() -> None:
@@ -78,15 +83,24 @@ def _load(place: OwnName, *, fetch: bool) -> Any:
     name, _, revision = place.place.partition("@")
     try:
         with _offline(not fetch), _quiet():
-            return datasets.load_dataset(name, place.options.get("config"), revision=revision or None)
+            found = datasets.load_dataset(name, place.options.get("config"), revision=revision or None)
     except Exception as error:  # datasets raises errors of many libraries
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+        if "config" in reason.lower():
+            reason += ". Choose one by ,config=NAME after the dataset's name"
         if fetch:
             raise DataError(f"hf:{place.place} cannot be fetched: {reason}") from None
         raise DataError(
             f"hf:{place.place} is not in the cache of datasets on this machine, or not whole: --download fetches it; "
             f"on a cluster, every node needs it. The library says: {reason}"
         ) from None
+    commits = {Path(each["filename"]).parent.name for split in found.values() for each in split.cache_files}
+    # Offline, the library takes the latest that the cache has, whatever revision is asked for.
+    if revision and not all(commit.startswith(revision) for commit in commits):
+        raise DataError(
+            f"hf:{place.place}: the cache of datasets has {few(sorted(commits))}: --download fetches {revision}"
+        )
+    return found
 
 
 @contextmanager
@@ -95,7 +109,8 @@ def _offline(is_offline: bool) -> Iterator[None]:
     import datasets.config
     import huggingface_hub.constants
 
-    places = [module for module in (datasets.config, huggingface_hub.constants) if hasattr(module, "HF_HUB_OFFLINE")]
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    places = [module for module in modules if hasattr(module, "HF_HUB_OFFLINE")]
     before = [module.HF_HUB_OFFLINE for module in places]
     for module in places:
         module.HF_HUB_OFFLINE = is_offline or module.HF_HUB_OFFLINE

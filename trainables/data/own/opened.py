@@ -12,15 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import PIL
-
 from trainables.data.image_folder import Part, shown
-from trainables.data.own.raw import RawData
-from trainables.data.sources import DataError
-from trainables.spec.own_data import ARRAYS_PREFIX, OwnName, parse_own_name
+from trainables.spec.own_data import ARRAYS_PREFIX, OwnName, parse_own_name, source_of
 from trainables.storage.files import replace_file
-from trainables.storage.remote_folder import node_cache
-from trainables.user_code.reference import canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +23,10 @@ if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
     from trainables.data.decoded import Decoded
     from trainables.data.own.prepared import OwnInfo, Prepared
+    from trainables.data.own.raw import RawData
     from trainables.spec.datasets import DatasetInfo
 
-_FORMAT: Final = f"1 Pillow {PIL.__version__}"  # increase it when reading or decoding changes
+_FORMAT: Final = 1  # increase it when reading or decoding changes
 
 _described: "dict[str, OwnInfo]" = {}
 _last: "dict[str, Prepared]" = {}  # at most one, so that the parts of a dataset are read together
@@ -62,7 +57,7 @@ class _Samples:
     """Source of `trainables.data.decoded`: one part of checked samples."""
 
     def __init__(self, key: object, info: "DatasetInfo", part: Part, prepared: "Prepared | None" = None) -> None:
-        what = [_FORMAT, key, part, info.channels, info.stored_size, bool(info.resized_crops)]
+        what = [_form(), key, part, info.channels, info.stored_size, bool(info.resized_crops)]
         self.key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         self._info, self._part, self._prepared = info, part, prepared
 
@@ -97,15 +92,6 @@ def own_dataset_info(name: str) -> "DatasetInfo":
     return own_info(name).dataset_info(name, source_of(name))
 
 
-def source_of(name: str) -> str:
-    """Return the origin of a dataset of the user's own, for people."""
-    place = parse_own_name(name)
-    if place.kind == "code":
-        own = canonical(place.place)
-        return f"{own.title}:{own.name}"
-    return shown(place.place) if place.kind == "arrays" else f"Hugging Face datasets, {place.place}"
-
-
 def load_own(info: "DatasetInfo", *, seed: int, split_number: int = 0) -> "Dataset":
     """Load a dataset of the user's own. Missing parts are drawn from the train part, as for image folders.
 
@@ -129,6 +115,7 @@ def load_own(info: "DatasetInfo", *, seed: int, split_number: int = 0) -> "Datas
 def decode_own(info: "DatasetInfo", part: Part) -> "Decoded":
     """Decode one part of a dataset of the user's own, or return it from the cache."""
     from trainables.data.decoded import decode_source  # imports torch
+    from trainables.storage.remote_folder import node_cache
 
     place = parse_own_name(info.name)
     if place.kind == "code":
@@ -150,9 +137,8 @@ def check_own(name: str, *, keep: bool) -> None:
     if place.kind == "code":
         from trainables.data.own.made import check_repeats
 
-        for part in own_info(name).sizes:
-            _made_by(name).decode(info, part)  # type: ignore[arg-type]
-        check_repeats(name, {part: _made_by(name).decode(info, part) for part in own_info(name).sizes}, info)
+        made = _made_by(name)
+        check_repeats(name, {part: made.decode(info, part) for part in made.own.sizes}, info)  # type: ignore[misc]
     for part in own_info(name).sizes:
         if keep:
             decode_own(info, part)  # type: ignore[arg-type]
@@ -172,6 +158,7 @@ def forget_own() -> None:
 
 def _cached(info: "DatasetInfo", prepared: "Prepared", part: Part) -> "Decoded":
     from trainables.data.decoded import decode_source
+    from trainables.storage.remote_folder import node_cache
 
     source = _Samples(prepared.content_key(part), info, part, prepared)
     return decode_source(source, f"code-{part}", node_cache() / "datasets")
@@ -215,13 +202,21 @@ def _stored_description(key: str) -> "OwnInfo | None":
 
 
 def _description_file(key: str) -> Path:
+    from trainables.storage.remote_folder import node_cache  # imports pyarrow
+
     return node_cache() / "datasets" / f"own-{key[:16]}.json"
 
 
 def _key(place: OwnName) -> str:
     """Return a hash of the files of a dataset, and of the options of its name."""
-    what = [_FORMAT, place.kind, dict(place.options), *_stamps(_files(place))]
+    what = [_form(), place.kind, dict(place.options), *_stamps(_files(place))]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _form() -> str:
+    import PIL
+
+    return f"{_FORMAT} Pillow {PIL.__version__}"
 
 
 def _stamps(files: Iterable[Path]) -> list[list[Any]]:
@@ -243,6 +238,7 @@ def _files(place: OwnName) -> list[Path]:
 
         return hub_files(place)
     from trainables.data.own.tables import table_files
+    from trainables.data.sources import DataError
 
     path = Path(place.place)
     try:
@@ -271,7 +267,7 @@ def _missing(path: Path) -> str:
     return f"there is no file or folder {shown(path)}" + (f"; did you mean {shown(near[0])}?" if near else "")
 
 
-def _read(place: OwnName) -> RawData:
+def _read(place: OwnName) -> "RawData":
     if place.kind == "hf":
         from trainables.data.own.hub import read_hub
 

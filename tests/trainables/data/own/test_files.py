@@ -31,7 +31,7 @@ def save(path, **arrays):
 
 
 def refusal(name):
-    with pytest.raises(ValueError, match=".") as found:
+    with pytest.raises(ValueError, match=r".") as found:
         load_dataset(name, None)
     return str(found.value)
 

@@ -16,10 +16,10 @@ from search_spaces import COMPARISONS, SPACES, MethodComparison
 from study.plan.options import OPTIONS, default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
-from trainables.spec.datasets import FOLDER_PREFIX, check_dataset_name
+from trainables.spec.datasets import FOLDER_PREFIX
 from trainables.spec.modality import is_text
 from trainables.spec.naming import describe_other_text
-from trainables.spec.own_data import HUB_PREFIX, absolute_files, is_own_data, parse_own_name
+from trainables.spec.own_data import absolute_files, is_own_data
 from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.storage.uris import REDACTED, is_uri, redact_place
 
@@ -143,15 +143,6 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
     """Fetch the missing files of a dataset. A dry run only checks that a data root is given."""
     from trainables.data.registry import dataset_info
 
-    if dataset.startswith(HUB_PREFIX):
-        if not dry_run:
-            from trainables.data.own.hub import download_hub
-
-            try:
-                download_hub(parse_own_name(check_dataset_name(dataset)))
-            except ValueError as error:
-                raise UsageError(f"--download: {error}") from None
-        return
     info = dataset_info(dataset)
     if info.layouts and root is None:
         raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder for the files")
@@ -166,6 +157,18 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
 
     try:
         download_files(info, root)
+    except ValueError as error:
+        raise UsageError(f"--download: {error}") from None
+
+
+def _fetch_own(dataset: str, *, dry_run: bool) -> None:
+    """Fetch a dataset of the Hugging Face hub, whose classes and sizes are known only then."""
+    if not is_own_data(dataset):
+        return
+    from trainables.data.own.opened import fetch_own
+
+    try:
+        fetch_own(dataset, dry_run=dry_run)
     except ValueError as error:
         raise UsageError(f"--download: {error}") from None
 
@@ -201,6 +204,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     output_dir: Path = values["output_dir"]
     values, given = (with_canonical_names(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
+    if values["download"]:
+        _fetch_own(values["dataset"], dry_run=values["dry_run"])
     _check_class_count(values)
     asked = _plan_values(values)
     if values["smoke"]:
@@ -432,6 +437,7 @@ def resumed_plan(
     check_store_place(plan, is_new=False)
     if runs:
         if given.get("download"):
+            _fetch_own(plan.base.dataset, dry_run=given.get("dry_run", False))
             dry_run = given.get("dry_run", False)
             _download(plan.base.dataset, plan.data_root, plan.tracking_uri, dry_run=dry_run)
         check_data_root(plan)

@@ -200,7 +200,9 @@ def _register(
             metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
         )
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
+        client.create_registered_model(
+            name, description=f"Students {plan.base.student} for {short_name(plan.base.dataset)}."
+        )
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
     with tracking_at(plan.tracking_uri):  # MLflow looks up the model by identifier in the current store
         return client.create_model_version(

@@ -12,7 +12,7 @@ from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.rerun import main as rerun_main
-from tests.own_data import digits, write_npz
+from tests.own_data import digits, write_npz, write_parquet
 from tests.study.inspection import assert_whole
 from tests.user_data import COLUMNS, DATA
 from tests.user_nets import new_process, write
@@ -82,12 +82,10 @@ def test_a_dry_run_shows_counts_classes_and_views_and_writes_nothing(command, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_a_study_of_files_is_packed_short_in_names_and_refuses_changed_files(command, tmp_path):
+def test_a_study_of_files_has_short_names_and_refuses_changed_files(command, tmp_path):
     file, out = write_npz(tmp_path / "digits.npz", digits()), ("--output-dir", tmp_path / "out")
-    words = ("--dataset", f"arrays:{file},views=none", "--pack", "2", "--teacher-epochs", "1", "--name", "npz")
-    done = command(launch_main, *SMALL, *words, *out, *IN_PROCESS[:2], "--quiet")
-    if done.code == 2:  # packs need Ray
-        done = command(launch_main, *SMALL, *words[:2], *words[4:], *out, *IN_PROCESS)
+    words = ("--dataset", f"arrays:{file},views=none", "--teacher-epochs", "1", "--name", "npz")
+    done = command(launch_main, *SMALL, *words, *out, *IN_PROCESS)
     assert done.code == 0, done.said
     study = tmp_path / "out" / "npz"
     rows = read_trials(study).to_pylist()
@@ -163,14 +161,30 @@ def test_a_method_that_two_classes_make_pointless_is_refused(command, tmp_path):
     assert "two classes" in shown, shown
 
 
-def test_processes_of_ray_get_the_sources_sent(launch, tmp_path):
+def test_packs_and_processes_of_ray_get_the_sources_sent(launch, tmp_path):
     file = tmp_path / "mine" / "data.py"
     # The file is gone when it is executed for the first time.
     gone = f"from pathlib import Path\nPath({str(file)!r}).unlink(missing_ok=True)\n"
     write(tmp_path / "mine", data=gone + DATA, columns=COLUMNS)
     words = ("--dataset", f"{file}:make", "--teacher-epochs", "1", "--name", "own", "--output-dir", tmp_path / "out")
-    done = launch(*SMALL, *words)
+    done = launch(*SMALL, *words, "--pack", "2")
     assert done.returncode == 0, done.stderr
     assert not file.exists()
     rows = read_trials(tmp_path / "out" / "own").to_pylist()
     assert {row["status"] for row in rows} == {"finished"}
+
+
+def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):
+    guide = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    (tmp_path / "data.py").write_text(re.search(r"```python\n(.*?)```", guide, flags=re.DOTALL)[1])
+    write_npz(tmp_path / "scans.npz", digits())
+    write_parquet(tmp_path / "pets", digits())
+    monkeypatch.chdir(tmp_path)
+    commands = re.search(r"```console\n(.*?)```", guide, flags=re.DOTALL)[1].splitlines()
+    mains = {"study.launch": launch_main, "trainables.teacher": teacher_main}
+    assert len(commands) == 4
+    for line in commands:
+        words = line.split()[2:]
+        done = command(mains[words[0]], *words[1:], "--dry-run", "--output-dir", tmp_path / "out")
+        assert done.code == 0, done.said
+        assert re.search("data.py:make@[0-9a-f]{16}|arrays:", done.said)

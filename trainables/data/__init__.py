@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.data.registry import dataset_info
-from trainables.spec.datasets import check_dataset_name, check_files
-from trainables.spec.own_data import HUB_PREFIX, is_own_data, parse_own_name
+from trainables.spec.datasets import check_files
+from trainables.spec.own_data import is_own_data
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
@@ -40,10 +40,10 @@ def load_dataset(
     Raises:
         ValueError: the name is unknown, files are missing under `root`, or a file is damaged. The message names them.
     """
-    if download and name.startswith(HUB_PREFIX):
-        from trainables.data.own.hub import download_hub
+    if download and is_own_data(name):
+        from trainables.data.own.opened import fetch_own
 
-        download_hub(parse_own_name(check_dataset_name(name)))
+        fetch_own(name, dry_run=False)
     info = dataset_info(name)
     folder = Path(root) if root is not None else None
     if download and folder is not None and info.missing_files(folder):

@@ -87,7 +87,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 def teacher(
     context: typer.Context,
-    dataset: Annotated[str, _what_option(help="Dataset.")],
+    dataset: Annotated[str, _what_option(help="Dataset: as for study.launch, data of your own included.")],
     model: Annotated[
         str, _what_option(help="Architecture, or a network of your own: FILE.py:NAME or package.module:NAME.")
     ],
@@ -188,6 +188,8 @@ def teacher(
         "threads",
         "pretrained",
     )
+    if download:
+        _fetch_own(plain["dataset"], dry_run=dry_run)
     request = resolve_request(
         **{key: plain[key] for key in request_fields}, overrides={key: plain[key] for key in overrides}
     )
@@ -203,6 +205,21 @@ def teacher(
         typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
         return
     _run(request, values)
+
+
+def _fetch_own(dataset: str, *, dry_run: bool) -> None:
+    """Fetch a dataset of the Hugging Face hub, whose classes and sizes are known only then."""
+    from trainables.spec.own_data import is_own_data
+    from trainables.teacher.request import RequestError
+
+    if not is_own_data(dataset):
+        return
+    from trainables.data.own.opened import fetch_own
+
+    try:
+        fetch_own(dataset, dry_run=dry_run)
+    except ValueError as error:
+        raise RequestError(f"--download: {error}") from None
 
 
 def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:

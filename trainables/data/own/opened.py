@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from trainables.data.image_folder import Part, shown
-from trainables.spec.own_data import ARRAYS_PREFIX, OwnName, parse_own_name, source_of
+from trainables.spec.own_data import ARRAYS_PREFIX, HUB_PREFIX, OwnName, parse_own_name, source_of
 from trainables.storage.files import replace_file
 
 if TYPE_CHECKING:
@@ -145,6 +145,27 @@ def check_own(name: str, *, keep: bool) -> None:
         elif place.kind != "code":
             _prepared(place).decode(info, part)  # type: ignore[arg-type]
     _last.clear()
+
+
+def fetch_own(name: str, *, dry_run: bool) -> None:
+    """Fetch a dataset of the Hugging Face hub, before anything of it is known. Other datasets have nothing to fetch.
+
+    Raises:
+        ValueError: the dataset cannot be fetched, or it is a dry run and the dataset is not there.
+    """
+    if not name.startswith(HUB_PREFIX):
+        return
+    from trainables.data.own.hub import download_hub, hub_files
+    from trainables.data.sources import DataError
+
+    place = parse_own_name(name)
+    if not dry_run:
+        download_hub(place)
+        return
+    try:
+        hub_files(place)
+    except DataError as error:
+        raise DataError(f"{error}. A dry run fetches nothing") from None
 
 
 def forget_own() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from tests.own_data import digits, write_npz, write_parquet
 from trainables.data import load_dataset
-from trainables.data.own.opened import forget_own, own_info
+from trainables.data.own.opened import fetch_own, forget_own, own_info
 from trainables.spec.own_data import source_of
 
 pytestmark = pytest.mark.unit
@@ -103,3 +103,10 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'pesfkd\[datasets\]'"):
         own_info("hf:pesfkd/tiny_digits")
+
+
+def test_a_dry_run_fetches_nothing_and_says_so(cache):
+    fetch_own("hf:pesfkd/tiny_digits", dry_run=True)
+    fetch_own("arrays:anything.npz", dry_run=False)
+    with pytest.raises(ValueError, match="A dry run fetches nothing"):
+        fetch_own("hf:pesfkd/other", dry_run=True)

@@ -2,6 +2,8 @@
 
 # Digits as torch datasets, with a test part and a class names' list.
 DATA = '''
+import random
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -47,6 +49,16 @@ def tensors():
 def keras():
     d = Digits(0, 260)
     return {"x_train": d.images[:200], "y_train": d.labels[:200], "x_test": d.images[200:], "y_test": d.labels[200:]}
+
+
+def augment(image):
+    """Random noise of all three generators, and a shift."""
+    noise = torch.rand(image.shape) * 20 + np.random.rand() * 20 + random.random() * 20
+    return (image.float() + noise).clamp(max=255).to(torch.uint8).roll(int(torch.randint(3, ())), dims=-1)
+
+
+def augmented():
+    return {"train": Digits(0, 200), "test": Digits(200, 260), "augment": augment, "views": 5}
 
 
 def flips():

@@ -65,8 +65,8 @@ def card_of(
         "## Limits",
         "",
         f"The student was trained and tested only on {samples_of(base.dataset)} like those of "
-        f"{short_name(base.dataset)}, with the same {alike} and classes. For other inputs it gives predictions without a "
-        "warning. Only "
+        f"{short_name(base.dataset)}, with the same {alike} and classes. For other inputs it gives predictions without "
+        "a warning. Only "
         f"{_tested_for(result.objective)} was tested, not fairness between groups, robustness or calibration under a "
         "change of data. Intervals over seeds describe repeated training on these data, not on other data.",
     ]

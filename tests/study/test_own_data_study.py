@@ -24,6 +24,7 @@ pytestmark = pytest.mark.study
 IN_PROCESS = ("--executor", "in-process", "--quiet")
 SMALL = ("--space", "adapter_width", "--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "1",
          "--student", "cnn_3_4", "--teacher", "cnn_3_4")  # fmt: skip
+TO_BITS = ("--teacher-outputs-dtype", "float32")
 ROOT = Path(__file__).parents[2]
 
 
@@ -70,6 +71,19 @@ def test_a_study_runs_resumes_confirms_and_reruns_without_the_user_s_file(comman
         names = [each.name for each in mlflow.MlflowClient().search_registered_models()]
     assert len(names) == 1
     assert re.fullmatch(r"pesfkd-data.py-make-[0-9a-f]{8}-cnn_3_4", names[0])
+
+
+def test_views_of_the_user_s_code_are_stored_and_give_the_same_bits_as_a_live_teacher(command, tmp_path):
+    file, out = write(tmp_path, data=DATA, columns=COLUMNS) / "data.py", ("--output-dir", tmp_path / "out")
+    scores = {}
+    for source in ("stored", "live"):
+        words = ("--dataset", f"{file}:augmented", "--teacher-epochs", "1", "--epochs", "2", "--name", source)
+        with in_new_process():
+            done = command(launch_main, *SMALL, *words, "--teacher-outputs", source, *TO_BITS, *out, *IN_PROCESS)
+        assert done.code == 0, done.said
+        rows = read_trials(tmp_path / "out" / source).to_pylist()
+        scores[source] = [row["val/accuracy"] for row in rows]
+    assert scores["stored"] == scores["live"]
 
 
 def test_a_dry_run_shows_counts_classes_and_views_and_writes_nothing(command, tmp_path):
@@ -176,15 +190,16 @@ def test_packs_and_processes_of_ray_get_the_sources_sent(launch, tmp_path):
 
 def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):
     guide = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
-    (tmp_path / "data.py").write_text(re.search(r"```python\n(.*?)```", guide, flags=re.DOTALL)[1])
+    for text in re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL):
+        (tmp_path / text.split()[1]).write_text(text)
     write_npz(tmp_path / "scans.npz", digits())
     write_parquet(tmp_path / "pets", digits())
     monkeypatch.chdir(tmp_path)
     commands = re.search(r"```console\n(.*?)```", guide, flags=re.DOTALL)[1].splitlines()
     mains = {"study.launch": launch_main, "trainables.teacher": teacher_main}
-    assert len(commands) == 4
+    assert len(commands) == 5
     for line in commands:
         words = line.split()[2:]
         done = command(mains[words[0]], *words[1:], "--dry-run", "--output-dir", tmp_path / "out")
         assert done.code == 0, done.said
-        assert re.search("data.py:make@[0-9a-f]{16}|arrays:", done.said)
+        assert re.search("(data|flips).py:make@[0-9a-f]{16}|arrays:", done.said)

@@ -40,6 +40,7 @@ class DatasetInfo:
         class_names: class names, in label order. Empty if only the files contain them (see
             `trainables.data.class_names`).
         largest_pixel: largest possible pixel value; the smallest is 0.
+        own_views: number of views that the user's code computes, which replace the crops as augmented views.
     """
 
     name: str
@@ -56,11 +57,12 @@ class DatasetInfo:
     task: GlueTask | None = None
     class_names: tuple[str, ...] = ()
     largest_pixel: int = 255
+    own_views: int = 0
 
     @property
     def num_views(self) -> int:
         """Number of augmented views per sample, including the unchanged one."""
-        return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
+        return self.own_views or self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -4,6 +4,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
 
 _SEED: Final = 0
 _READ_AGAIN: Final = 32  # samples of each part
-_SETTINGS: Final = ("views", "class_names")
+_SETTINGS: Final = ("views", "augment", "class_names")
+_OWN_VIEWS: Final = 64
+_MOST_VIEWS: Final = 32_767  # numbered by int16
 _ALLOWED: Final = (
     "return a mapping with train, test and optionally validation, or a tuple of them in this order. Each is a map-"
     "style torch dataset of (image, label), or a pair (images, labels) of arrays or tensors"
 )
 _RANDOM: Final = (
     "A study reads each sample once, so that a teacher's outputs can be stored and trials run again to the same bits. "
-    "Leave random transforms out, and declare augmentation by 'views' in the returned mapping: "
-    + ", ".join(VIEWS)
-    + "; draw random data or splits from generators with fixed seeds"
+    f"Leave random transforms out, and declare augmentation by 'views' in the returned mapping: {', '.join(VIEWS)}, or "
+    "a number with 'augment', your own function of an image; draw random data or splits from generators with fixed seeds"
 )
 
 
@@ -56,12 +58,14 @@ def call_make(name: str) -> RawData:
     if isinstance(returned, Mapping):
         settings = {key: returned[key] for key in _SETTINGS if key in returned}
         returned = {key: value for key, value in returned.items() if key not in _SETTINGS}
-    views, names = _checked_settings(settings, where)
+    names = _class_names(settings, where)
+    augment, own_views, views = _augmentation(settings, where)
+    extra: dict[str, Any] = {"augment": augment, "own_views": own_views}
     if isinstance(returned, Mapping) and returned and all(_is_array(value) for value in returned.values()):
         members = {str(key): _const(_numpy(value)) for key, value in returned.items()}
         if names:
             members["class_names"] = _const(np.array(names))
-        return data_of_arrays(members, where, {}, views)
+        return replace(data_of_arrays(members, where, {}, views), **extra)
     parts: dict[Part, RawPart] = {}
     with _seeds():
         for part, value in _parts_of(returned, where).items():
@@ -71,7 +75,7 @@ def call_make(name: str) -> RawData:
     parts = {part: RawPart(each.images, each.labels, each.where, first) for part, each in parts.items()}
     parts, notes = with_test(parts)
     check_parts(where, parts)
-    return RawData(where, parts, views, notes)
+    return RawData(where, parts, views, notes, **extra)
 
 
 def check_repeats(name: str, decoded: "Mapping[str, Decoded]", info: "DatasetInfo") -> None:
@@ -154,15 +158,28 @@ def _parts_of(returned: Any, where: str) -> dict[Part, Any]:
     raise UserCodeError(f"{where} returns {_described(returned)}: {_ALLOWED}")
 
 
-def _checked_settings(settings: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
-    views, names = settings.get("views", ""), settings.get("class_names", ())
-    if views is None or views == "":
-        views = ""
-    elif views not in VIEWS:
-        raise UserCodeError(f"{where}: {unknown_name('views', str(views), VIEWS)}")
+def _class_names(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    names = settings.get("class_names", ())
     if isinstance(names, str) or not all(isinstance(each, str) for each in names):
         raise UserCodeError(f"{where}: class_names is a list of texts, in the order of the labels")
-    return views, tuple(names)
+    return tuple(names)
+
+
+def _augmentation(settings: Mapping[str, Any], where: str) -> tuple[Callable[[Any], Any] | None, int, str]:
+    """Return the user's function with its number of views, and the name of other views."""
+    views, augment = settings.get("views"), settings.get("augment")
+    if augment is None:
+        if views is not None and (not isinstance(views, str) or views not in VIEWS):
+            raise UserCodeError(f"{where}: {unknown_name('views', str(views), VIEWS)}, or a number with 'augment'")
+        return None, 0, views or ""
+    if not callable(augment):
+        raise UserCodeError(f"{where}: augment is {_described(augment)}: give a function of an image (C, H, W) uint8")
+    count = _OWN_VIEWS if views is None else views
+    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= _MOST_VIEWS:
+        raise UserCodeError(
+            f"{where}: with augment, views is the number of views of each image, 2 to {_MOST_VIEWS:,}; it is {views!r}"
+        )
+    return augment, count, ""
 
 
 def _read_part(value: Any, where: str) -> tuple[np.ndarray, Any, tuple[str, ...]]:

@@ -7,7 +7,7 @@ under a hash of their content.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,10 +38,11 @@ class _Made:
 
     Args:
         prepared: the checked samples.
+        augment: function that returns a random view of an image, if there is one.
     """
 
-    def __init__(self, prepared: "Prepared") -> None:
-        self.own = prepared.info
+    def __init__(self, prepared: "Prepared", augment: "Callable[[Any], Any] | None") -> None:
+        self.own, self.augment = prepared.info, augment
         self._prepared: Prepared | None = prepared
         self._decoded: dict[str, Decoded] = {}
 
@@ -106,7 +107,7 @@ def load_own(info: "DatasetInfo", *, seed: int, split_number: int = 0) -> "Datas
         lambda part: decode_own(info, part),
         has_validation="validation" in sizes,
         has_test="test" in sizes,
-        name_in_digest=f"own data|{info.padding}|{info.mirrored}|{info.resized_crops}",
+        name_in_digest=f"own data|{info.padding}|{info.mirrored}|{info.resized_crops}|{info.own_views}",
         seed=seed,
         split_number=split_number,
     )
@@ -135,9 +136,11 @@ def check_own(name: str, *, keep: bool) -> None:
     """
     info, place = own_dataset_info(name), parse_own_name(name)
     if place.kind == "code":
+        from trainables.data.own.augment import check_views
         from trainables.data.own.made import check_repeats
 
         made = _made_by(name)
+        check_views(name, info, made.decode(info, "train").images)
         check_repeats(name, {part: made.decode(info, part) for part in made.own.sizes}, info)  # type: ignore[misc]
     for part in own_info(name).sizes:
         if keep:
@@ -145,6 +148,13 @@ def check_own(name: str, *, keep: bool) -> None:
         elif place.kind != "code":
             _prepared(place).decode(info, part)  # type: ignore[arg-type]
     _last.clear()
+
+
+def augment_of(name: str) -> "Callable[[Any], Any]":
+    """Return the function of the user's code that returns a random view of an image."""
+    found = _made_by(name).augment
+    assert found is not None, "only datasets with own views have a table of them"
+    return found
 
 
 def fetch_own(name: str, *, dry_run: bool) -> None:
@@ -190,7 +200,8 @@ def _made_by(name: str) -> _Made:
         from trainables.data.own.made import call_make
         from trainables.data.own.prepared import Prepared
 
-        _made[name] = _Made(Prepared(call_make(name)))
+        raw = call_make(name)
+        _made[name] = _Made(Prepared(raw), raw.augment)
     return _made[name]
 
 

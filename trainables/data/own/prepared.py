@@ -24,6 +24,7 @@ _VALIDATION_SHARE: Final = 0.1
 _PHOTOGRAPH_SIZE: Final = 224
 _MOST_ELONGATED: Final = 50
 _LISTED: Final = 5
+_OWN: Final = "own"  # views by code of the user
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class OwnInfo:
         class_names: in label order.
         channels: 1 or 3.
         edge: height and width of all images; None for photographs, which are resized.
-        views: `crop_flip`, `crop` or `none`.
+        views: `crop_flip`, `crop`, `none`, or `own` for views by the user's code.
         notes: remarks for the user.
+        own_views: number of views of each image by the user's code; 0 without such code.
     """
 
     sizes: dict[str, int]
@@ -47,6 +49,7 @@ class OwnInfo:
     edge: int | None
     views: str
     notes: tuple[str, ...]
+    own_views: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -75,7 +78,7 @@ class OwnInfo:
                 class_shares(self.class_sizes, (sizes[0], share, drawn), names=self.class_names)
             except ValueError as error:
                 raise DataError(f"{source}: {error}") from None
-        edge, augmented = self.edge, self.views != "none"
+        edge, augmented = self.edge, self.views not in ("none", _OWN)
         return DatasetInfo(
             name=name,
             num_classes=len(self.class_names),
@@ -88,6 +91,7 @@ class OwnInfo:
             source=source,
             resized_crops=0 if edge else RESIZED_CROPS if augmented else 1,
             class_names=self.class_names,
+            own_views=self.own_views,
         )
 
 
@@ -129,7 +133,8 @@ class Prepared:
             class_names=classes,
             channels=channels,
             edge=edge,
-            views=views,
+            views=_OWN if raw.own_views else views,
+            own_views=raw.own_views,
             notes=(*raw.notes, *labels.notes, *found, *self._lacking(classes, counts)),
         )
 

@@ -1,7 +1,7 @@
 """Images and labels as the user gave them, before any conversion."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,12 +71,16 @@ class RawData:
         parts: the parts that exist. The train part always does.
         views: `crop_flip`, `crop` or `none`; empty for the default.
         notes: remarks on how the place was read.
+        augment: function of the user that returns a random view of an image, if there is one.
+        own_views: number of views of each image by `augment`; 0 without it.
     """
 
     where: str
     parts: Mapping[Part, RawPart]
     views: str = ""
     notes: tuple[str, ...] = field(default=())
+    augment: Callable[[Any], Any] | None = None
+    own_views: int = 0
 
 
 def few(names: Iterable[object]) -> str:

@@ -10,6 +10,7 @@ from tests.user_nets import new_process, write
 from trainables.data import load_dataset
 from trainables.data.own.opened import check_own, forget_own, own_info
 from trainables.data.registry import dataset_info
+from trainables.data.views import view_table
 from trainables.user_code.loading import canonical_name
 
 pytestmark = pytest.mark.unit
@@ -92,6 +93,55 @@ def test_the_global_generators_are_left_as_they_were(named):
 
 IMAGES = "np.arange(8 * 64, dtype='uint8').reshape(8, 8, 8)"
 PAIR = f"({IMAGES}, np.arange(8) % 2)"
+
+
+def test_own_views_are_equal_in_every_process_and_order(named):
+    name = named("augmented")
+    data = load_dataset(name, None)
+    table = view_table(data.info, "views")
+    assert (len(table), data.info.num_views) == (5, 5)
+    viewed = data.viewed(table, torch.device("cpu"))
+    indices = torch.arange(6).repeat_interleave(5)
+    views = torch.arange(5).repeat(6)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = viewed.batch(indices, views)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(first[views == 0], data.train.images[:6])
+    assert len({image.numpy().tobytes() for image in first}) == 30
+    order = torch.randperm(30)
+    forget_own()
+    again = load_dataset(name, None).viewed(table, torch.device("cpu"))
+    assert torch.equal(again.batch(indices[order], views[order]), first[order])
+    assert len(view_table(data.info, "none")) == 1
+    check_own(name, keep=False)
+
+
+@pytest.mark.parametrize(
+    ("augment", "views", "says"),
+    [
+        ("lambda image: image.float()", "4", "augment returns torch.float32 (1, 8, 8); it gets a tensor torch.uint8"),
+        ("lambda image: image[:, :4]", "4", "augment returns torch.uint8 (1, 4, 8)"),
+        ("lambda image: None", "4", "augment returns NoneType"),
+        ("lambda image: 1 / 0", "4", "ZeroDivisionError"),
+        (
+            "lambda image: (image + RANDOM.integers(9)).to(torch.uint8)",
+            "4",
+            "returns different views when it is called again",
+        ),
+        ("'flip'", "4", "augment is an object of type str: give a function"),
+        ("lambda image: image", "'crop'", "views is the number of views of each image"),
+        ("lambda image: image", "1", "2 to 32,767; it is 1"),
+        ("None", "4", "unknown views '4'"),
+    ],
+)
+def test_an_augmentation_that_cannot_be_used_is_refused(named, augment, views, says):
+    returned = f"{{'train': {PAIR}, 'augment': {augment}, 'views': {views}}}"
+    with pytest.raises(ValueError, match=r".") as found:
+        check_own(named(text=returning(returned, "RANDOM = np.random.default_rng()")), keep=False)
+    assert says in str(found.value)
+
+
 ITEMS = """
 class Items:
     def __init__(self, *items):

@@ -37,8 +37,9 @@ _ALLOWED: Final = (
 )
 _RANDOM: Final = (
     "A study reads each sample once, so that a teacher's outputs can be stored and trials run again to the same bits. "
-    f"Leave random transforms out, and declare augmentation by 'views' in the returned mapping: {', '.join(VIEWS)}, or "
-    "a number with 'augment', your own function of an image; draw random data or splits from generators with fixed seeds"
+    f"Leave random transforms out, and declare augmentation by 'views' in the returned mapping: {', '.join(VIEWS)}, "
+    "or a number with 'augment', your own function of an image; draw random data or splits from generators with fixed "
+    "seeds"
 )
 
 
@@ -78,7 +79,7 @@ def call_make(name: str) -> RawData:
     return RawData(where, parts, views, notes, **extra)
 
 
-def check_repeats(name: str, decoded: "Mapping[str, Decoded]", info: "DatasetInfo") -> None:
+def check_repeats(name: str, decoded: "Mapping[Part, Decoded]", info: "DatasetInfo") -> None:
     """Call the user's function once more and compare some samples, because every process of a study calls it.
 
     Args:
@@ -97,7 +98,7 @@ def check_repeats(name: str, decoded: "Mapping[str, Decoded]", info: "DatasetInf
             f"{_title(name)}: called twice, it returns {again.info.sizes} samples and then others. {_RANDOM}"
         )
     for part, first in decoded.items():
-        images, labels = again.decode(info, part)  # type: ignore[arg-type]
+        images, labels = again.decode(info, part)
         if not (torch.equal(images, first.images) and np.array_equal(labels, first.labels)):
             raise UserCodeError(
                 f"{_title(name)}: called twice, it returns different samples of the {part} part. {_RANDOM}"

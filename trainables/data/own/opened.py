@@ -49,7 +49,7 @@ class _Made:
     def decode(self, info: "DatasetInfo", part: Part) -> "Decoded":
         """Return a part. The first call decodes all parts, which the cache then holds for all processes."""
         if self._prepared is not None:
-            self._decoded = {each: _cached(info, self._prepared, each) for each in self.own.sizes}  # type: ignore[arg-type]
+            self._decoded = {each: _cached(info, self._prepared, each) for each in self.own.sizes}
             self._prepared = None
         return self._decoded[part]
 
@@ -141,12 +141,12 @@ def check_own(name: str, *, keep: bool) -> None:
 
         made = _made_by(name)
         check_views(name, info, made.decode(info, "train").images)
-        check_repeats(name, {part: made.decode(info, part) for part in made.own.sizes}, info)  # type: ignore[misc]
+        check_repeats(name, {part: made.decode(info, part) for part in made.own.sizes}, info)
     for part in own_info(name).sizes:
         if keep:
-            decode_own(info, part)  # type: ignore[arg-type]
+            decode_own(info, part)
         elif place.kind != "code":
-            _prepared(place).decode(info, part)  # type: ignore[arg-type]
+            _prepared(place).decode(info, part)
     _last.clear()
 
 

@@ -42,7 +42,7 @@ class OwnInfo:
         own_views: number of views of each image by the user's code; 0 without such code.
     """
 
-    sizes: dict[str, int]
+    sizes: dict[Part, int]
     class_sizes: list[int]
     class_names: tuple[str, ...]
     channels: int

@@ -3,6 +3,8 @@
 torch is imported inside the functions, because resolving a plan must not import torch.
 """
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from study.plan.methods import ComparedMethod
@@ -34,7 +36,8 @@ def check_networks(plan: StudyPlan, *, fetched_later: bool = False, leaves_out: 
 
     info = dataset_info(plan.base.dataset)
     try:
-        with one_thread():  # on a busy machine, two samples took ten times as long with several threads
+        # On a busy machine, two samples took ten times as long with several threads. Code of the user may print.
+        with one_thread(), redirect_stdout(sys.stderr):
             if not (_check_text(plan, fetched_later=fetched_later) if info.task is not None else _check_images(plan)):
                 return {}
             if plan.compared and leaves_out:
@@ -62,7 +65,7 @@ def misfit(plan: StudyPlan, method: ComparedMethod) -> str | None:
 
     if is_text(plan.base.dataset) and not all(map(_is_local, (plan.base.student, plan.base.teacher))):
         return None
-    with one_thread():
+    with one_thread(), redirect_stdout(sys.stderr):
         reason = method_problem(plan.configure(method.fields), dataset_info(plan.base.dataset))
     return f"cannot match teacher {plan.base.teacher} and student {plan.base.student} ({reason})" if reason else None
 

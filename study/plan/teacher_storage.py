@@ -16,7 +16,9 @@ from study.plan.outputs import OutputsSource
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
 from trainables.spec.architectures import feature_dim
+from trainables.spec.datasets import DatasetInfo
 from trainables.spec.methods import method_spec
+from trainables.user_code.reference import is_canonical
 
 _ITEM_BYTES: Final[dict[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
 # Width of the widest last layer in torchvision's classifiers. The width of a library model is known only after
@@ -55,7 +57,8 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, max(config.epochs, plan.confirm_epochs))
-    row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
+    width = feature_dim(config.teacher) or _own_feature_dim(config.teacher, info) or _WIDEST_FEATURE
+    row = width * _ITEM_BYTES[plan.teacher_outputs_dtype]
     teachers = len(plan.teachers) * (1 + len(plan.further_teachers))
     size = ByteSize((slots * train + validation) * row * max(1, teachers))
     epochs = _epochs_with_teacher(plan)
@@ -67,6 +70,23 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
         return TeacherStorage(source, why, size, slots * teachers, passes_live, {})
     own = sum(epochs[method] for method in live)
     return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
+
+
+def _own_feature_dim(teacher: str, info: DatasetInfo) -> int | None:
+    """Return the width of the feature of a network of the user's own.
+
+    None for other names, and for a network that cannot be built. `study.plan.network_checks` reports why it cannot.
+    """
+    if not is_canonical(teacher):
+        return None
+    from trainables.models import build_model  # imports torch, which the check of such a network needs anyway
+    from trainables.process.randomness import seeded
+
+    try:
+        with seeded(0):
+            return build_model(teacher, num_classes=info.num_classes, in_channels=info.channels).head.in_features
+    except ValueError:
+        return None
 
 
 def check_teacher_storage(plan: StudyPlan) -> TeacherStorage:

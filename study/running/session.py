@@ -38,6 +38,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         from study.cli.data_preview import data_warnings
         from study.cli.progress import StudyProgress
         from study.plan.places import begin_study
+        from study.plan.user_code import keep_code
         from study.result.outcome import conclude
         from study.result.terminal import outcome_in_words
         from study.running.runner import check_services, run_study
@@ -45,6 +46,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
 
         check_services(plan)
         if resumed:
+            keep_code(plan)  # again, if the copy was lost and the user named the same file
             keep_confirmation(plan)
         else:
             begin_study(plan, resume_command(plan))

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Final
@@ -237,10 +237,17 @@ def _requirements(student: str, *, text: bool) -> list[str]:
     named = ("pesfkd", "torch", "transformers") if text else ("pesfkd", "torch")
     known = {name: versions[f"version.{name}"] for name in named if f"version.{name}" in versions}
     if is_canonical(student):
-        packages = packages_distributions()
-        imported = {name for module in sources_of(student).libraries for name in packages.get(module, ())}
-        known = {name: installed_version(name) for name in sorted(imported)} | known
+        imported = (each for module in sources_of(student).libraries for each in _packages_of(module))
+        known = dict(imported) | known
     return [f"{name}=={number}" for name, number in known.items() if number[0].isdigit()]
+
+
+def _packages_of(module: str) -> list[tuple[str, str]]:
+    """Return the packages that install a module, with their versions."""
+    try:
+        return [(module, installed_version(module))]
+    except PackageNotFoundError:  # the package has another name; looking all of them up takes seconds
+        return [(name, installed_version(name)) for name in dict.fromkeys(packages_distributions().get(module, ()))]
 
 
 @contextmanager

@@ -16,10 +16,13 @@ from study.records import read_trials
 from study.rerun import main as rerun_main
 from tests.study.inspection import assert_whole
 from tests.user_nets import NET, new_process, write_net
+from trainables.costs.epoch import run_epoch
 from trainables.models.user_model import call_maker
 from trainables.process.randomness import seeded
+from trainables.run.checkpoint import save_checkpoint
 from trainables.teacher.command import main as teacher_main
-from trainables.user_code.loading import canonical_name
+from trainables.tune.session import TrialSession, begin_run
+from trainables.user_code.loading import canonical_name, sources_of
 
 pytestmark = pytest.mark.study
 
@@ -53,7 +56,14 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         assert refused.code == 2
         assert f"student: the study has 'net.py:make@{digest}', but 'net.py:make@" in refused.err
         shutil.rmtree(tmp_path / "mine")
-        done = command(launch_main, "--resume", "own", *out, *IN_PROCESS, "--confirm", "1", "--seeds", "2")
+    shutil.move(study / "code", tmp_path / "code")
+    with new_process():
+        lost = command(launch_main, "--resume", "own", *out, *IN_PROCESS)
+        assert lost.code == 2
+        assert "restore the folder code of the study from a copy, or name the same file again" in lost.err
+        again = ("--student", f"{tmp_path / 'code' / digest / 'net.py'}:make")
+        done = command(launch_main, "--resume", "own", *out, *IN_PROCESS, *again, "--confirm", "1", "--seeds", "2")
+        assert (study / "code" / digest / "blocks.py").exists()
         assert done.code == 0, done.said
         assert_whole(study)
     assert {row["status"] for row in read_trials(study).to_pylist()} == {"finished"}
@@ -77,6 +87,28 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
         images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8).numpy()
         assert model.predict(images).shape == (3, 10)
+
+
+def test_a_trial_goes_on_in_another_process_to_the_bits_of_one_never_stopped(tmp_path):
+    file = write_net(tmp_path / "mine")
+    name = canonical_name(f"{file}:make")
+    config = {"method": "ce", "student": name, "epochs": 2}  # with dropout
+    settings = {"config": config, "data_root": None, "teacher_path": None, "user_code": [sources_of(name).to_json()]}
+    shutil.rmtree(tmp_path / "mine")
+    with new_process():
+        whole = TrialSession(settings, begin=begin_run)
+        expected = [*whole.step()["epochs"], *whole.step()["epochs"]]
+    with new_process():
+        first = begin_run(settings)
+        run_epoch(first)
+        save_checkpoint(first, tmp_path / "checkpoint")
+    with new_process():
+        run = begin_run({**settings, "checkpoints": [str(tmp_path / "checkpoint")]})
+        assert run.epoch == 1
+        measures = run_epoch(run)
+    compared = {key for key in measures if key.startswith(("train/", "val/"))}
+    assert {key: measures[key] for key in compared} == {key: expected[-1][key] for key in compared}
+    assert compared
 
 
 def test_the_same_file_elsewhere_is_the_same_study_and_uses_its_teacher(command, tmp_path):
@@ -131,6 +163,7 @@ def test_a_method_that_matches_maps_trains_with_two_networks_of_the_user_s(comma
         (("--teacher", "{folder}/bad.py:make"), "bad.py is not valid Python"),
         (("--teacher", "{folder}/fails.py:make"), "ZeroDivisionError: division by zero"),
         (("--student", "no_module:make"), "there is no module no_module"),
+        (("--student", "torchvison:resnet18"), "did you mean 'torchvision:resnet18'?"),
         (("--student", "{folder}/tuple.py:make"), "returns a tuple of 2"),
         (("--student", "{file}:make", "--dataset", "glue:sst2"), "networks of your own are for images"),
         (("--student", "{file}:make", "--pack", "2"), "a network of your own keeps channels apart"),

@@ -251,7 +251,8 @@ def _advice(misfit: MisfitError, model: nn.Module, expected: Mapping[str, Tensor
     name = recognise(misfit.candidates)
     if name is None:
         return (
-            "It has another architecture, and no known architecture fits: name the architecture if it is one of "
-            "timm's (--teacher timm:NAME), or leave out --teacher-checkpoint to let the study train a teacher"
+            "It has another architecture, and no known architecture fits: name the architecture if it is one of timm's "
+            "or your own (--teacher timm:NAME, --teacher FILE.py:NAME), or leave out --teacher-checkpoint to let the "
+            "study train a teacher"
         )
     return f"It has another architecture: the weights fit --teacher {name}"

@@ -6,8 +6,9 @@
 import copy
 import difflib
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -154,7 +155,9 @@ def call_maker(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     Raises:
         UserCodeError: the callable cannot be loaded or called, or returns no network in float32 on the CPU.
     """
-    make, own = load_callable(name), canonical(name)
+    with seeded(0):  # what a module draws when it is imported must not move the draws of the caller
+        make = load_callable(name)
+    own = canonical(name)
     given = {"num_classes": num_classes, "in_channels": in_channels}
     called = f"{own.name}(num_classes={num_classes}, in_channels={in_channels})"
     try:
@@ -167,8 +170,9 @@ def call_maker(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     except ValueError:  # builtins without a signature
         pass
     try:
-        network = make(**given)
-    except Exception as error:
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            network = make(**given)
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{called} raised an error:\n{describe(error)}") from None
     _check_network(network, called)
     return network.train()
@@ -187,6 +191,8 @@ def _check_network(network: Any, called: str) -> None:
         raise UserCodeError(f"{called} returned a {type(network).__name__}{extra}; return a torch.nn.Module")
     if isinstance(network, torch.jit.ScriptModule):
         raise UserCodeError(f"{called} returned a scripted module; return the torch.nn.Module before torch.jit")
+    if isinstance(network, nn.DataParallel) or type(network).__module__.startswith("torch._dynamo"):
+        raise UserCodeError(f"{called} returned a {type(network).__name__} around a module; return the module itself")
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if is_lazy(tensor):
             raise UserCodeError(f"{called}: {name} has no size yet; give the sizes instead of using lazy layers")
@@ -200,6 +206,11 @@ def _check_network(network: Any, called: str) -> None:
             )
         if tensor.is_complex() or tensor.is_quantized:
             raise UserCodeError(f"{called}: {name} is {tensor.dtype}; weights must be float32")
+    for name, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserCodeError(
+                f"{called}: {name} is a {type(value).__name__} in the state dict; files hold tensors alone"
+            )
 
 
 def _head_paths(network: nn.Module, what: str, *, num_classes: int, in_channels: int) -> list[str]:

@@ -6,6 +6,9 @@ for the penultimate feature, in train and in eval mode.
 """
 
 import copy
+import sys
+from contextlib import redirect_stdout
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +20,10 @@ from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe
 from trainables.user_code.reference import canonical
 
-_ANOTHER_SEED = 1
+_SEED: Final = 40_961  # one that nobody sets
+_ANOTHER_SEED: Final = 1
 
 
-@torch.no_grad()
 def user_model_problem(name: str, samples: Tensor, *, num_classes: int, trains: bool) -> str | None:
     """Return why a network of the user cannot be used, or None if it can.
 
@@ -30,29 +33,48 @@ def user_model_problem(name: str, samples: Tensor, *, num_classes: int, trains: 
         num_classes: number of classes, C.
         trains: whether the network is trained, rather than only evaluated.
     """
+    with torch.no_grad(), redirect_stdout(sys.stderr):  # stdout is for results
+        try:
+            return _problem(name, samples, num_classes, trains=trains)
+        except UserCodeError as error:
+            return str(error)
+
+
+def _problem(name: str, samples: Tensor, num_classes: int, *, trains: bool) -> str | None:
     shape = {"num_classes": num_classes, "in_channels": samples.shape[1]}
-    try:
-        with seeded(0):
-            network = call_maker(name, **shape)
-        with seeded(0):
-            again = call_maker(name, **shape)
-        if not _equal(network.state_dict(), again.state_dict()):
+    with seeded(_SEED):
+        network = call_maker(name, **shape)
+        if torch.initial_seed() != _SEED:
             return (
-                f"{canonical(name).name} returns other weights for the same seed, so no trial could run again: draw "
-                "them by torch's global generator alone, and load files in full"
+                f"{canonical(name).name} sets torch's seed, so all seeds of a study would begin with equal "
+                "weights: leave out torch.manual_seed"
             )
-        if trains and not any(each.requires_grad for each in network.parameters()):
-            return "it has no parameter that could be trained"
-        for training in (True, False) if trains else (False,):
-            reason = _wrong_pass(network, samples, num_classes, training=training)
-            if reason is not None:
-                return f"in {_mode(training)} mode {reason}"
-        with seeded(0):
-            split = build_user_model(name, **shape)
-        if isinstance(split, UserModel):
-            return _wrong_head(split, network, samples, trains=trains) or _wrong_stages(split, samples)
-    except UserCodeError as error:
-        return str(error)
+    with seeded(_SEED):
+        again = call_maker(name, **shape)
+    if not _equal(network.state_dict(), again.state_dict()):
+        return (
+            f"{canonical(name).name} returns other weights for the same seed, so no trial could run again: draw "
+            "them by torch's global generator alone, and load files in full"
+        )
+    try:
+        copy.deepcopy(network)
+    except Exception as error:  # of any attribute
+        return f"it cannot be copied, as its evaluation needs ({type(error).__name__}: {error}): leave out what cannot"
+    if trains and not any(each.requires_grad for each in network.parameters()):
+        return "it has no parameter that could be trained"
+    for training in (True, False) if trains else (False,):
+        reason = _wrong_pass(network, samples, num_classes, training=training)
+        if reason is not None:
+            return f"in {_mode(training)} mode {reason}"
+    if trains and (changed := _changed_numbers(network, samples)):
+        return (
+            f"{' and '.join(changed)} changes in a pass, and a checkpoint would not have it: register it as a buffer, "
+            "or leave it out"
+        )
+    with seeded(_SEED):
+        split = build_user_model(name, **shape)
+    if isinstance(split, UserModel):
+        return _wrong_head(split, network, samples, trains=trains) or _wrong_stages(split, samples)
     return None
 
 
@@ -78,7 +100,7 @@ def _pass(model: nn.Module, samples: Tensor, *, training: bool, seed: int = 0) -
     try:
         with seeded(seed):
             return trial(samples.clone())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shape = " x ".join(map(str, samples.shape))
         raise UserCodeError(f"in {_mode(training)} mode it fails on images ({shape}):\n{describe(error)}") from None
 
@@ -112,6 +134,25 @@ def _wrong_pass(network: nn.Module, samples: Tensor, classes: int, *, training: 
     if not training and not _is_rowwise(network, samples):
         return "its logits have another shape for a single image than for two: keep the first dimension"
     return None
+
+
+def _changed_numbers(network: nn.Module, samples: Tensor) -> list[str]:
+    """Return the names of plain numbers in a network's modules that a pass in train mode changes."""
+    trial = copy.deepcopy(network).train()
+    before = _numbers_in(trial)
+    with seeded(0):
+        trial(samples.clone())
+    after = _numbers_in(trial)
+    return [name for name in after if before.get(name) != after[name]]
+
+
+def _numbers_in(network: nn.Module) -> dict[str, float]:
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, int | float)
+    }
 
 
 def _is_rowwise(network: nn.Module, samples: Tensor) -> bool:

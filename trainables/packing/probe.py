@@ -15,6 +15,7 @@ from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig
 from trainables.teacher_outputs.batch import TeacherBatch
 from trainables.teacher_outputs.live import LiveTeacherOutputs
+from trainables.user_code.reference import is_canonical
 
 if TYPE_CHECKING:
     from trainables.teacher_outputs.frozen import FrozenTeacher
@@ -57,7 +58,7 @@ def best_count(
         stored: whether teacher outputs will be looked up rather than computed.
         counts: values of K to try, in order.
     """
-    if is_text(config.dataset) or not config.has_plain_steps:
+    if is_text(config.dataset) or not config.has_plain_steps or is_canonical(config.student):
         return Probe(1, {})
     few = _few_batches(dataset, config.batch_size)
     outputs = None

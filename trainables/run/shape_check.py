@@ -43,6 +43,7 @@ from trainables.spec.trial import StudentLayers, TrialConfig
 from trainables.steps.loss_log import LossLog
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.user_code.errors import UserCodeError
+from trainables.user_code.loading import describe, sources_of
 from trainables.user_code.reference import is_canonical
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
     Raises:
         ShapeError: with the reason, and another architecture that fits if one is found.
     """
+    if is_canonical(name):
+        try:
+            sources_of(name)  # before the cache: lost sources may be restored
+        except UserCodeError as error:
+            raise ShapeError(f"{flag} {name}: {error}") from None
     reason = _problem(name, wanted)
     if reason is None:
         return
@@ -157,7 +163,10 @@ def _problem(name: str, wanted: Wanted) -> str | None:
         return reason
     samples = torch.randn(_SAMPLES, info.channels, info.image_size, info.image_size, generator=generator_from(0))
     if is_canonical(name):
-        reason = user_model_problem(name, samples, num_classes=info.num_classes, trains=wanted.trains)
+        try:
+            reason = user_model_problem(name, samples, num_classes=info.num_classes, trains=wanted.trains)
+        except Exception as error:  # code of the user raises any type
+            reason = f"it fails:\n{describe(error)}"
         if reason is not None:
             return reason
     try:

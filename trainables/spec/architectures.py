@@ -1,5 +1,6 @@
 """Architecture names that `build_model` accepts; imports no torch, so plans are checked quickly."""
 
+import difflib
 import re
 from pathlib import Path
 from typing import Final
@@ -188,8 +189,15 @@ def has_maps(name: str) -> bool:
 
 
 def is_other_reference(text: str) -> bool:
-    """Return whether a text with a colon names a model of a library or some layers, rather than code of the user."""
-    return bool(LIBRARY_PATTERN.fullmatch(text) or LAYERS_PATTERN.fullmatch(text))
+    """Return whether a text with a colon means a model of a library or some layers, rather than code of the user."""
+    return bool(LAYERS_PATTERN.fullmatch(text)) or (".py" not in text and _library_of(text) is not None)
+
+
+def _library_of(text: str) -> str | None:
+    """Return the library that is meant by a name such as `torchvision:resnet18`, also if it is misspelt."""
+    library, colon, model = text.partition(":")
+    near = difflib.get_close_matches(library, _LIBRARY_FORMS, n=1, cutoff=0.75) if colon and model else []
+    return near[0] if near else None
 
 
 def is_packable(name: str) -> bool:
@@ -209,10 +217,12 @@ def is_known_to_draw_nothing(name: str) -> bool:
 
 def _refusal(name: str) -> str:
     known = (*CNN_EXAMPLES, *CIFAR_NAMES)
-    forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"
+    forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME, timm:NAME and FILE.py:NAME)"
     # difflib would suggest resnet56 for resnet50, rather than ResNet50.
     same_letters = {_letters(candidate): candidate for candidate in known}
     library = next((f"{kind}:{name}" for kind, form in _LIBRARY_FORMS.items() if form.fullmatch(name)), None)
+    if near := _library_of(name):
+        library = f"{near}:{name.partition(':')[2]}"
     meant = [each for each in (FOREIGN_NAMES.get(name) or same_letters.get(_letters(name)), library) if each]
     if meant:
         guess = " or ".join(map(repr, meant))

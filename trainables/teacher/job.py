@@ -209,8 +209,6 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
         ) from None
     except (ValueError, KeyError, AttributeError) as error:
         raise RequestError(f"{path} is damaged ({error}); remove the folder, or give another --name") from None
-    own = [sources_of(name) for name in (request.model, request.dataset) if is_canonical(name)]
-    save_sources(own, folder / CODE_FOLDER)
     names = sorted(request.values.keys() | found.keys())
     wrong = [name for name in names if found.get(name) != request.values.get(name)]
     if wrong:
@@ -222,6 +220,8 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
             f"{folder} belongs to another teacher:\n  {differences}\nGive the new teacher another --name, or "
             "remove the folder."
         )
+    own = [sources_of(name) for name in (request.model, request.dataset) if is_canonical(name)]
+    save_sources(own, folder / CODE_FOLDER)
     return teacher_id
 
 

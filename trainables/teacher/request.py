@@ -22,6 +22,7 @@ from trainables.spec.precision import Precision, resolve_precision
 from trainables.spec.recipes import TeacherRecipe, find_recipe
 from trainables.spec.teacher_trial import training_config
 from trainables.spec.trial import TrialConfig
+from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import canonical_name
 from trainables.user_code.reference import looks_like_reference
 
@@ -169,7 +170,10 @@ def resolve_request(
 def _image_model(model: str) -> str:
     """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
     if looks_like_reference(model) and not is_other_reference(model):
-        return canonical_name(model)
+        try:
+            return canonical_name(model)
+        except UserCodeError as error:
+            raise RequestError(f"--model: {error}") from None
     return check_model_name(model)
 
 

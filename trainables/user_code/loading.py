@@ -4,6 +4,12 @@ The sources are those that a study holds or was sent, not the files that the use
 digest has a package of its own in `sys.modules`, so modules of equal names in two folders do not clash, and nothing of
 the user hides a library. A module finds its neighbours by their usual names, because import statements in it call
 `_import_neighbours`. Nothing is pickled.
+
+`canonical_name("net.py:make")` reads the sources without running them, and returns a name for configs and plans, such
+as `net.py:make@0123456789abcdef`. `load_callable(name)` runs them in any process that knows them: the one that read
+them, one that opened the study (`trainables.user_code.storage`), and one to which they were sent (`remember_json`). A
+study sends the sources of all names in the plan to all tasks and trials (`study.plan.user_code`). `describe(error)`
+formats an error with the user's lines alone.
 """
 
 import builtins
@@ -11,6 +17,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -69,8 +76,8 @@ def sources_of(name: str) -> Sources:
     if digest not in _known:
         raise UserCodeError(
             _unusable.get(digest)
-            or f"the sources of {name} are not known here: name the file itself, as {canonical(name).title}:"
-            f"{canonical(name).name} with its folder, or open the study that holds them"
+            or f"the sources of {name} are not known here: restore the folder code of the study from a copy, or name "
+            "the same file again"
         )
     return _known[digest]
 
@@ -181,7 +188,8 @@ class _Loader(InspectLoader):
         # fails at once and not only in the study's trials.
         module.__file__ = f"{self._sources.title}@{self._sources.digest}/{self._file or ''}"
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": own_import}
-        exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
 
 
 class _Finder(MetaPathFinder):
@@ -202,7 +210,7 @@ class _Finder(MetaPathFinder):
             return None
         path_of = PurePosixPath(*parts)
         for file in (path_of / _PACKAGE_FILE, path_of.with_name(f"{path_of.name}.py") if parts else None):
-            if file is not None and parts and file.as_posix() in sources.files:
+            if file is not None and file.as_posix() in sources.files:
                 loader = _Loader(sources, file.as_posix())
                 return ModuleSpec(fullname, loader, is_package=loader.is_package(fullname))
         if not parts or any(file.startswith(f"{path_of.as_posix()}/") for file in sources.files):

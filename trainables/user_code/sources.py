@@ -98,19 +98,46 @@ def find_sources(reference: Reference) -> Sources:
     """Read the sources that a reference names.
 
     Raises:
-        UserCodeError: the file or module does not exist, is not readable or not Python, is part of this package, or has
-            too many modules; or the sources have another digest than the reference asks for.
+        UserCodeError: the file or module does not exist, is not readable or not Python, is part of this package, has
+            too many modules, or imports a module of the working directory that is not in its folder; or the sources
+            have another digest than the reference asks for.
     """
     root, main = _place_of_file(reference) if reference.is_file else _place_of_module(reference)
     if _is_own(root / main):
         raise UserCodeError(f"{reference.place} is part of pesfkd itself, not code of your own")
     found = Sources(main, _closure(root, main), str(root))
+    _refuse_modules_outside(found, root, reference.name)
     if reference.digest and found.digest != reference.digest:
         raise UserCodeError(
             f"{reference.place} has the digest {found.digest}, not {reference.digest}: the file, or a module that it "
             "imports, was changed. Restore it, or leave out the digest to use the file as it is"
         )
     return found
+
+
+def _refuse_modules_outside(sources: Sources, root: Path, name: str) -> None:
+    """Check that the sources import nothing from the working directory, except what is in their own folder.
+
+    Python finds such modules here, but not where the trials run.
+    """
+    here = Path.cwd()
+    for library in sources.libraries:
+        try:
+            spec = find_spec(library)
+        except (ImportError, ValueError):
+            continue
+        places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+        for place in (Path(each) for each in places if each):
+            inside = place.is_relative_to(here) and {*place.parts}.isdisjoint(_LIBRARY_FOLDERS)
+            if not inside or _is_own(place):
+                continue
+            file = root / sources.main
+            module = ".".join(file.relative_to(here).with_suffix("").parts) if file.is_relative_to(here) else ""
+            advice = f"name it from there, as {module}:{name}" if module else "put both into one folder"
+            raise UserCodeError(
+                f"{sources.main} imports {library} from {here}, and a study keeps only the modules of the file's own "
+                f"folder, {root}: {advice}"
+            )
 
 
 def _place_of_file(reference: Reference) -> tuple[Path, str]:
@@ -133,7 +160,9 @@ def _place_of_module(reference: Reference) -> tuple[Path, str]:
     spec = _spec_of(parts)
     if spec is None:
         file = f"{reference.place.replace('.', '/')}.py"
-        hint = f"; did you mean {file}:{reference.name}?" if Path(file).is_file() else ""
+        near = difflib.get_close_matches(file, [each.name for each in Path().glob("*.py")], n=1, cutoff=0.5)
+        found = file if Path(file).is_file() else next(iter(near), None)
+        hint = f"; did you mean {found}:{reference.name}?" if found else ""
         raise UserCodeError(
             f"there is no module {reference.place}{hint or ': install its package, or name a file, as in net.py:make'}"
         )

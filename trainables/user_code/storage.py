@@ -13,16 +13,17 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def save_sources(sources: Iterable[Sources], folder: Path) -> None:
-    """Write sources below a folder, each under its digest. Files that exist are replaced.
+    """Write sources below a folder, each under its digest. Files that were changed there are replaced.
 
     Raises:
         OSError: a file cannot be written.
     """
     for each in sources:
         for name, text in each.files.items():
-            path = folder / each.digest / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, text.encode(), durable=True)
+            path, content = folder / each.digest / name, text.encode()
+            if not (path.is_file() and path.read_bytes() == content):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, content, durable=True)
 
 
 def remember_saved(folder: Path) -> None:

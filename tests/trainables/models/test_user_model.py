@@ -60,6 +60,34 @@ def problem(name, *, trains=True):
     return user_model_problem(name, IMAGES, num_classes=10, trains=trains)
 
 
+def test_frozen_unused_and_parametrised_layers_are_accepted(tmp_path):
+    layers = "self.conv.requires_grad_(False)\nself.unused = nn.Linear(3, 3)\nself.cached = None\n"
+    head = "self.fc = nn.utils.parametrizations.weight_norm(nn.Linear(6, num_classes))"
+    assert problem(with_body(tmp_path, layers + head, "self.cached = x\nreturn self.fc(x)")) is None
+
+
+def test_what_a_module_draws_when_it_is_imported_moves_no_weights(tmp_path):
+    name = named(tmp_path, HEADER + "DRAWN = torch.randn(3)\ntorch.manual_seed(1)\n" + NET)
+    assert problem(name) is None
+    with new_process():
+        canonical_name(f"{tmp_path / 'net.py'}:make")
+        weights = []
+        for _ in range(2):
+            with seeded(5):
+                weights.append(build_model(name, **SHAPE).state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_what_the_user_prints_goes_not_to_stdout(tmp_path, capsys):
+    text = NET.replace("        maps =", "        print('in forward')\n        maps =").replace(
+        "    return Net", "    print('in make')\n    return Net"
+    )
+    assert problem(named(tmp_path, "print('at import')\n" + text)) is None
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert {"at import", "in make", "in forward"} <= set(printed.err.splitlines())
+
+
 @pytest.mark.parametrize("maker", ["make", "plain", "Net"])
 @pytest.mark.parametrize("training", [True, False])
 def test_feature_and_head_give_the_logits_of_the_user_s_own_network(tmp_path, maker, training):
@@ -137,6 +165,10 @@ def test_the_head_can_be_named_where_no_pass_shows_it(tmp_path):
          "two passes with the same seed differ"),
         ("import random\nself.fc.bias.data.fill_(random.random())", "return self.fc(x)",
          "other weights for the same seed"),
+        ("self.passes = 0", "self.passes += 1\nreturn self.fc(x)", "passes changes in a pass, and a checkpoint"),
+        ("import threading\nself.lock = threading.Lock()", "return self.fc(x)", "cannot be copied, as its evaluation"),
+        ("Net.get_extra_state = lambda self: {}", "return self.fc(x)",
+         "_extra_state is a dict in the state dict"),
         ("self.requires_grad_(False)", "return self.fc(x)", "no parameter that could be trained"),
         ("pass", "return self.fc(x.mean(0, keepdim=True)).expand(2, -1)", "another shape for a single image"),
         ("pass", "raise ValueError('mine')", "ValueError: mine"),
@@ -176,6 +208,15 @@ def test_a_network_that_cannot_be_distilled_or_run_again_is_refused_with_what_to
             "a single linear layer",
         ),
         ("def make(**more):\n    return {}['x']\n", "KeyError: 'x'"),
+        ("def make(**more):\n    return nn.DataParallel(nn.Linear(2, 2))\n", "a DataParallel around a module"),
+        pytest.param(
+            "def make(**more):\n    return torch.compile(nn.Linear(2, 2))\n",
+            "OptimizedModule around a module",
+            marks=pytest.mark.slow,
+        ),  # imports the compiler
+        ("def make(**more):\n    raise SystemExit('mine')\n", "SystemExit: mine"),
+        ("def make(**more):\n    torch.manual_seed(0)\n    return nn.Linear(2, 2)\n", "leave out torch.manual_seed"),
+        ("def make(**more):\n    return nn.Linear(2, 2, device='meta')\n", "is on meta; build the network on the CPU"),
         ("def make(**more):\n    return torch.jit.script(nn.Linear(2, 2))\n", "a scripted module"),
     ],
 )

@@ -56,6 +56,11 @@ def test_packages_relative_imports_and_imports_of_whole_modules_work(tmp_path):
     assert load(canonical_name(f"{tmp_path / 'net.py'}:make"))() == (1, 2, 1, 4, 5)
 
 
+def test_the_file_of_a_package_itself_can_be_named(tmp_path):
+    write(tmp_path, __init__="from .b import x\ndef make():\n    return x\n", b="x = 2\n")
+    assert load(canonical_name(f"{tmp_path / '__init__.py'}:make"))() == 2
+
+
 def test_a_module_of_a_package_runs_from_its_sources_too(tmp_path, monkeypatch):
     write(tmp_path, kit__in____init__="from kit.base import x\n", kit__in__base="x = 3\n",
           kit__in__nets="from . import x\nimport kit.base\ndef make():\n    return x, kit.base.x\n")  # fmt: skip

@@ -47,7 +47,8 @@ def test_what_is_no_reference_is_refused_with_what_to_give(text, says):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet20", "cnn_3_4", "bert:6", "torchvision:resnet18", "timm:vit.tiny_in1k", "vgg8"]
+    "name",
+    ["resnet20", "cnn_3_4", "bert:6", "torchvision:resnet18", "timm:vit.tiny_in1k", "vgg8", "torchvison:resnet18"],
 )
 def test_other_names_are_not_taken_for_code(name):
     assert is_other_reference(name) or not looks_like_reference(name)

@@ -104,6 +104,17 @@ def test_folders_other_encodings_and_whole_libraries_are_refused(tmp_path):
             sources(tmp_path / f"{name}.py")
 
 
+def test_modules_of_the_working_directory_outside_of_the_folder_are_refused_with_the_name_that_has_them(
+    tmp_path, monkeypatch
+):
+    write(tmp_path, nets__in__net="import torch, json\nfrom nets.blocks import x\n", nets__in__blocks="x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserCodeError, match=r"imports nets from .*: name it from there, as nets\.net:make"):
+        sources("nets/net.py")
+    assert list(sources("nets.net").files) == ["nets/blocks.py", "nets/net.py"]
+
+
 def test_a_digest_that_is_asked_for_must_be_that_of_the_file(tmp_path):
     file = write(tmp_path, net="x = 1\n") / "net.py"
     own = sources(file)

@@ -20,6 +20,7 @@ from trainables.data.views import (
     ResizedCrops,
     ResizedCropTable,
     ViewedImages,
+    own_views_of,
 )
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.trial import seed_of_split
@@ -136,12 +137,10 @@ class Dataset:
         On the CPU, datasets read from files are memory-mapped: all processes of a machine share one copy.
         """
         if isinstance(table, OwnViewTable):
-            from trainables.data.own.augment import views_by
-
             edge = (self.train.source.shape[-1] - self.train.image_size) // 2
             inner = slice(edge, edge + self.train.image_size)
             images = self.train.source[..., inner, inner]
-            return OwnViews(images, views_by(table.name), rows=self.train.indices, device=device)
+            return OwnViews(images, own_views_of(table.name), rows=self.train.indices, device=device)
         if isinstance(table, ResizedCropTable):
             return ResizedCrops(self.train.source, table, rows=self.train.indices, device=device)
         if self._decoded is None or device.type != "cpu":

@@ -194,13 +194,28 @@ class OwnViewTable:
         return self.count
 
 
+# Returns views of images (B, C, H, W) uint8, given the number of each image and of its view.
+ComputeViews = Callable[[Tensor, list[int], list[int]], Tensor]
+# Of the datasets whose code this process has loaded, by canonical name.
+_own_views: dict[str, ComputeViews] = {}
+
+
+def set_own_views(name: str, compute: ComputeViews) -> None:
+    """Make the function known that computes the views of a dataset of the user's own."""
+    _own_views[name] = compute
+
+
+def own_views_of(name: str) -> ComputeViews:
+    """Return the function that computes the views of a dataset of the user's own, which must have been loaded."""
+    return _own_views[name]
+
+
 class OwnViews:
     """Images from which mini-batches are gathered in any view of an `OwnViewTable`.
 
     Args:
         images: (N, C, H, W) uint8.
-        compute: function that returns views of images: (B, C, H, W) uint8 and two lists of B integers, the row of each
-            image in `images` and its view, other than 0.
+        compute: computes views, other than view 0.
         rows: (M,) int64, images addressed by the indices 0 to M - 1.
         device: device of the batches; the images stay where they are.
     """
@@ -208,7 +223,7 @@ class OwnViews:
     def __init__(
         self,
         images: Tensor,
-        compute: Callable[[Tensor, list[int], list[int]], Tensor],
+        compute: ComputeViews,
         *,
         rows: Tensor,
         device: torch.device,

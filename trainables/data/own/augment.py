@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.own.opened import augment_of
+from trainables.data.views import ComputeViews, own_views_of
 from trainables.spec.trial import derive_seed
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe
@@ -26,15 +26,15 @@ _LARGEST_SEED: Final = 2**32  # of NumPy's global generator
 _TRIED: Final = 16  # images
 
 
-def views_by(name: str) -> Callable[[Tensor, list[int], list[int]], Tensor]:
-    """Return the function that computes views by the user's code; see `trainables.data.views.OwnViews`.
+def views_by(augment: Callable[[Any], Any], name: str) -> ComputeViews:
+    """Return the function that computes views by the user's code.
 
     Args:
+        augment: function of the user that returns a random view of an image.
         name: canonical name of the dataset.
     """
 
     def compute(images: Tensor, rows: list[int], views: list[int]) -> Tensor:
-        augment = augment_of(name)
         with _kept_generators():
             each = [_view(augment, *place, name) for place in zip(images, rows, views, strict=True)]
         return torch.stack(each)
@@ -59,7 +59,7 @@ def check_views(name: str, info: "DatasetInfo", images: Tensor) -> None:
     inner = slice(edge, edge + info.image_size)
     rows = np.unique(np.linspace(0, len(images) - 1, _TRIED).astype(int)).tolist()
     views = [1 + place % (info.own_views - 1) for place in range(len(rows))]
-    first, second = (views_by(name)(images[rows][..., inner, inner], rows, views) for _ in range(2))
+    first, second = (own_views_of(name)(images[rows][..., inner, inner], rows, views) for _ in range(2))
     if not torch.equal(first, second):
         raise UserCodeError(
             f"{_title(name)}: augment returns different views when it is called again with equally seeded generators: "

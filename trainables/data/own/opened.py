@@ -7,7 +7,7 @@ under a hash of their content.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,11 +38,10 @@ class _Made:
 
     Args:
         prepared: the checked samples.
-        augment: function that returns a random view of an image, if there is one.
     """
 
-    def __init__(self, prepared: "Prepared", augment: "Callable[[Any], Any] | None") -> None:
-        self.own, self.augment = prepared.info, augment
+    def __init__(self, prepared: "Prepared") -> None:
+        self.own = prepared.info
         self._prepared: Prepared | None = prepared
         self._decoded: dict[str, Decoded] = {}
 
@@ -150,13 +149,6 @@ def check_own(name: str, *, keep: bool) -> None:
     _last.clear()
 
 
-def augment_of(name: str) -> "Callable[[Any], Any]":
-    """Return the function of the user's code that returns a random view of an image."""
-    found = _made_by(name).augment
-    assert found is not None, "only datasets with own views have a table of them"
-    return found
-
-
 def fetch_own(name: str, *, dry_run: bool) -> None:
     """Fetch a dataset of the Hugging Face hub, before anything of it is known. Other datasets have nothing to fetch.
 
@@ -201,7 +193,12 @@ def _made_by(name: str) -> _Made:
         from trainables.data.own.prepared import Prepared
 
         raw = call_make(name)
-        _made[name] = _Made(Prepared(raw), raw.augment)
+        _made[name] = _Made(Prepared(raw))
+        if raw.augment is not None:
+            from trainables.data.own.augment import views_by
+            from trainables.data.views import set_own_views
+
+            set_own_views(name, views_by(raw.augment, name))
     return _made[name]
 
 

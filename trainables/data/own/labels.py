@@ -32,7 +32,8 @@ def to_labels(raw: Mapping[Part, Any], where: Mapping[Part, str], class_names: S
     Args:
         raw: labels of each part: whole numbers, one-hot rows, names or booleans.
         where: place of each part, for errors.
-        class_names: names that whole numbers from 0 count. Without them, the classes are the sorted values.
+        class_names: names that whole numbers from 0 count, or the names among the labels in their order. Without them,
+            the classes are the sorted values.
 
     Raises:
         DataError: labels are missing or of another kind, or a part has a class that the train part lacks.
@@ -42,7 +43,8 @@ def to_labels(raw: Mapping[Part, Any], where: Mapping[Part, str], class_names: S
     kinds = {"text" if values.dtype.kind == "U" else "numbers" for values in plain.values()}
     if len(kinds) > 1:
         raise DataError(f"{where['train']}: labels are names in one part and numbers in another: {_REMEDY}")
-    if class_names and kinds == {"numbers"}:
+    if class_names:
+        plain = {part: _numbered(values, where[part], class_names) for part, values in plain.items()}
         found = _counted(plain, where, tuple(class_names))
     else:
         found = _sorted_values(plain, where, notes)
@@ -105,6 +107,16 @@ def _array(labels: Any, where: str) -> np.ndarray:
         kind = type(labels[0]).__name__ if values.dtype.hasobject and len(labels) else str(values.dtype)
         raise DataError(f"{where}: labels of type {kind}: {_REMEDY}")
     return values
+
+
+def _numbered(values: np.ndarray, where: str, names: Sequence[str]) -> np.ndarray:
+    """Return the numbers of names in the order of the class names. Numbers stay."""
+    if values.dtype.kind != "U":
+        return values
+    places = {name: number for number, name in enumerate(names)}
+    if strange := [name for name in np.unique(values).tolist() if name not in places]:
+        raise DataError(f"{where}: labels {few(strange)} are not among the class names {few(names)}")
+    return np.array([places[name] for name in values.tolist()], dtype=np.int64)
 
 
 def _counted(plain: Mapping[Part, np.ndarray], where: Mapping[Part, str], names: tuple[str, ...]) -> Labels:

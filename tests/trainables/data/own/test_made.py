@@ -230,3 +230,9 @@ def test_labels_of_tensors_names_and_mappings_are_read(named):
     assert own_info(named(text=returning(items, ITEMS))).class_sizes == [4, 4]
     items = "Items(*((GREY + n, 'cat' if n % 2 else 'dog') for n in range(8)))"
     assert own_info(named(text=returning(items, ITEMS))).class_names == ("cat", "dog")
+    ordered = f"{{'train': {items}, 'class_names': ['dog', 'cat']}}"
+    data = load_dataset(named(text=returning(ordered, ITEMS)), None)
+    assert data.info.class_names == ("dog", "cat")
+    assert torch.equal(data.train.labels, data.train.indices % 2)
+    with pytest.raises(ValueError, match="labels dog are not among the class names cat, cow"):
+        own_info(named(text=returning(ordered.replace("dog', 'cat", "cat', 'cow"), ITEMS)))

@@ -1,5 +1,6 @@
 """Published datasets by name: shape, splits and files. Imports no torch."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Final
 from trainables.spec.class_names import CIFAR10, CIFAR100, DIGITS, FASHION_MNIST
 from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.spec.naming import unknown_name
-from trainables.spec.own_data import FORMS, absolute_files, is_own_data, parse_own_name
+from trainables.spec.own_data import ARRAYS_PREFIX, FORMS, HUB_PREFIX, absolute_files, is_own_data, parse_own_name
 from trainables.user_code.reference import looks_like_reference
 
 FOLDER_PREFIX: Final = "image_folder:"
 # Accepted suffixes of compressed files.
 PACKINGS: Final = ("", ".gz", ".xz")
+_PREFIXES: Final = (FOLDER_PREFIX, GLUE_PREFIX, ARRAYS_PREFIX, HUB_PREFIX)
+_MISTYPED: Final = 0.8  # similarity of a prefix to one of these
 _LISTED: Final = 4
 RESIZED_CROPS: Final = 64
 
@@ -269,6 +272,9 @@ def expand_home(name: str) -> str:
 def is_code(name: str) -> bool:
     """Return whether a dataset's name means code of the user, as typed: `data.py:make`."""
     if name in DATASETS or name.startswith((FOLDER_PREFIX, GLUE_PREFIX)) or is_own_data(name):
+        return False
+    form = name.partition(":")[0].lower()
+    if difflib.get_close_matches(form, [each[:-1] for each in _PREFIXES], cutoff=_MISTYPED):  # reported as unknown
         return False
     return looks_like_reference(name)
 

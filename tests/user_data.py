@@ -74,6 +74,19 @@ def drawn():
     return {"train": (d.images[keep[:200]], d.labels[keep[:200]])}
 
 
+OWN, GLOBAL = np.random.default_rng().permutation(260), np.random.permutation(260)
+
+
+def drawn_at_import():
+    d = Digits(0, 260)
+    return {"train": (d.images[OWN[:200]], d.labels[OWN[:200]])}
+
+
+def seeded_at_import():
+    d = Digits(0, 260)
+    return {"train": (d.images[GLOBAL[:200]], d.labels[GLOBAL[:200]])}
+
+
 def seeded():
     keep = torch.randperm(260).numpy()
     d = Digits(0, 260)

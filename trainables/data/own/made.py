@@ -2,8 +2,9 @@
 
 import inspect
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from trainables.process.randomness import seeded
 from trainables.spec.naming import unknown_name
 from trainables.spec.own_data import VIEWS
 from trainables.user_code.errors import UserCodeError
-from trainables.user_code.loading import describe, load_callable
+from trainables.user_code.loading import describe, executed_again, load_callable
 from trainables.user_code.reference import canonical
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def call_make(name: str) -> RawData:
 
 
 def check_repeats(name: str, decoded: "Mapping[Part, Decoded]", info: "DatasetInfo") -> None:
-    """Call the user's function once more and compare some samples, because every process of a study calls it.
+    """Execute the user's code once more and compare all samples, because every process of a study executes it.
 
     Args:
         name: canonical name.
@@ -92,7 +93,8 @@ def check_repeats(name: str, decoded: "Mapping[Part, Decoded]", info: "DatasetIn
     """
     from trainables.data.own.prepared import Prepared
 
-    again = Prepared(call_make(name))
+    with executed_again(name):
+        again = Prepared(call_make(name))
     if again.info.sizes != {part: len(each.labels) for part, each in decoded.items()}:
         raise UserCodeError(
             f"{_title(name)}: called twice, it returns {again.info.sizes} samples and then others. {_RANDOM}"
@@ -106,7 +108,8 @@ def check_repeats(name: str, decoded: "Mapping[Part, Decoded]", info: "DatasetIn
 
 
 def _returned(name: str) -> Any:
-    make = load_callable(name)
+    with _seeds():
+        make = load_callable(name)
     try:
         parameters = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):  # builtins have no signature
@@ -275,12 +278,15 @@ def _guarded(work: Callable[[], Any], where: str) -> Any:
 
 @contextmanager
 def _seeds() -> Iterator[None]:
-    """Seed the global generators, so that all processes draw alike, and restore them afterwards."""
+    """Seed the global generators, so that all processes draw alike, and restore them afterwards.
+
+    What the user's code prints goes to stderr, because stdout may be JSON.
+    """
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(_SEED)
     np.random.seed(_SEED)  # noqa: NPY002
     try:
-        with seeded(_SEED):
+        with seeded(_SEED), redirect_stdout(sys.stderr):
             yield
     finally:
         random.setstate(python)

@@ -77,9 +77,11 @@ def test_random_transforms_are_refused_and_told_how_to_declare_augmentation(name
 
 
 def test_random_draws_are_refused_only_if_they_have_no_seed(named):
-    check_own(named("seeded"), keep=False)
-    with pytest.raises(ValueError, match="called twice, it returns different samples of the train part"):
-        check_own(named("drawn"), keep=False)
+    for function in ("seeded", "seeded_at_import"):
+        check_own(named(function), keep=False)
+    for function in ("drawn", "drawn_at_import"):
+        with pytest.raises(ValueError, match="called twice, it returns different samples of the train part"):
+            check_own(named(function), keep=False)
 
 
 def test_the_global_generators_are_left_as_they_were(named):
@@ -197,6 +199,15 @@ def test_other_returned_values_are_refused_with_what_is_allowed(named, returned,
     with pytest.raises(ValueError, match=r".") as found:
         dataset_info(named(text=returning(returned, ITEMS)))
     assert says in str(found.value)
+
+
+def test_what_the_code_prints_goes_to_stderr(named, capsys):
+    dataset_info(
+        named(text="print('at import')\n" + returning(PAIR, "").replace("return", "print('in make')\n    return"))
+    )
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "at import\nin make\n"
 
 
 def test_a_function_that_needs_an_argument_is_refused(named):

@@ -68,6 +68,7 @@ from trainables.display.numbers import (
     format_slope,
     p_clause,
 )
+from trainables.spec.own_data import short_name
 from trainables.storage.uris import REDACTED
 
 _SLICED: Final = ("adapter_width", "temperature")
@@ -259,7 +260,7 @@ def _facts(study: StudyFolder) -> tuple[str, ...]:
     first = trials.slice(0, 1).to_pylist()[0] if trials.num_rows else dict(study.plan.get("base", {}))
     facts = [f"space {study.space}"] if study.space else []
     if first.get("dataset"):
-        facts.append(str(first["dataset"]))
+        facts.append(short_name(str(first["dataset"])))
     if first.get("student"):
         known = trials["student"].to_pylist() if trials.num_rows else [first["student"]]
         students = ", ".join(sorted({each for each in known if each}))

@@ -33,6 +33,7 @@ from analysis.reading.trials import (
 from analysis.statistics.estimates import EXACT_PAIRS, Estimate, holm
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import counted, format_number, format_percent, listed, p_bound, p_clause
+from trainables.spec.own_data import short_name
 
 Verdict: TypeAlias = Literal["up", "down", "open", "undefined"]
 
@@ -90,8 +91,8 @@ def study_in_words(trials: pa.Table, name: str) -> str:
     searched = select(trials, stages=[SEARCH], statuses=None)
     sentences = [
         f"**{name}**: student {_only(trials, 'student')} and teacher {_only(trials, 'teacher')} on "
-        f"{_only(trials, 'dataset')}, {_only(of_the_search_schedule(trials), 'epochs_planned')} epochs per trial"
-        f"{_longer(trials)}.",
+        f"{short_name(_only(trials, 'dataset'))}, {_only(of_the_search_schedule(trials), 'epochs_planned')} epochs per "
+        f"trial{_longer(trials)}.",
         f"The search trained {counted(searched.num_rows, 'config')} once each and varied "
         f"{listed(varied_fields(trials))}."
         if searched.num_rows

@@ -6,10 +6,12 @@ from study.plan.plan import StudyPlan
 from study.plan.two_classes import two_class_warnings
 from trainables.data.class_names import in_words, with_class_names
 from trainables.data.image_folder import list_image_folder
+from trainables.data.own.opened import own_info
 from trainables.data.registry import class_sizes, dataset_info
 from trainables.data.splits import class_shares, small_validation
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.spec.modality import samples_of
+from trainables.spec.own_data import is_own_data
 
 
 def class_names(plan: StudyPlan) -> tuple[str, ...]:
@@ -33,20 +35,25 @@ def data_warnings(plan: StudyPlan) -> list[str]:
 
 
 def _missing_classes(info: DatasetInfo) -> list[str]:
-    """Return a warning for each drawn split of an image folder without images of some classes."""
-    if not info.name.startswith(FOLDER_PREFIX):
-        return []
-    listed = list_image_folder(Path(info.name.removeprefix(FOLDER_PREFIX)))
+    """Return a warning for each drawn split without images of some classes."""
     train, validation, test = info.split_sizes
-    sizes, drawn = class_sizes(listed), 0 if listed.test else test
+    if info.name.startswith(FOLDER_PREFIX):
+        listed = list_image_folder(Path(info.name.removeprefix(FOLDER_PREFIX)))
+        sizes, has_test = class_sizes(listed), bool(listed.test)
+    elif is_own_data(info.name):
+        own = own_info(info.name)
+        sizes, has_test = own.class_sizes, "test" in own.sizes
+    else:
+        return []
+    drawn = 0 if has_test else test
     if sum(sizes) != train + validation + drawn:  # no split is drawn
         return []
-    shares = class_shares(sizes, (train, validation, drawn), names=listed.classes)
+    shares = class_shares(sizes, (train, validation, drawn), names=info.class_names)
     warnings = []
     for place, split in ((1, "validation"), *(((2, "test"),) if drawn else ())):
         none = tuple(
             f"{name} ({size} image{'s' if size > 1 else ''})"
-            for name, size, share in zip(listed.classes, sizes, shares, strict=True)
+            for name, size, share in zip(info.class_names, sizes, shares, strict=True)
             if not share[place]
         )
         if none:

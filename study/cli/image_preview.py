@@ -1,12 +1,14 @@
-"""Image folder lines in the plan: the source folder of each split and the decoding of the files."""
+"""Lines in the plan about images from files or code: the source of each split, and how images are read."""
 
 from pathlib import Path
 from typing import Any, Final
 
 from study.plan.plan import StudyPlan
 from trainables.data.image_folder import ImageFolder, list_image_folder
+from trainables.data.own.opened import own_info
 from trainables.data.registry import dataset_info
 from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.own_data import is_own_data
 
 _MODES: Final = {"L": "grey", "RGB": "RGB"}
 _MOST_SUFFIXES: Final = 8
@@ -41,11 +43,15 @@ def validation_origin(plan: StudyPlan) -> str:
     listed = _folder(plan)
     if listed is not None and listed.validation:
         return _origins(listed)["validation"]
+    if is_own_data(plan.base.dataset) and "validation" in own_info(plan.base.dataset).sizes:
+        return "the validation part"
     return f"stratified, seed {plan.example_config.split_seed}"
 
 
 def image_lines(plan: StudyPlan) -> list[str]:
-    """Return lines about reading an image folder. Empty for other datasets."""
+    """Return lines about reading an image folder, or a dataset of the user's own. Empty for other datasets."""
+    if is_own_data(plan.base.dataset):
+        return _own_lines(plan)
     summary = images_summary(plan)
     if summary is None:
         return []
@@ -66,6 +72,21 @@ def image_lines(plan: StudyPlan) -> list[str]:
     if skipped:
         lines.append(f"           skipped: {', '.join(skipped)}")
     return lines + [f"           {note}" for note in summary["notes"]]
+
+
+def _own_lines(plan: StudyPlan) -> list[str]:
+    own, info = own_info(plan.base.dataset), dataset_info(plan.base.dataset)
+    drawn = "a tenth of the train part"
+    origins = {part: f"the {part} part" if part in own.sizes else drawn for part in ("train", "validation", "test")}
+    shape = f"{own.edge} x {own.edge} pixels" if own.edge else f"photographs, resized to {info.image_size}"
+    colours = _MODES["L" if own.channels == 1 else "RGB"]
+    listed = ", ".join(f"{part} from {origin}" for part, origin in origins.items())
+    views = f"{own.views}, {info.num_views:,} view{'s' if info.num_views > 1 else ''} of each image"
+    return [
+        f"images     {listed}; {shape}, {colours}",
+        f"           augmentation: {views}",
+        *(f"           {note}" for note in own.notes),
+    ]
 
 
 def _folder(plan: StudyPlan) -> ImageFolder | None:

@@ -19,6 +19,7 @@ from trainables.spec.architectures import absolute_name
 from trainables.spec.datasets import FOLDER_PREFIX
 from trainables.spec.modality import is_text
 from trainables.spec.naming import describe_other_text
+from trainables.spec.own_data import absolute_files, is_own_data
 from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.storage.uris import REDACTED, is_uri
 
@@ -61,6 +62,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
+    elif dataset:
+        plain["dataset"] = absolute_files(dataset)
     if is_text(plain.get("dataset", "")):
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
@@ -175,6 +178,18 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
         raise UsageError(f"--download: {error}") from None
 
 
+def _fetch_own(dataset: str, *, dry_run: bool) -> None:
+    """Fetch a dataset of the Hugging Face hub, whose classes and sizes are known only then."""
+    if not is_own_data(dataset):
+        return
+    from trainables.data.own.opened import fetch_own
+
+    try:
+        fetch_own(dataset, dry_run=dry_run)
+    except ValueError as error:
+        raise UsageError(f"--download: {error}") from None
+
+
 def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     """Return the checked plan of a new study.
 
@@ -202,12 +217,14 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
-    from study.plan.user_code import with_canonical_networks
+    from study.plan.user_code import with_canonical_names
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values, given = (with_canonical_networks(each, dataset=values["dataset"]) for each in (values, given))
+    values, given = (with_canonical_names(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
+    if values["download"]:
+        _fetch_own(values["dataset"], dry_run=values["dry_run"])
     _check_class_count(values)
     asked = _plan_values(values)
     search = asked.get("search", ())
@@ -274,7 +291,7 @@ def _check_class_count(values: dict[str, Any]) -> None:
     flag = "--method" if comparison is None else "--methods"
     named = [values["method"]] if comparison is None else _names(values["methods"]) or list(comparison.arms)
     check_two_classes(named, dataset, flag=flag)
-    takes_long = values["download"] or dataset.startswith(FOLDER_PREFIX)
+    takes_long = values["download"] or dataset.startswith(FOLDER_PREFIX) or is_own_data(dataset)
     if takes_long and not values["dry_run"]:  # the plan of a dry run shows the warnings at once
         for warning in two_class_warnings(named or list(known_methods(dataset)), dataset, is_new=True):
             typer.echo(f"warning: {warning}", err=True)
@@ -404,13 +421,13 @@ def resumed_plan(
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
-    from study.plan.user_code import with_canonical_networks
+    from study.plan.user_code import with_canonical_names
 
     _check_text(given)
     given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
-    given = with_canonical_networks(given, dataset=plan.base.dataset)
+    given = with_canonical_names(given, dataset=plan.base.dataset)
     if runs:
         _refuse_other_digests(plan)
     asked = _plan_values(given)
@@ -447,6 +464,7 @@ def resumed_plan(
     check_store_place(plan, is_new=False)
     if runs:
         if given.get("download"):
+            _fetch_own(plan.base.dataset, dry_run=given.get("dry_run", False))
             dry_run = given.get("dry_run", False)
             _download(plan.base.dataset, plan.data_root, plan.tracking_uri, dry_run=dry_run)
         check_data_root(plan)

@@ -8,6 +8,7 @@ from study.plan.plan import StudyPlan
 from trainables.data.class_names import with_class_names
 from trainables.data.registry import dataset_info
 from trainables.spec.datasets import DATASETS, DatasetInfo, largest_pixel
+from trainables.spec.own_data import is_own_data, short_name, source_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def data_of(plan: StudyPlan, recorded: Mapping[str, Any] | None) -> StudyData:
             _sizes(info, known),
         )
     return StudyData(
-        source=name.partition(":")[2],
+        source=source_of(short_name(name)) if is_own_data(name) else name.partition(":")[2],
         num_classes=len(known["class_names"]),
         class_names=tuple(known["class_names"]),
         channels=known["channels"],

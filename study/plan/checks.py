@@ -13,6 +13,7 @@ from trainables.spec.architectures import ensemble_members
 from trainables.spec.datasets import FOLDER_PREFIX, check_files
 from trainables.spec.digest import DIGEST_VERSION
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.own_data import is_own_data
 
 _FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
 
@@ -94,7 +95,9 @@ def check_teacher_outputs(plan: StudyPlan) -> None:
 
 
 def check_images(plan: StudyPlan, *, runs: bool) -> None:
-    """Check that every file of an image folder can be decoded. Files checked before are not decoded again.
+    """Check that all images of a folder, or of a dataset of the user's own, can be decoded.
+
+    Files of a folder that were checked before are not decoded again.
 
     Args:
         plan: study plan.
@@ -103,7 +106,7 @@ def check_images(plan: StudyPlan, *, runs: bool) -> None:
     Raises:
         UsageError: some files cannot be used. The message names them.
     """
-    if not plan.base.dataset.startswith(FOLDER_PREFIX):
+    if not (plan.base.dataset.startswith(FOLDER_PREFIX) or is_own_data(plan.base.dataset)):
         return
     from trainables.data.image_check import check_image_folder
 

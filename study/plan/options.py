@@ -82,8 +82,9 @@ OPTIONS: Final[dict[str, Option]] = {
             into="config"),
         _question("dataset", str, "digits", "question",
             "Dataset: digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images "
-            "in PATH/train/CLASS/ (and PATH/test/ or PATH/val/, or both) or PATH/CLASS/, or a GLUE task, such as "
-            "glue:sst2.",
+            "in PATH/train/CLASS/ (and PATH/test/ or PATH/val/, or both) or PATH/CLASS/, a GLUE task such as glue:sst2,"
+            " or data of your own: arrays:PATH (.npz, .npy, Parquet, Arrow), hf:NAME, or FILE.py:NAME, a "
+            "callable that returns train, test and optionally validation.",
             into="config"),
         _question("data_root", Path | None, None, "execution",
             "Folder with the dataset's files; not needed for digits.",

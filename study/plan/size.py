@@ -1,5 +1,6 @@
 """Number of trials and epochs in a plan."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -7,8 +8,10 @@ from study.plan.confirmation import ALWAYS_CONFIRMED, ConfirmationRequest
 from study.plan.control_tuning import tuning_trials
 from study.plan.plan import StudyPlan
 from trainables.data.image_folder import list_image_folder
+from trainables.data.own.opened import own_info
 from trainables.spec.bounds import SEEDS
 from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.own_data import is_own_data
 
 _PUBLISHED: Final = 1
 _WINNER: Final = 1
@@ -69,7 +72,11 @@ def _check_splits(plan: StudyPlan, request: ConfirmationRequest) -> None:
         )
     folder = Path(name.removeprefix(FOLDER_PREFIX))
     # The images may be gone when a plan is read again.
-    if name.startswith(FOLDER_PREFIX) and folder.is_dir() and list_image_folder(folder).validation:
+    has_validation = name.startswith(FOLDER_PREFIX) and folder.is_dir() and bool(list_image_folder(folder).validation)
+    if is_own_data(name):
+        with suppress(ValueError):
+            has_validation = "validation" in own_info(name).sizes
+    if has_validation:
         raise ValueError(f"{flag}: {name} has a validation part, so no split is drawn that could change: leave it out")
 
 

@@ -1,16 +1,19 @@
 """Methods that lose a part of their loss, or all of it, on a dataset with two classes.
 
 The number of classes is known before any sample is read: from the name of a published dataset, or from the class
-folders of an image folder. Refusals and warnings therefore come before a download, and before any image is opened.
+folders of an image folder. Refusals and warnings therefore come before a download, and before any image is opened. Only
+a dataset of the user's own is read for it.
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trainables.data.image_folder import list_image_folder
+from trainables.data.own.opened import own_info
 from trainables.process.errors import UsageError
 from trainables.spec.datasets import DATASETS, FOLDER_PREFIX
 from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.own_data import is_own_data
 from trainables.spec.trial import TrialConfig
 
 
@@ -18,9 +21,11 @@ def class_count(dataset: str) -> int | None:
     """Return the number of classes of a dataset without reading a sample; None if it cannot be known."""
     if dataset in DATASETS:
         return DATASETS[dataset].num_classes
-    if not dataset.startswith(FOLDER_PREFIX):
-        return None
     try:
+        if is_own_data(dataset):
+            return len(own_info(dataset).class_names)
+        if not dataset.startswith(FOLDER_PREFIX):
+            return None
         return len(list_image_folder(Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()).classes)
     except ValueError:  # reported by the checks of the dataset
         return None

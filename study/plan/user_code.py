@@ -12,6 +12,7 @@ from typing import Any, Final
 from study.plan.plan import StudyPlan
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import is_other_reference
+from trainables.spec.datasets import is_code
 from trainables.spec.modality import is_text
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import canonical_name, sources_of
@@ -23,8 +24,8 @@ _NETWORKS: Final = ("student", "teacher")
 _STRING: Final = re.compile(r'"([^"\\]*)"')
 
 
-def with_canonical_networks(values: Mapping[str, Any], *, dataset: str) -> dict[str, Any]:
-    """Return options with each network of the user's own, as `net.py:make`, replaced by its canonical name.
+def with_canonical_names(values: Mapping[str, Any], *, dataset: str) -> dict[str, Any]:
+    """Return options with each network and dataset of the user's own, as `net.py:make`, by its canonical name.
 
     The networks are those of --student and --teacher, the members of an ensemble of teachers, and the students of
     --search. The sources become known to this process. Nothing of them is executed.
@@ -37,6 +38,11 @@ def with_canonical_networks(values: Mapping[str, Any], *, dataset: str) -> dict[
         UsageError: the code cannot be found or read, or the dataset is text.
     """
     found = dict(values)
+    if isinstance(data := values.get("dataset"), str) and is_code(data):
+        try:
+            found["dataset"] = canonical_name(data)
+        except UserCodeError as error:
+            raise UsageError(f"--dataset: {error}") from None
     for option in _NETWORKS:
         if isinstance(text := values.get(option), str):
             found[option] = "+".join(_canonical(f"--{option}", each, dataset) for each in _members(text))

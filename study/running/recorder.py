@@ -1,6 +1,6 @@
 """Recording of each trial of a study, for every executor."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from study.cli.progress import StudyProgress
 from study.ledger.ledger import StudyLedger
@@ -11,6 +11,8 @@ from trainables.spec.measures import MEASURES
 
 if TYPE_CHECKING:
     from study.tracking.tracker import StudyTracker
+
+_SHOWN: Final = 16  # characters of a digest
 
 
 class TrialRecorder:
@@ -32,6 +34,7 @@ class TrialRecorder:
         self._mirror = mirror
         self._progress = progress
         self._stop = stop
+        self._on_other_data: set[str] = set()
 
     def started(self, trial_id: str) -> None:
         """Publish a trial that begins to run."""
@@ -39,6 +42,18 @@ class TrialRecorder:
         self._tracker.deliver(entry)
         self._mirror(entry)
         self._progress.trial_changed(entry, self._ledger)
+
+    def _check_same_data(self, trial_id: str, digest: str) -> None:
+        """Warn once of a trial that read other data than the first, as on a node with other files."""
+        known = self._ledger.dataset
+        if known is None or known["digest"] == digest or trial_id in self._on_other_data:
+            return
+        self._on_other_data.add(trial_id)
+        self._progress.warn(
+            f"trial {trial_id} read other data than the first trial: their digests are {digest[:_SHOWN]} and "
+            f"{known['digest'][:_SHOWN]}. Scores on different data cannot be compared: give all nodes the same files, "
+            "and start a new study"
+        )
 
     def reported(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record the reported epochs of a trial; see `trainables.tune.session.TrialSession.step`."""
@@ -48,10 +63,12 @@ class TrialRecorder:
         try:
             # A confirmed trial may have another split, and the study is described by its own.
             is_first_split = entry.config.split_number == 0
-            if is_first_split and self._ledger.dataset is None and (dataset := result.get("dataset")):
-                dataset = described(self._ledger.plan, dataset)
-                self._ledger.record_dataset(dataset)
-                self._tracker.register_dataset(dataset)
+            if is_first_split and (dataset := result.get("dataset")):
+                self._check_same_data(trial_id, dataset["digest"])
+                if self._ledger.dataset is None:
+                    dataset = described(self._ledger.plan, dataset)
+                    self._ledger.record_dataset(dataset)
+                    self._tracker.register_dataset(dataset)
             self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
             for epoch in result["epochs"]:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}

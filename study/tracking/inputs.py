@@ -12,6 +12,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from study.ledger.study_data import data_of
 from study.plan.plan import StudyPlan
 from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.own_data import is_own_data, short_name, source_of
 
 _DIGEST: Final = 16  # characters; MLflow accepts 36 and displays all of them
 _SECONDS_TO_END: Final = 5.0
@@ -36,11 +37,13 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
     source = str(plan.data_root) if plan.data_root is not None else "scikit-learn"
     if name.startswith(FOLDER_PREFIX):
         source = name.removeprefix(FOLDER_PREFIX)
+    elif is_own_data(name):
+        source = source_of(name)
     named = {"class_names": list(data.class_names)} if data is not None and data.class_names else {}
     return [
         DatasetInput(
             Dataset(
-                name=f"{name}: {split}",
+                name=f"{short_name(name)}: {split}",
                 digest=dataset["digest"][:_DIGEST],
                 source_type="local",
                 source=json.dumps({"uri": source}),

@@ -40,6 +40,7 @@ from trainables.display.numbers import format_number
 from trainables.models import CheckpointError
 from trainables.process.errors import StudyError
 from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.own_data import ARRAYS_PREFIX, HUB_PREFIX, is_own_data, short_name
 from trainables.storage.tensors import StoredFileError, write_atomically
 from trainables.storage.uris import redact
 from trainables.students.file import Student, load_kept
@@ -143,6 +144,10 @@ def model_name(plan: StudyPlan, architecture: str, data_digest: str | None = Non
     if dataset.startswith(FOLDER_PREFIX):
         content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
         dataset = f"{Path(dataset.removeprefix(FOLDER_PREFIX)).name}-{content[:_DIGEST]}"
+    elif is_own_data(dataset):
+        content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
+        place = short_name(dataset).partition(",")[0].partition("@")[0]
+        dataset = f"{place.removeprefix(ARRAYS_PREFIX).removeprefix(HUB_PREFIX)}-{content[:_DIGEST]}"
     else:  # `sst2` of `glue:sst2`
         dataset = dataset.rpartition(":")[2]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{architecture}")
@@ -196,7 +201,9 @@ def _register(
             metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
         )
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"Students {entry.config.student} for {plan.base.dataset}.")
+        client.create_registered_model(
+            name, description=f"Students {entry.config.student} for {short_name(plan.base.dataset)}."
+        )
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
     with tracking_at(plan.tracking_uri):  # MLflow looks up the model by identifier in the current store
         return client.create_model_version(

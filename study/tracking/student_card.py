@@ -16,6 +16,7 @@ from study.plan.plan import StudyPlan
 from trainables.data.class_names import in_words
 from trainables.display.numbers import NETWORK_PLACES, format_difference, format_interval, format_number, format_p
 from trainables.spec.modality import is_text, samples_of
+from trainables.spec.own_data import short_name
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.card import Proportion
 
@@ -51,7 +52,7 @@ def card_of(
     base, config = plan.base, entry.config
     alike = "length and kind" if is_text(base.dataset) else "size"
     lines = [
-        f"# {config.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
+        f"# {config.student} on {short_name(base.dataset)}, distilled from {base.teacher} by {config.method}",
         "",
         *_accuracies(plan, entry, first, result, data),
         "",
@@ -63,8 +64,9 @@ def card_of(
         "",
         "## Limits",
         "",
-        f"The student was trained and tested only on {samples_of(base.dataset)} like those of {base.dataset}, "
-        f"with the same {alike} and classes. For other inputs it gives predictions without a warning. Only "
+        f"The student was trained and tested only on {samples_of(base.dataset)} like those of "
+        f"{short_name(base.dataset)}, with the same {alike} and classes. For other inputs it gives predictions without "
+        "a warning. Only "
         f"{_tested_for(result.objective)} was tested, not fairness between groups, robustness or calibration under a "
         "change of data. Intervals over seeds describe repeated training on these data, not on other data.",
     ]
@@ -169,7 +171,7 @@ def _training(plan: StudyPlan, entry: TrialEntry, data: StudyData) -> list[str]:
     base, config = plan.base, entry.config
     samples = ", ".join(f"{count:,}" for count in data.split_sizes)
     return [
-        f"- data: `{base.dataset}` ({data.source}), {data.num_classes} classes; {samples} "
+        f"- data: `{short_name(base.dataset)}` ({data.source}), {data.num_classes} classes; {samples} "
         f"{samples_of(base.dataset)} to train, validate and test, split seed {config.split_seed}"
         + (f", split {config.split_number + 1} into train and validation" if config.split_number else ""),
         f"- teacher: {_teacher(plan, entry)}",

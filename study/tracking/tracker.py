@@ -32,6 +32,7 @@ from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_
 from trainables.process.errors import StudyError
 from trainables.spec.measures import COST_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.own_data import short_name
 from trainables.spec.searchable import ALWAYS_READ
 from trainables.spec.trial import SEED_FIELDS
 from trainables.storage.uris import redact, redact_place
@@ -80,7 +81,7 @@ def delivered_trials(plan: StudyPlan) -> dict[str, int]:
 
 
 def _experiment_name(plan: StudyPlan) -> str:
-    return f"{plan.base.dataset}: {plan.space}"
+    return f"{short_name(plan.base.dataset)}: {plan.space}"
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> Run | None:
@@ -472,8 +473,8 @@ def note_text(plan: StudyPlan) -> str:
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_trials_in_words(plan)} on {replicates_in_words(plan)} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {', '.join(plan.students)} on {plan.base.dataset}. Teacher: {describe_teacher(plan)}."
-        f"{_confirmation_in_words(plan)}"
+        f"{plan.base.teacher} → {', '.join(plan.students)} on {short_name(plan.base.dataset)}. Teacher: "
+        f"{describe_teacher(plan)}.{_confirmation_in_words(plan)}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainables.data.registry import dataset_info
 from trainables.spec.datasets import check_files
+from trainables.spec.own_data import is_own_data
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
@@ -25,11 +26,11 @@ def load_dataset(
 
     Args:
         name: canonical name.
-        root: folder with the dataset's files, read-only unless `download` adds missing files. Unused for image folders
-            and for datasets that ship with a library.
+        root: folder with the dataset's files, read-only unless `download` adds missing files. Unused for image folders,
+            for datasets of the user's own, and for datasets that ship with a library.
         seed: draws the split.
         split_number: draws train and validation again, unless it is 0; the test split stays.
-        download: fetch missing files into `root`.
+        download: fetch missing files into `root`, or a dataset of the Hugging Face hub into the cache of `datasets`.
         tokeniser: for text, a model folder with the tokeniser to use. If not given, a tokeniser is trained on the train
             split.
 
@@ -39,6 +40,10 @@ def load_dataset(
     Raises:
         ValueError: the name is unknown, files are missing under `root`, or a file is damaged. The message names them.
     """
+    if download and is_own_data(name):
+        from trainables.data.own.opened import fetch_own
+
+        fetch_own(name, dry_run=False)
     info = dataset_info(name)
     folder = Path(root) if root is not None else None
     if download and folder is not None and info.missing_files(folder):
@@ -50,6 +55,10 @@ def load_dataset(
         from trainables.data.text.dataset import load_text_dataset  # imports torch and tokenizers
 
         return load_text_dataset(info, folder, seed=seed, split_number=split_number, tokeniser_folder=tokeniser)
+    if is_own_data(info.name):
+        from trainables.data.own.opened import load_own  # imports torch
+
+        return load_own(info, seed=seed, split_number=split_number)
     if info.name == "digits":
         from trainables.data.digits import load_digits_dataset  # imports torch and scikit-learn
 

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from trainables.data.splits import class_shares
 from trainables.data.text.metrics import constant_score
-from trainables.data.views import AnyViewedImages, AnyViewTable, ResizedCrops, ResizedCropTable, ViewedImages
+from trainables.data.views import (
+    AnyViewedImages,
+    AnyViewTable,
+    OwnViews,
+    OwnViewTable,
+    ResizedCrops,
+    ResizedCropTable,
+    ViewedImages,
+    own_views_of,
+)
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.trial import seed_of_split
 
@@ -127,6 +136,11 @@ class Dataset:
 
         On the CPU, datasets read from files are memory-mapped: all processes of a machine share one copy.
         """
+        if isinstance(table, OwnViewTable):
+            edge = (self.train.source.shape[-1] - self.train.image_size) // 2
+            inner = slice(edge, edge + self.train.image_size)
+            images = self.train.source[..., inner, inner]
+            return OwnViews(images, own_views_of(table.name), rows=self.train.indices, device=device)
         if isinstance(table, ResizedCropTable):
             return ResizedCrops(self.train.source, table, rows=self.train.indices, device=device)
         if self._decoded is None or device.type != "cpu":

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import PIL
@@ -90,8 +90,35 @@ def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -
     Raises:
         DataError: a file is damaged or does not fit the dataset. The message names the file.
     """
-    source = _Source(info, root, part)
-    folder = cache / f"{info.name.split(':')[0]}-{part}-{source.key[:16]}"
+    return decode_source(_Source(info, root, part), f"{info.name.split(':')[0]}-{part}", cache)
+
+
+class Source(Protocol):
+    """Samples of one part of a dataset that are not decoded yet.
+
+    Attributes:
+        key: hash of everything that decides what `decode` returns.
+    """
+
+    key: str
+
+    def decode(self, scratch: Path | None = None) -> tuple[Tensor, np.ndarray]:
+        """Decode the images (N, C, H, W) uint8, channels last in memory, and the labels (N,) int64."""
+        ...
+
+
+def decode_source(source: Source, title: str, cache: Path) -> Decoded:
+    """Load one part of a dataset from the cache, decoding it first if necessary.
+
+    Args:
+        source: the samples.
+        title: beginning of the name of the cache folder.
+        cache: folder for decoded datasets; need not exist.
+
+    Raises:
+        DataError: the samples cannot be used.
+    """
+    folder = cache / f"{title}-{source.key[:16]}"
     try:
         with locked(folder / "lock"):
             found = _read(folder, source)
@@ -157,7 +184,7 @@ class _Source:
         return torch.from_numpy(np.array(pixels.transpose(0, 2, 3, 1), order="C")).permute(0, 3, 1, 2), labels
 
 
-def _write(folder: Path, source: _Source, decoded: tuple[Tensor, np.ndarray]) -> None:
+def _write(folder: Path, source: Source, decoded: tuple[Tensor, np.ndarray]) -> None:
     images, labels = decoded
     sums, squares = _moments(images)
     write_rows(folder / "images.arrow", _rows(images), {"key": source.key})
@@ -166,7 +193,7 @@ def _write(folder: Path, source: _Source, decoded: tuple[Tensor, np.ndarray]) ->
     write_tensors(folder / "samples.safetensors", tensors, metadata)  # written last: it marks the part as complete
 
 
-def _read(folder: Path, source: _Source) -> Decoded | None:
+def _read(folder: Path, source: Source) -> Decoded | None:
     try:
         tensors, metadata = read_tensors(folder / "samples.safetensors")
     except StoredFileError:

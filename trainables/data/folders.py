@@ -81,7 +81,7 @@ def decode_images(
         UnusableImagesError: files are damaged or have another size. The message names them.
     """
     images = _allocate((len(files), size, size, info.channels), scratch)
-    results = run_in_threads(partial(_decode, info, size), files, threads=torch.get_num_threads())
+    results = run_in_threads(partial(decode_image, info, size), files, threads=torch.get_num_threads())
     problems: dict[str, str] = {}
     peaks: list[int] = []
     for number, result in enumerate(with_progress(results, "decoding images", len(files))):
@@ -106,16 +106,25 @@ def _allocate(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
         )  # keeps the file open as long as the array exists
 
 
-def _decode(info: DatasetInfo, size: int, path: Path) -> tuple[Tensor, int | None]:
-    """Decode one file to (H, W, C) uint8, and return the largest value of a 16-bit image."""
+def decode_image(info: DatasetInfo, size: int, path: Path | bytes) -> tuple[Tensor, int | None]:
+    """Decode one file to (H, W, C) uint8, and return the largest value of a 16-bit image.
+
+    Raises:
+        ImageError: the file is damaged or has another size.
+    """
     array, peak = read_pixels(path, "L" if info.channels == 1 else "RGB")
     if info.resized_crops:
-        image = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
-        image = transforms.center_crop(transforms.resize(image, [size], antialias=True), [size, size])
-        return image.permute(1, 2, 0), peak
+        return resize_pixels(array, size), peak
     if array.shape[:2] != (size, size):
         raise ImageError(f"{array.shape[1]} x {array.shape[0]} pixels, but the dataset has {size} x {size}")
     return torch.from_numpy(array.copy()), peak
+
+
+def resize_pixels(array: np.ndarray, size: int) -> Tensor:
+    """Resize the shorter side of an image (H, W, C) uint8 to `size` pixels, and keep the centre square."""
+    image = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+    image = transforms.center_crop(transforms.resize(image, [size], antialias=True), [size, size])
+    return image.permute(1, 2, 0)
 
 
 def labels_of(files: LabelledFiles) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Datasets read from files: decoded into a cache, and split by a seed."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import torch
 from trainables.data.class_names import with_class_names
 from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
 from trainables.data.decoded import Decoded, decode_part
-from trainables.data.image_folder import list_image_folder
+from trainables.data.image_folder import Part, list_image_folder
 from trainables.data.sources import DataError
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.storage.remote_folder import node_cache
@@ -35,16 +36,50 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_nu
     """
     cache = node_cache() / "datasets"
     info = with_class_names(info, root)
-    part = decode_part(info, root, "train", cache)
     listed = list_image_folder(Path(info.source)) if info.name.startswith(FOLDER_PREFIX) else None
-    if listed is not None and listed.validation:
+    return load_parts(
+        info,
+        functools.partial(decode_part, info, root, cache=cache),
+        has_validation=listed is not None and bool(listed.validation),
+        has_test=listed is None or bool(listed.test),
+        name_in_digest=info.name if listed is None else _NAME_IN_DIGEST,
+        seed=seed,
+        split_number=split_number,
+    )
+
+
+def load_parts(
+    info: DatasetInfo,
+    decode: Callable[[Part], Decoded],
+    *,
+    has_validation: bool,
+    has_test: bool,
+    name_in_digest: str,
+    seed: int,
+    split_number: int,
+) -> Dataset:
+    """Assemble a dataset from its decoded parts; parts that do not exist are drawn from the train part.
+
+    Args:
+        info: the dataset.
+        decode: decodes one part. The test part is decoded on first access.
+        has_validation: whether there is a validation part.
+        has_test: whether there is a test part.
+        name_in_digest: name in the digest, the same wherever the files are.
+        seed: draws the split.
+        split_number: number of the split into train and validation.
+
+    Raises:
+        DataError: a part is damaged or does not fit the dataset.
+    """
+    part = decode("train")
+    if has_validation:
         if split_number:
             raise DataError(
                 f"{info.name} has a validation part, so its split cannot be drawn again: give split_number 0"
             )
-        return _three_parts(info, part, cache, seed=seed)
-    own_test = listed is None or bool(listed.test)
-    sizes = (*info.split_sizes[:2], 0) if own_test else info.split_sizes
+        return _three_parts(info, part, decode, name_in_digest, seed=seed)
+    sizes = (*info.split_sizes[:2], 0) if has_test else info.split_sizes
     _check_count(info, part, sum(sizes))
     train, validation, test = stratified_split(
         part.labels, sizes, seed=seed, split_number=split_number, names=info.class_names
@@ -52,11 +87,8 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_nu
 
     @functools.cache
     def read_test() -> Split:
-        if not own_test:
-            return _split(info, part, test)
-        return _whole(info, decode_part(info, root, "test", cache))
+        return _whole(info, decode("test")) if has_test else _split(info, part, test)
 
-    name = _NAME_IN_DIGEST if info.name.startswith(FOLDER_PREFIX) else info.name
     return Dataset(
         info,
         train=_split(info, part, train),
@@ -64,20 +96,22 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_nu
         read_test=read_test,
         seed=seed,
         split_number=split_number,
-        digest=digest_of(f"{name}|{part.digest}", train, validation, test),
+        digest=digest_of(f"{name_in_digest}|{part.digest}", train, validation, test),
         decoded=part,
     )
 
 
-def _three_parts(info: DatasetInfo, train: Decoded, cache: Path, *, seed: int) -> Dataset:
-    """Load an image folder with a validation part. Nothing is drawn; the seed is only stored."""
-    validation = decode_part(info, None, "validation", cache)
+def _three_parts(
+    info: DatasetInfo, train: Decoded, decode: Callable[[Part], Decoded], name_in_digest: str, *, seed: int
+) -> Dataset:
+    """Load a dataset with a validation part. Nothing is drawn; the seed is only stored."""
+    validation = decode("validation")
     for part, size in zip((train, validation), info.split_sizes, strict=False):
         _check_count(info, part, size)
 
     @functools.cache
     def read_test() -> Split:
-        return _whole(info, decode_part(info, None, "test", cache))
+        return _whole(info, decode("test"))
 
     return Dataset(
         info,
@@ -85,7 +119,7 @@ def _three_parts(info: DatasetInfo, train: Decoded, cache: Path, *, seed: int) -
         validation=_whole(info, validation),
         read_test=read_test,
         seed=seed,
-        digest=digest_of(f"{_NAME_IN_DIGEST}|{train.digest}|{validation.digest}"),
+        digest=digest_of(f"{name_in_digest}|{train.digest}|{validation.digest}"),
         decoded=train,
     )
 
@@ -93,7 +127,7 @@ def _three_parts(info: DatasetInfo, train: Decoded, cache: Path, *, seed: int) -
 def _check_count(info: DatasetInfo, part: Decoded, expected: int) -> None:
     if len(part.labels) != expected:
         raise DataError(
-            f"{info.name}: {len(part.labels)} images, but {expected} when the folder was scanned: start again"
+            f"{info.name}: {len(part.labels)} images, but {expected} when the dataset was scanned: start again"
         )
 
 

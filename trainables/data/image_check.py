@@ -1,4 +1,4 @@
-"""Check of an image folder before a study: every file can be decoded."""
+"""Check of images before a study: every file of a folder, or sample of the user's own dataset, can be decoded."""
 
 from functools import partial
 from pathlib import Path
@@ -7,18 +7,24 @@ from trainables.data.image_folder import Part, list_image_folder
 from trainables.data.image_scan import check_images
 from trainables.data.registry import dataset_info
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
+from trainables.spec.own_data import is_own_data
 
 
 def check_image_folder(dataset: str, *, keep: bool) -> None:
     """Check that every file of an image folder can be decoded. Files that passed before are not decoded again.
 
     Args:
-        dataset: canonical name. Datasets other than image folders are not checked.
+        dataset: canonical name. Datasets other than image folders and the user's own are not checked.
         keep: cache the decoded training and validation images for the trials of this machine.
 
     Raises:
         ValueError: some files cannot be used. The message names them.
     """
+    if is_own_data(dataset):
+        from trainables.data.own.opened import check_own
+
+        check_own(dataset, keep=keep)
+        return
     if not dataset.startswith(FOLDER_PREFIX):
         return
     decode = partial(_decode, dataset_info(dataset)) if keep else None

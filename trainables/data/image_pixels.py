@@ -9,6 +9,7 @@ Two kinds of pixels have no such conversion and are handled separately:
 Only the first frame of an animation is used. EXIF orientation is not applied, as in `ImageFolder`.
 """
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -76,8 +77,8 @@ def mode_in_words(mode: str) -> str:
     return _MODES_IN_WORDS.get(SIXTEEN_BITS if mode.startswith(SIXTEEN_BITS) else mode, mode)
 
 
-def read_header(path: Path | str) -> Header:
-    """Read the mode and size of an image from the start of the file.
+def read_header(path: Path | str | bytes) -> Header:
+    """Read the mode and size of an image from the start of the file, or of its content as bytes.
 
     Raises:
         ImageError: the file cannot be opened, or is not an image.
@@ -88,11 +89,11 @@ def read_header(path: Path | str) -> Header:
         return Header(_mode(image), *image.size)
 
 
-def read_pixels(path: Path | str, mode: PixelMode) -> Pixels:
+def read_pixels(path: Path | str | bytes, mode: PixelMode) -> Pixels:
     """Decode all pixels of an image.
 
     Args:
-        path: the file.
+        path: the file, or its content as bytes.
         mode: "L" for (H, W, 1) of a grey image, "RGB" for (H, W, 3).
 
     Raises:
@@ -115,7 +116,9 @@ def read_pixels(path: Path | str, mode: PixelMode) -> Pixels:
         return Pixels(array if array.ndim == 3 else array[..., None], None)
 
 
-def _open(path: Path | str) -> Image.Image:
+def _open(path: Path | str | bytes) -> Image.Image:
+    if isinstance(path, bytes):
+        return Image.open(io.BytesIO(path), formats=_FORMATS)
     if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a pipe would wait for a writer
         raise ImageError("not a file")
     return Image.open(path, formats=_FORMATS)
@@ -126,7 +129,7 @@ def _mode(image: Image.Image) -> str:
 
 
 @contextmanager
-def _reasons(path: Path | str) -> Iterator[None]:
+def _reasons(path: Path | str | bytes) -> Iterator[None]:
     """Convert any exception raised by a damaged file to an `ImageError`."""
     try:
         yield
@@ -136,12 +139,12 @@ def _reasons(path: Path | str) -> Iterator[None]:
         raise ImageError(_reason(path, error)) from error
 
 
-def _reason(path: Path | str, error: Exception) -> str:
+def _reason(path: Path | str | bytes, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "a link to a missing file" if os.path.islink(path) else "it no longer exists"  # noqa: PTH114
     if isinstance(error, UnidentifiedImageError):
         with suppress(OSError):
-            if os.path.getsize(path) == 0:  # noqa: PTH202
+            if (len(path) if isinstance(path, bytes) else os.path.getsize(path)) == 0:  # noqa: PTH202
                 return "empty (0 bytes)"
         return f"not an image: the start of the file is damaged, or the format is none of {', '.join(_FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):

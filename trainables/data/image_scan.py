@@ -53,6 +53,7 @@ _CHUNK: Final = 32
 _LISTED: Final = 10
 
 T = TypeVar("T")
+W = TypeVar("W")
 Problems = dict[str, str]
 
 
@@ -273,18 +274,16 @@ def _remaining_line(path: Path | None, lines: list[str]) -> str:
     return f"and {len(lines) - _LISTED:,} more; all are listed in {file}"
 
 
-def run_in_threads(
-    work: Callable[[Path], T], paths: Sequence[Path], threads: int | None = None
-) -> Iterator[T | ImageError]:
+def run_in_threads(work: Callable[[W], T], paths: Sequence[W], threads: int | None = None) -> Iterator[T | ImageError]:
     """Apply a function to all paths in threads, and yield results in order. An `ImageError` is yielded, not raised.
 
     Args:
         work: function of one path. Pillow releases the GIL while decoding.
-        paths: files.
+        paths: files, or numbers of images.
         threads: number of threads; defaults to one per available core.
     """
 
-    def attempt(chunk: Sequence[Path]) -> list[T | ImageError]:
+    def attempt(chunk: Sequence[W]) -> list[T | ImageError]:
         results: list[T | ImageError] = []
         for path in chunk:
             try:

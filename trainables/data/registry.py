@@ -7,6 +7,7 @@ from typing import Final
 from trainables.data.image_folder import ImageFolder, list_image_folder
 from trainables.data.splits import class_shares
 from trainables.spec.datasets import DATASETS, FOLDER_PREFIX, RESIZED_CROPS, DatasetInfo, check_dataset_name
+from trainables.spec.own_data import is_own_data
 
 _VALIDATION_SHARE: Final = 0.1
 # Photographs are resized to the input size of ImageNet models.
@@ -14,14 +15,18 @@ _PHOTOGRAPH_SIZE: Final = 224
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return the information on a dataset. An image folder is scanned first.
+    """Return the information on a dataset. An image folder, or a dataset of the user's own, is read first.
 
     Raises:
-        ValueError: the name is unknown, or the folder is not a valid dataset. The message gives the reason.
+        ValueError: the name is unknown, or the samples cannot be used. The message gives the reason.
     """
     check_dataset_name(name)
     if name in DATASETS:
         return DATASETS[name]
+    if is_own_data(name):
+        from trainables.data.own.opened import own_dataset_info  # imports NumPy and Pillow
+
+        return own_dataset_info(name)
     return scan_image_folder(Path(name.removeprefix(FOLDER_PREFIX)))
 
 

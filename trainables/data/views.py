@@ -14,7 +14,7 @@ runs live costs the same in that epoch. A trial therefore never pays for views t
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -178,8 +178,84 @@ class ResizedCrops:
         return out
 
 
-AnyViewTable = ViewTable | ResizedCropTable
-AnyViewedImages = ViewedImages | ResizedCrops
+@dataclass(frozen=True)
+class OwnViewTable:
+    """Views that code of the user computes. View 0 is the unchanged image.
+
+    Args:
+        count: number of views.
+        name: canonical name of the code.
+    """
+
+    count: int
+    name: str
+
+    def __len__(self) -> int:
+        return self.count
+
+
+# Returns views of images (B, C, H, W) uint8, given the number of each image and of its view.
+ComputeViews = Callable[[Tensor, list[int], list[int]], Tensor]
+# Of the datasets whose code this process has loaded, by canonical name.
+_own_views: dict[str, ComputeViews] = {}
+
+
+def set_own_views(name: str, compute: ComputeViews) -> None:
+    """Make the function known that computes the views of a dataset of the user's own."""
+    _own_views[name] = compute
+
+
+def own_views_of(name: str) -> ComputeViews:
+    """Return the function that computes the views of a dataset of the user's own, which must have been loaded."""
+    return _own_views[name]
+
+
+class OwnViews:
+    """Images from which mini-batches are gathered in any view of an `OwnViewTable`.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        compute: computes views, other than view 0.
+        rows: (M,) int64, images addressed by the indices 0 to M - 1.
+        device: device of the batches; the images stay where they are.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        compute: ComputeViews,
+        *,
+        rows: Tensor,
+        device: torch.device,
+    ) -> None:
+        self._images = images
+        self._compute = compute
+        self._chosen = rows
+        self._device = device
+        self.numbers_per_image = images[0].numel()
+
+    def batch(self, indices: Tensor, view_ids: Tensor) -> Tensor:
+        """Gather images, each in the given view.
+
+        Args:
+            indices: (B,) int64, image indices.
+            view_ids: (B,) int64, view per image.
+
+        Returns:
+            (B, C, H, W) uint8, channels last in memory.
+        """
+        rows, views = self._chosen[indices.cpu()], view_ids.cpu()
+        images = self._images[rows]
+        changed = views.nonzero().flatten()
+        if len(changed):
+            images[changed] = self._compute(images[changed], rows[changed].tolist(), views[changed].tolist())
+        if images.shape[1] == 1:
+            return images.contiguous().to(self._device)
+        return images.to(self._device, memory_format=torch.channels_last)
+
+
+AnyViewTable = ViewTable | ResizedCropTable | OwnViewTable
+AnyViewedImages = ViewedImages | ResizedCrops | OwnViews
 
 
 def channels_first_view(rows: Tensor, channels: int) -> Tensor:
@@ -246,6 +322,8 @@ NO_AUGMENTATION: Final = crop_views(0, mirror=False)
 
 def view_table(info: DatasetInfo, augmentation: str) -> AnyViewTable:
     """Return the dataset's view table for the augmentation `views`, or only the unchanged image for `none`."""
+    if info.own_views and augmentation == "views":
+        return OwnViewTable(info.own_views, info.name)
     if info.resized_crops:
         count = info.resized_crops if augmentation == "views" else 1
         return resized_crop_views(count, source=info.stored_size, size=info.image_size)

@@ -1,5 +1,6 @@
 """Published datasets by name: shape, splits and files. Imports no torch."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import Final
 from trainables.spec.class_names import CIFAR10, CIFAR100, DIGITS, FASHION_MNIST
 from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.spec.naming import unknown_name
+from trainables.spec.own_data import ARRAYS_PREFIX, FORMS, HUB_PREFIX, absolute_files, is_own_data, parse_own_name
+from trainables.user_code.reference import looks_like_reference
 
 FOLDER_PREFIX: Final = "image_folder:"
 # Accepted suffixes of compressed files.
 PACKINGS: Final = ("", ".gz", ".xz")
+_PREFIXES: Final = (FOLDER_PREFIX, GLUE_PREFIX, ARRAYS_PREFIX, HUB_PREFIX)
+_MISTYPED: Final = 0.8  # similarity of a prefix to one of these
 _LISTED: Final = 4
 RESIZED_CROPS: Final = 64
 
@@ -38,6 +43,7 @@ class DatasetInfo:
         class_names: class names, in label order. Empty if only the files contain them (see
             `trainables.data.class_names`).
         largest_pixel: largest possible pixel value; the smallest is 0.
+        own_views: number of views that the user's code computes, which replace the crops as augmented views.
     """
 
     name: str
@@ -54,11 +60,12 @@ class DatasetInfo:
     task: GlueTask | None = None
     class_names: tuple[str, ...] = ()
     largest_pixel: int = 255
+    own_views: int = 0
 
     @property
     def num_views(self) -> int:
         """Number of augmented views per sample, including the unchanged one."""
-        return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
+        return self.own_views or self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -229,32 +236,47 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
 
 
 def check_dataset_name(name: str) -> str:
-    """Return `name` if it is a known dataset or names an image folder.
+    """Return `name` if it is a known dataset, or names an image folder or a dataset of the user's own.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest known name.
     """
     if name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX:
         return name
+    if is_own_data(name):
+        parse_own_name(name)
+        return name
     if (meaning := REGRESSION_TASKS.get(name.removeprefix(GLUE_PREFIX))) and name.startswith(GLUE_PREFIX):
         raise ValueError(_refused_regression(name, meaning))
     if name not in DATASETS:
-        raise ValueError(unknown_name("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"]))
+        raise ValueError(unknown_name("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH", *FORMS]))
     return name
 
 
 def expand_home(name: str) -> str:
     """Return a dataset's name with `~` expanded, as in `image_folder:~/pets`, because shells do not expand it there.
 
+    Files of arrays get an absolute path.
+
     Raises:
         ValueError: the home of the user in `~NAME` is unknown.
     """
     if not name.startswith(f"{FOLDER_PREFIX}~"):
-        return name
+        return absolute_files(name)
     try:
         return f"{FOLDER_PREFIX}{Path(name.removeprefix(FOLDER_PREFIX)).expanduser()}"
     except RuntimeError:
         raise ValueError(f"{name}: there is no such home; give the folder's whole path") from None
+
+
+def is_code(name: str) -> bool:
+    """Return whether a dataset's name means code of the user, as typed: `data.py:make`."""
+    if name in DATASETS or name.startswith((FOLDER_PREFIX, GLUE_PREFIX)) or is_own_data(name):
+        return False
+    form = name.partition(":")[0].lower()
+    if difflib.get_close_matches(form, [each[:-1] for each in _PREFIXES], cutoff=_MISTYPED):  # reported as unknown
+        return False
+    return looks_like_reference(name)
 
 
 def _refused_regression(name: str, meaning: str) -> str:

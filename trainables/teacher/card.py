@@ -5,6 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from trainables.display.numbers import NETWORK_PLACES, counted, format_estimate, format_interval, format_number
 from trainables.spec.modality import samples_of
+from trainables.spec.own_data import short_name
+from trainables.user_code.reference import canonical, is_canonical
 
 TOKENISER: Final = "tokeniser"  # metadata key for a teacher on text; the value is the content of a tokenizer.json
 # Name of the tokeniser file in a folder or in an exported program.
@@ -72,7 +74,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
     steps = f", divided by ten after epochs {_listed(metadata['milestones'])}" if metadata["milestones"] else ""
     text = TOKENISER in metadata
     lines = [
-        f"# {metadata['architecture']} on {metadata['dataset']}",
+        f"# {metadata['architecture']} on {short_name(metadata['dataset'])}",
         "",
         "A teacher for knowledge distillation, trained by pesfkd.",
         "",
@@ -90,7 +92,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         f"{metadata['num_classes']} classes",
         _inputs(metadata),
         *([f"- {metadata['classes']}"] if "classes" in metadata else []),
-        f"- data `{metadata['dataset']}`, train split of {metadata['train_samples']:,}, split seed "
+        f"- data `{short_name(metadata['dataset'])}`, train split of {metadata['train_samples']:,}, split seed "
         f"{metadata['split_seed']}, digest `{metadata['data_digest']}`",
         f"- weights `{file_name}`, digest `{metadata['weights']}`",
         "",
@@ -113,11 +115,19 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         "As the teacher of a study:",
         "",
         "```console",
-        f"python -m study.launch --space adapter_width --dataset {metadata['dataset']} "
+        f"python -m study.launch --space adapter_width --dataset {_typed(metadata['dataset'])} "
         f"--teacher-checkpoint {file_name}",
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _typed(dataset: str) -> str:
+    """Return the text that names a dataset on the command line; code of the user is kept next to the card."""
+    if not is_canonical(dataset):
+        return dataset
+    own = canonical(dataset)
+    return f"code/{own.digest}/{own.title}:{own.name}" if own.title.endswith(".py") else dataset
 
 
 def _inputs(metadata: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 def teacher(
     context: typer.Context,
-    dataset: Annotated[str, _what_option(help="Dataset.")],
+    dataset: Annotated[str, _what_option(help="Dataset: as for study.launch, data of your own included.")],
     model: Annotated[
         str, _what_option(help="Architecture, or a network of your own: FILE.py:NAME or package.module:NAME.")
     ],
@@ -217,6 +217,8 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
         "threads",
         "pretrained",
     )
+    if values["download"]:
+        _fetch_own(plain["dataset"], dry_run=values["dry_run"])
     request = resolve_request(
         **{key: plain[key] for key in request_fields}, overrides={key: plain[key] for key in overrides}
     )
@@ -226,6 +228,21 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
     check_network(request, fetched_later=values["download"])
     check_images(request, keep=not values["dry_run"])
     return request, name
+
+
+def _fetch_own(dataset: str, *, dry_run: bool) -> None:
+    """Fetch a dataset of the Hugging Face hub, whose classes and sizes are known only then."""
+    from trainables.spec.own_data import is_own_data
+    from trainables.teacher.request import RequestError
+
+    if not is_own_data(dataset):
+        return
+    from trainables.data.own.opened import fetch_own
+
+    try:
+        fetch_own(dataset, dry_run=dry_run)
+    except ValueError as error:
+        raise RequestError(f"--download: {error}") from None
 
 
 def check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 The folder holds `settings.json` (the request) and, during training, `training/` (the checkpoint). At the end it holds
 `teacher.safetensors`, `README.md` (the model card) and `history.json` (the measures of every epoch). `code/` holds the
-sources of a network of the user's own.
+sources of a network or a dataset of the user's own.
 """
 
 import json
@@ -171,7 +171,7 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
 
 
 def check_images(request: TeacherRequest, *, keep: bool) -> None:
-    """Check that every file of an image folder can be decoded, including the test split.
+    """Check that every image of a folder, or of the user's own dataset, can be decoded, including the test split.
 
     Args:
         request: request for the teacher.
@@ -220,8 +220,8 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
             f"{folder} belongs to another teacher:\n  {differences}\nGive the new teacher another --name, or "
             "remove the folder."
         )
-    if is_canonical(request.model):
-        save_sources([sources_of(request.model)], folder / CODE_FOLDER)
+    own = [sources_of(name) for name in (request.model, request.dataset) if is_canonical(name)]
+    save_sources(own, folder / CODE_FOLDER)
     return teacher_id
 
 

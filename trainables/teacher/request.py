@@ -18,8 +18,9 @@ from trainables.spec.architectures import (
     check_text_model_name,
     is_other_reference,
 )
-from trainables.spec.datasets import expand_home
+from trainables.spec.datasets import expand_home, is_code
 from trainables.spec.modality import is_text
+from trainables.spec.own_data import short_name
 from trainables.spec.precision import Precision, resolve_precision
 from trainables.spec.recipes import TeacherRecipe, find_recipe
 from trainables.spec.teacher_trial import training_config
@@ -67,7 +68,7 @@ class TeacherRequest:
     def default_name(self) -> str:
         """Name of the teacher if the user gives none."""
         recipe = f"{self.recipe.name}-{self.recipe.epochs}-seed{self.seed}" + "-pretrained" * self.pretrained
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.dataset}-{self.model}-{recipe}").lstrip("-._")[:150]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{short_name(self.dataset)}-{self.model}-{recipe}").lstrip("-._")[:150]
 
     @property
     def values(self) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class TeacherRequest:
         recipe = self.recipe
         steps = ", ".join(map(str, recipe.milestones))
         return (
-            f"{self.model} on {self.dataset}, recipe {recipe.name}: {optimiser_name(self.dataset)} at "
+            f"{self.model} on {short_name(self.dataset)}, recipe {recipe.name}: {optimiser_name(self.dataset)} at "
             f"{recipe.learning_rate:g} ({recipe.schedule}"
             + (f", divided by 10 after epochs {steps}" if steps else "")
             + f"), momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
@@ -147,7 +148,7 @@ def resolve_request(
     """
     try:
         with _named("dataset"):
-            dataset = expand_home(dataset)
+            dataset = canonical_name(dataset) if is_code(dataset) else expand_home(dataset)
             size = dataset_info(dataset).image_size
         with _named("model"):
             model = absolute_name(check_text_model_name(model)) if is_text(dataset) else _image_model(model)

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.data.own.opened import forget_own
 from trainables.spec.trial import TrialConfig
 from trainables.storage.remote_folder import RemoteFolder, node_cache
 from trainables.storage.uris import is_uri
@@ -128,5 +129,6 @@ def store_of(
 def forget_loaded() -> None:
     """Clear all cached datasets, teachers and stores of this process; files may change between two studies."""
     _loaded.cache_clear()
+    forget_own()
     _teachers.clear()
     stores.clear()

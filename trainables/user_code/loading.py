@@ -16,8 +16,8 @@ import builtins
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -116,6 +116,22 @@ def load_callable(name: str) -> Any:
             f"{own.title}:{own.name} is a {type(found).__name__}, which cannot be called: name a function or a class"
         )
     return found
+
+
+@contextmanager
+def executed_again(name: str) -> Iterator[None]:
+    """Execute the modules of a canonical name anew when they are loaded in the block; restore the earlier ones."""
+    prefix = f"{_PREFIX}{sources_of(name).digest}."
+
+    def taken_out() -> dict[str, ModuleType]:
+        return {each: sys.modules.pop(each) for each in list(sys.modules) if f"{each}.".startswith(prefix)}
+
+    before = taken_out()
+    try:
+        yield
+    finally:
+        taken_out()
+        sys.modules.update(before)
 
 
 def describe(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from study.cli.start_command import start_command
 from study.plan.places import begin_study
 from study.plan.resolve import load_plan
 from study.plan.teacher_storage import reckon_teacher_storage
-from study.plan.user_code import code_names, keep_code, sources_in, with_canonical_networks
+from study.plan.user_code import code_names, keep_code, sources_in, with_canonical_names
 from tests.study.factories import make_plan
 from tests.user_nets import new_process, write_net
 from trainables.models import build_model
@@ -30,10 +30,10 @@ def _process():
 def test_options_get_canonical_names_and_others_stay(tmp_path):
     file = write_net(tmp_path)
     given = {"student": f"{file}:make", "teacher": "timm:resnet18", "trials": 3}
-    found = with_canonical_networks(given, dataset="digits")
+    found = with_canonical_names(given, dataset="digits")
     assert found == {**given, "student": canonical_name(f"{file}:make")}
     with pytest.raises(UsageError, match=r"--student .*: networks of your own are for images, and glue:sst2 is text"):
-        with_canonical_networks(given, dataset="glue:sst2")
+        with_canonical_names(given, dataset="glue:sst2")
 
 
 def test_a_plan_keeps_and_sends_what_it_names_and_nothing_else(tmp_path):

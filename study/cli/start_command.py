@@ -66,7 +66,7 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     for name in _BASE:
         if name not in searched:
             value = getattr(base, name)
-            yield name, typed_reference(plan, value) if name in ("student", "teacher") else value
+            yield name, typed_reference(plan, value) if isinstance(value, str) else value
     if base.begins_as_teacher and "student_layers" not in searched:
         yield "student_layers", base.student_layers
     for each in plan.search:

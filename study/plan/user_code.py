@@ -113,9 +113,9 @@ def code_folder(directory: Path) -> Path:
 
 
 def typed_reference(plan: StudyPlan, name: str) -> str:
-    """Return the text that names the same network on the command line. It is `name` for a network by name.
+    """Return the text that names the same network or dataset on the command line: `name`, unless it is code.
 
-    For a network of the user's own, it names the study's own copy or an installed module.
+    For code of the user, it names the study's own copy or an installed module.
     """
     if not all(map(is_canonical, members := name.split("+"))):
         return name

@@ -139,6 +139,8 @@ def options_of(config: TrialConfig, plan: StudyPlan) -> dict[str, Any]:
         changed.pop("teacher_epochs", None)
     own = (*names_into("config"), *_OTHER_OPTIONS)
     options = {**{name: value for name, value in changed.items() if name in own}, **options}
-    options |= {name: typed_reference(plan, options[name]) for name in ("student", "teacher") if name in options}
+    options |= {
+        name: typed_reference(plan, options[name]) for name in ("dataset", "student", "teacher") if name in options
+    }
     held = {name: value for name, value in changed.items() if name not in own}
     return {**options, "hold": held} if held else options

@@ -30,7 +30,7 @@ def folder_plan(tmp_path, place, *, student="cnn_3_4", seed=0):
 
 def registered_name(plan):
     """Return the registered name, which contains the dataset digest reported by the study's trials."""
-    return model_name(plan, load_dataset(plan.base.dataset, None).digest)
+    return model_name(plan, plan.base.student, load_dataset(plan.base.dataset, None).digest)
 
 
 def test_folders_of_one_name_are_registered_apart_and_one_keeps_its_name_where_it_is_moved_to(tmp_path):
@@ -44,11 +44,11 @@ def test_folders_of_one_name_are_registered_apart_and_one_keeps_its_name_where_i
 
 
 def test_a_folder_is_not_registered_as_the_published_dataset_of_its_name(tmp_path):
-    published = model_name(make_plan(tmp_path))
+    published = model_name(make_plan(tmp_path), "cnn_3_4")
     assert published == "pesfkd-digits-cnn_3_4"
     assert registered_name(folder_plan(tmp_path, "digits")) != published
     assert (
-        model_name(make_plan(tmp_path, base={"dataset": "glue:sst2", "student": "bert_2_32"}))
+        model_name(make_plan(tmp_path, base={"dataset": "glue:sst2", "student": "bert_2_32"}), "bert_2_32")
         == "pesfkd-sst2-bert_2_32"
     )
 
@@ -93,7 +93,7 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
     assert mlflow.get_tracking_uri() == before
     assert published["alias"] == "champion"
     assert publish_student(plan, ledger, result, parent_id=parent) == published
-    first = client.get_model_version_by_alias(model_name(plan), "champion")
+    first = client.get_model_version_by_alias(model_name(plan, plan.base.student), "champion")
     assert published["model"] == f"models:/{first.name}/{first.version}"
     own = next(entry for entry in ledger.in_stage("confirm") if entry.config.adapter_width != 16)
     assert published["trial_id"] == first.tags["trial_id"] == own.trial_id
@@ -114,14 +114,14 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
     ledger, result = confirmed_study(tmp_path, run, name="second", gains=[0.05, -0.05] * 3)
     _, parent = begin_run(plan)
     assert publish_student(ledger.plan, ledger, result, parent_id=parent)["alias"] == "challenger"
-    assert client.get_model_version_by_alias(model_name(plan), "champion").version == first.version
-    assert len(client.search_model_versions(f"name = '{model_name(plan)}'")) == 2
+    assert client.get_model_version_by_alias(model_name(plan, plan.base.student), "champion").version == first.version
+    assert len(client.search_model_versions(f"name = '{model_name(plan, plan.base.student)}'")) == 2
 
 
 def test_a_champion_is_followed_by_a_better_one_only(tmp_path, run):
     # All of them beat kd of the same study. The mean on the test split is 0.825 plus the gain.
     ledger, result = confirmed_study(tmp_path, run)
-    plan, name = ledger.plan, model_name(ledger.plan)
+    plan, name = ledger.plan, model_name(ledger.plan, ledger.plan.base.student)
     client, parent = begin_run(plan)
     first = publish_student(plan, ledger, result, parent_id=parent)
     assert (first["alias"], first["champion"]) == ("champion", None)

@@ -4,7 +4,6 @@ import inspect
 import os
 import types
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
@@ -12,6 +11,7 @@ from study.cli.config_file import argument_of
 from study.cli.configured import with_config
 from study.cli.options import CALLBACKS
 from study.plan.options import OPTIONS, Option
+from trainables.display.nearest import did_you_mean
 from trainables.process.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -85,8 +85,7 @@ def _name_of(word: str, accepted: tuple[str, ...], call: str) -> str:
         raise UsageError(f"{call} takes no {word}: {_ELSEWHERE[name]}")
     if name in OPTIONS:
         raise UsageError(f"{call} takes no {word}, which is an option of a new study: leave it out")
-    near = get_close_matches(word, [*accepted, *_FLAG_NAMES], n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(word, [*accepted, *_FLAG_NAMES], repr)
     raise UsageError(f"{call} has no option {word!r}{hint} All options: help({call})")
 
 

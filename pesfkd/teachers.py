@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from pesfkd.messages import python_errors
 from pesfkd.options import convert, without_none
 from pesfkd.surroundings import restored_process
 from trainables.data.image_progress import hide_progress
+from trainables.display.nearest import did_you_mean
 from trainables.process.errors import StudyError, UsageError
 from trainables.teacher.command import check_model, is_own_error, planned, request_of, teacher, train
 
@@ -109,8 +109,7 @@ def _values(given: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            hint = did_you_mean(name, known, repr) or "."
             raise UsageError(f"pesfkd.train_teacher has no option {name!r}{hint} Options: {', '.join(known)}")
         if value is not None:
             values[name] = _checked(name, known[name], value)

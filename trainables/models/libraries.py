@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainables.display.nearest import did_you_mean
 from trainables.models.interface import DistillationModel, StageOutputs
 
 # Attributes that may hold the last layer of a torchvision classifier, in search order.
@@ -73,8 +74,7 @@ def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pr
 
     known = models.list_models(module=models)
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {f'torchvision:{nearest[0]}'!r}?" if nearest else "."
+        hint = did_you_mean(name, known, lambda near: repr(f"torchvision:{near}")) or "."
         raise ValueError(f"torchvision has no classifier {name!r}{hint} All names: torchvision.models.list_models()")
     if pretrained and in_channels != 3:
         raise ValueError(f"torchvision's weights are for 3 input channels, not {in_channels}: leave out --pretrained")

@@ -4,7 +4,6 @@
 """
 
 import copy
-import difflib
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from trainables.display.nearest import did_you_mean
 from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.process.randomness import generator_from, seeded
 from trainables.user_code.errors import UserCodeError
@@ -235,8 +235,7 @@ def _named_head(network: nn.Module, path: str, what: str) -> nn.Linear:
     try:
         head = network.get_submodule(path)
     except AttributeError:
-        near = difflib.get_close_matches(path, linears, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(path, linears, repr)
         raise UserCodeError(f'{what}: head = "{path}" names no module{hint} {_listed(linears)}') from None
     if not path or not isinstance(head, nn.Linear):
         raise UserCodeError(f'{what}: head = "{path}" is a {type(head).__name__}, not an nn.Linear. {_listed(linears)}')
@@ -307,8 +306,7 @@ def _stage_names(network: nn.Module, what: str) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise UserCodeError(f"{what}: stages has a {type(name).__name__}; give names of modules, such as 'layer1'")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f". Modules: {', '.join(known[:_MOST_NAMED])}"
+            hint = did_you_mean(name, known, repr) or f". Modules: {', '.join(known[:_MOST_NAMED])}"
             raise UserCodeError(f"{what}: stages names no module {name!r}{hint}")
     if len(set(names)) < len(names):
         raise UserCodeError(f"{what}: stages names a module twice: {', '.join(names)}")

@@ -1,16 +1,15 @@
 """Error messages for unknown names and for text that is not UTF-8."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from trainables.display.nearest import did_you_mean
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return an error message for an unknown `name`, with the nearest known name and all known names."""
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {what} {name!r}{hint} Known: {', '.join(known)}"
+    return f"unknown {what} {name!r}{did_you_mean(name, known, repr) or '.'} Known: {', '.join(known)}"
 
 
 def describe_other_text(options: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,6 @@ formats an error with the user's lines alone.
 """
 
 import builtins
-import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from pathlib import PurePosixPath
 from types import CodeType, ModuleType
 from typing import Any, Final
 
+from trainables.display.nearest import did_you_mean
 from trainables.user_code.errors import UserCodeError, first_user_frame, user_traceback
 from trainables.user_code.reference import canonical, parse_reference
 from trainables.user_code.sources import Sources, find_sources
@@ -97,10 +97,10 @@ def load(name: str) -> Any:
         pass
     defined = [each for each in vars(module) if not each.startswith("_")]
     own = [each for each in defined if getattr(vars(module)[each], "__module__", None) == module.__name__] or defined
-    near = difflib.get_close_matches(wanted, defined, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
     listed = ", ".join(own[:_MOST_NAMED]) + (", ..." if len(own) > _MOST_NAMED else "")
-    raise UserCodeError(f"{sources.title} defines no {wanted}{hint or '.'} It defines: {listed or 'nothing'}")
+    raise UserCodeError(
+        f"{sources.title} defines no {wanted}{did_you_mean(wanted, defined) or '.'} It defines: {listed or 'nothing'}"
+    )
 
 
 def load_callable(name: str) -> Any:

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from trainables.display.nearest import did_you_mean
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.reference import CanonicalName, Reference
 
@@ -148,8 +149,7 @@ def _place_of_file(reference: Reference) -> tuple[Path, str]:
         if not path.parent.is_dir():
             raise UserCodeError(f"there is no file {reference.place}: its folder does not exist")
         others = [each.name for each in path.parent.glob("*.py")]
-        near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; {path.parent} has no file of a similar name"
+        hint = did_you_mean(path.name, others) or f"; {path.parent} has no file of a similar name"
         raise UserCodeError(f"there is no file {reference.place}{hint}")
     return path.parent, path.name
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from trainables.data.image_folder import Part, shown
-from trainables.data.own.raw import PART_WORDS, RawData, RawPart, check_parts, did_you_mean, few, with_test
+from trainables.data.own.raw import PART_WORDS, RawData, RawPart, check_parts, few, with_test
 from trainables.data.sources import DataError
+from trainables.display.nearest import did_you_mean
 
 _IMAGE_WORDS: Final = ("x", "image", "images", "img", "imgs", "data", "pixels")
 _LABEL_WORDS: Final = ("y", "label", "labels", "target", "targets")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from trainables.data.image_folder import Part, shown
+from trainables.display.nearest import did_you_mean
 from trainables.spec.own_data import ARRAYS_PREFIX, HUB_PREFIX, OwnName, parse_own_name, source_of
 from trainables.storage.files import replace_file
 
@@ -289,11 +290,8 @@ def _files(place: OwnName) -> list[Path]:
 
 
 def _missing(path: Path) -> str:
-    import difflib
-
     others = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, others, n=1, cutoff=0.5)
-    return f"there is no file or folder {shown(path)}" + (f"; did you mean {shown(near[0])}?" if near else "")
+    return f"there is no file or folder {shown(path)}" + did_you_mean(path.name, others, shown)
 
 
 def _read(place: OwnName) -> "RawData":

@@ -1,6 +1,5 @@
 """Images and labels as the user gave them, before any conversion."""
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -87,12 +86,6 @@ def few(names: Iterable[object]) -> str:
     """Join names with commas; a long list is cut."""
     listed = [*map(str, names)]
     return ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the nearest known name as a question, or an empty text."""
-    near = difflib.get_close_matches(name, [*known], n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def with_test(parts: Mapping[Part, RawPart]) -> tuple[dict[Part, RawPart], tuple[str, ...]]:

@@ -21,11 +21,11 @@ from trainables.data.own.raw import (
     RawData,
     RawPart,
     check_parts,
-    did_you_mean,
     few,
     with_test,
 )
 from trainables.data.sources import DataError
+from trainables.display.nearest import did_you_mean
 
 SUFFIXES: Final = (".parquet", ".arrow", ".feather", ".ipc")
 _IMAGE_NAMES: Final = ("image", "img", "images", "pixels", "pixel_values", "picture")

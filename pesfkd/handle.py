@@ -17,6 +17,8 @@ from trainables.process.errors import StudyError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.questions.confirmation import ConfirmationResult
+    from study.ledger.ledger import StudyLedger
     from study.plan.plan import StudyPlan
     from study.result.best import BestConfig
     from study.result.reproduction import Reproduction
@@ -96,14 +98,11 @@ class Study:
         It is the first choice of a complete confirmation, or else the best repeated config, or else the one with the
         highest score of the search.
         """
-        from study.ledger.ledger import StudyLedger
         from study.result.best import find_best
-        from study.result.confirmed import find_confirmed
 
         with python_errors():
-            records, configs = self._results()
-            ledger = StudyLedger(self._plan, read_only=True)
-            confirmed = find_confirmed(ledger, records.trials) if ledger.is_confirmed else None
+            _, configs = self._results()
+            ledger, confirmed = self._confirmation()
             return find_best(self._plan, ledger, configs, confirmed)
 
     @property
@@ -149,12 +148,8 @@ class Study:
         """Confirmed configs with their means on the test split; empty before a confirmation is complete."""
         import pandas as pd
 
-        from study.ledger.ledger import StudyLedger
-        from study.result.confirmed import find_confirmed
-
         with python_errors():
-            ledger = StudyLedger(self._plan, read_only=True)
-            found = find_confirmed(ledger, self._results()[0].trials) if ledger.is_confirmed else None
+            _, found = self._confirmation()
         rows = [
             {
                 "config": each.label,
@@ -178,12 +173,8 @@ class Study:
         """Planned comparisons of the confirmation on the test split; empty before it is complete."""
         import pandas as pd
 
-        from study.ledger.ledger import StudyLedger
-        from study.result.confirmed import find_confirmed
-
         with python_errors():
-            ledger = StudyLedger(self._plan, read_only=True)
-            found = find_confirmed(ledger, self._results()[0].trials) if ledger.is_confirmed else None
+            _, found = self._confirmation()
         rows = [
             {
                 "config": each.label,
@@ -372,11 +363,23 @@ class Study:
         shown = table.to_html(index=False, float_format="%.4f", na_rep="") if len(table) else ""
         return f"<p>{html.escape(repr(self))}</p>{shown}{line}"
 
-    def _results(self) -> tuple[Any, list[Any]]:
-        from analysis.reading.trials import compare_methods, summarise_configs
+    def _records(self) -> Any:
         from analysis.report.folder import read_folder
 
-        records = read_folder(self.directory).records
+        return read_folder(self.directory).records
+
+    def _confirmation(self) -> "tuple[StudyLedger, ConfirmationResult | None]":
+        """Return the ledger, and the result of the confirmation if it is complete."""
+        from study.ledger.ledger import StudyLedger
+        from study.result.confirmed import find_confirmed
+
+        ledger = StudyLedger(self._plan, read_only=True)
+        return ledger, find_confirmed(ledger, self._records().trials) if ledger.is_confirmed else None
+
+    def _results(self) -> tuple[Any, list[Any]]:
+        from analysis.reading.trials import compare_methods, summarise_configs
+
+        records = self._records()
         summarise = compare_methods if self._plan.compared else summarise_configs
         return records, summarise(records.trials, seed=self._plan.seed) if records.trials.num_rows else []
 

@@ -1,4 +1,10 @@
-"""Datasets as users write them, in files."""
+"""Datasets as users write them, in files, and processes that do not know them yet."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.user_nets import new_process
+from trainables.data.own.opened import forget_own
 
 # Digits as torch datasets, with a test part and a class names' list.
 DATA = '''
@@ -96,3 +102,12 @@ COLUMNS = """
 def images_of(source):
     return (source.images * 15).astype("uint8")
 """
+
+
+@contextmanager
+def new_data_process() -> Iterator[None]:
+    """Within the block, no code and no dataset of a user is known, as in a process that has just begun."""
+    forget_own()
+    with new_process():
+        yield
+    forget_own()

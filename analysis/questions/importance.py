@@ -38,7 +38,7 @@ from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from analysis.questions.wider import wider_argument
+from analysis.questions.wider import Range, wider_argument
 from analysis.reading.landmark import Evidence, Floats, at_landmark
 from analysis.reading.trials import StudyRecords, trial_scores, varied_fields
 from analysis.statistics.estimates import Estimate
@@ -63,19 +63,11 @@ _BEST_SHARE: Final = 0.15
 _MIN_BEST: Final = 3
 
 
-class Dimension(Protocol):
+class Dimension(Range, Protocol):
     """Interface of a searched parameter; `search_spaces.Parameter` implements it."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def low(self) -> float | None: ...  # noqa: D102
-    @property
-    def high(self) -> float | None: ...  # noqa: D102
-    @property
     def choices(self) -> tuple[Any, ...]: ...  # noqa: D102
-    @property
-    def log(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import typer
 from search_spaces import COMPARISONS, SPACES, MethodComparison
 from study.cli.commands import resume_command
 from study.plan.options import OPTIONS, default_of, names_into
+from trainables.data.own.fetch import fetch_for_command
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
 from trainables.spec.datasets import FOLDER_PREFIX
@@ -178,18 +179,6 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
         raise UsageError(f"--download: {error}") from None
 
 
-def _fetch_own(dataset: str, *, dry_run: bool) -> None:
-    """Fetch a dataset of the Hugging Face hub, whose classes and sizes are known only then."""
-    if not is_own_data(dataset):
-        return
-    from trainables.data.own.opened import fetch_own
-
-    try:
-        fetch_own(dataset, dry_run=dry_run)
-    except ValueError as error:
-        raise UsageError(f"--download: {error}") from None
-
-
 def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     """Return the checked plan of a new study.
 
@@ -224,7 +213,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     values, given = (with_canonical_names(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
     if values["download"]:
-        _fetch_own(values["dataset"], dry_run=values["dry_run"])
+        fetch_for_command(values["dataset"], dry_run=values["dry_run"])
     _check_class_count(values)
     asked = _plan_values(values)
     search = asked.get("search", ())
@@ -464,7 +453,7 @@ def resumed_plan(
     check_store_place(plan, is_new=False)
     if runs:
         if given.get("download"):
-            _fetch_own(plan.base.dataset, dry_run=given.get("dry_run", False))
+            fetch_for_command(plan.base.dataset, dry_run=given.get("dry_run", False))
             dry_run = given.get("dry_run", False)
             _download(plan.base.dataset, plan.data_root, plan.tracking_uri, dry_run=dry_run)
         check_data_root(plan)

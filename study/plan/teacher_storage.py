@@ -5,6 +5,7 @@ All numbers are computed before any work starts.
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Final, NamedTuple
 
 from pydantic import ByteSize
@@ -76,20 +77,25 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
 
 
 def _own_feature_dim(teacher: str, info: DatasetInfo) -> int | None:
-    """Return the width of the feature of a network of the user's own.
+    """Return the width of the feature of a user's network.
 
     None for other names, and for a network that cannot be built. `study.plan.network_checks` reports why it cannot.
     """
     if not is_canonical(teacher):
         return None
+    try:
+        return _built_feature_dim(teacher, info.num_classes, info.channels)
+    except ValueError:  # not cached, because lost sources may be restored
+        return None
+
+
+@cache
+def _built_feature_dim(teacher: str, num_classes: int, channels: int) -> int:
     from trainables.models import build_model  # imports torch, which the check of such a network needs anyway
     from trainables.process.randomness import seeded
 
-    try:
-        with seeded(0):
-            return build_model(teacher, num_classes=info.num_classes, in_channels=info.channels).head.in_features
-    except ValueError:
-        return None
+    with seeded(0):
+        return build_model(teacher, num_classes=num_classes, in_channels=channels).head.in_features
 
 
 def check_teacher_storage(plan: StudyPlan) -> TeacherStorage:

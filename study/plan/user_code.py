@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from study.plan.plan import StudyPlan
 from trainables.process.errors import UsageError
-from trainables.spec.architectures import is_other_reference
+from trainables.spec.architectures import ensemble_members, ensemble_name, is_model_code
 from trainables.spec.datasets import is_code
 from trainables.spec.modality import is_text
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import canonical_name, sources_of
-from trainables.user_code.reference import CANONICAL, canonical, is_canonical, looks_like_reference
+from trainables.user_code.reference import CANONICAL, canonical, is_canonical
 from trainables.user_code.storage import save_sources
 
 CODE_FOLDER: Final = "code"
@@ -45,7 +45,7 @@ def with_canonical_names(values: Mapping[str, Any], *, dataset: str) -> dict[str
             raise UsageError(f"--dataset: {error}") from None
     for option in _NETWORKS:
         if isinstance(text := values.get(option), str):
-            found[option] = "+".join(_canonical(f"--{option}", each, dataset) for each in _members(text))
+            found[option] = ensemble_name([_canonical(f"--{option}", each, dataset) for each in _members(text)])
     if values.get("search"):
         found["search"] = [_canonical_search(argument, dataset) for argument in values["search"]]
     return found
@@ -62,15 +62,11 @@ def _canonical_search(argument: str, dataset: str) -> str:
 def _members(text: str) -> list[str]:
     """Return the networks of an ensemble, or the text itself. A path may contain a plus, too."""
     members = text.split("+")
-    return members if all(map(_is_reference, members)) else [text]
-
-
-def _is_reference(text: str) -> bool:
-    return not is_other_reference(text) and looks_like_reference(text)
+    return members if all(map(is_model_code, members)) else [text]
 
 
 def _canonical(flag: str, text: str, dataset: str) -> str:
-    if not _is_reference(text):
+    if not is_model_code(text):
         return text
     if is_text(dataset):
         raise UsageError(f"{flag} {text}: networks of your own are for images, and {dataset} is text")
@@ -83,7 +79,7 @@ def _canonical(flag: str, text: str, dataset: str) -> str:
 def code_names(plan: StudyPlan) -> Iterator[str]:
     """Yield the canonical names of all code that a plan names, in any field."""
     content = plan.model_dump(mode="json", include={"base", "overrides", "compared", "space", "search"})
-    texts = (part for text in _STRING.findall(json.dumps(content)) for part in text.split("+"))
+    texts = (part for text in _STRING.findall(json.dumps(content)) for part in ensemble_members(text) or (text,))
     yield from filter(CANONICAL.fullmatch, dict.fromkeys(texts))
 
 
@@ -117,9 +113,8 @@ def typed_reference(plan: StudyPlan, name: str) -> str:
 
     For code of the user, it names the study's own copy or an installed module.
     """
-    if not all(map(is_canonical, members := name.split("+"))):
-        return name
-    return "+".join(_typed(plan, each) for each in members)
+    members = ensemble_members(name) or (name,)
+    return ensemble_name([_typed(plan, each) for each in members]) if all(map(is_canonical, members)) else name
 
 
 def _typed(plan: StudyPlan, name: str) -> str:

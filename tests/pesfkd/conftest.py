@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_t
 
 
 class Ran(NamedTuple):
-    """A study that ran in this process, and the state of the process before and after."""
+    """A study that ran in this process, the state of the process before and after, and the threads that it left."""
 
     study: pesfkd.Study
     before: dict[str, Any]
     after: dict[str, Any]
+    threads: list[str]
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +49,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran_in_process(folder: Path, tables_made_once: Any) -> Ran:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    before = process_state()
+    running, before = set(threading.enumerate()), process_state()
     with tables_made_once():
         study = pesfkd.run(**TINY, name="ran", output_dir=folder, quiet=True)
-    after = process_state()
+    after, left = process_state(), [each.name for each in threading.enumerate() if each not in running]
     torch.set_num_threads(threads)
-    return Ran(study, before, after)
+    return Ran(study, before, after, left)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,15 @@ from tests.pesfkd.process_state import differing, process_state
 from trainables.data import image_progress
 
 
-def test_everything_that_a_block_changes_is_restored_even_after_an_error():
+def test_everything_that_a_block_changes_is_restored_even_after_an_error(monkeypatch):
+    # Another test in this process may have left any of these as the block below sets them.
+    monkeypatch.setattr(image_progress, "_hidden", False)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
     torch.set_num_threads(2)
-    torch.set_deterministic_debug_mode("default")  # another test may have left a stricter one
+    torch.set_deterministic_debug_mode("default")
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
     logger = logging.getLogger("somebody.elses")
     before = process_state()
     with suppress(ZeroDivisionError), restored_process():
@@ -62,6 +68,6 @@ def test_a_block_in_another_thread_leaves_the_signals_alone():
 
 @pytest.mark.study
 def test_a_study_leaves_the_process_as_it_was(ran_in_process):
-    assert differing(ran_in_process.before, ran_in_process.after) == []
-    names = {each.name for each in threading.enumerate()}
-    assert not [name for name in names if "mlflow" in name or "cluster" in name]
+    before, after = ran_in_process.before, ran_in_process.after
+    assert {key: (before[key], after[key]) for key in differing(before, after)} == {}
+    assert [name for name in ran_in_process.threads if "mlflow" in name or "cluster" in name] == []

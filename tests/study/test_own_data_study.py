@@ -13,9 +13,10 @@ from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.rerun import main as rerun_main
 from tests.own_data import digits, write_npz, write_parquet
+from tests.study.guides import blocks_of, planned_by
 from tests.study.inspection import assert_whole
-from tests.user_data import COLUMNS, DATA
-from tests.user_nets import new_process, write
+from tests.user_data import COLUMNS, DATA, new_data_process
+from tests.user_nets import write
 from trainables.data.own.opened import forget_own
 from trainables.teacher.command import main as teacher_main
 
@@ -30,15 +31,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _process():
-    forget_own()
-    with new_process():
+    with new_data_process():
         yield
-    forget_own()
-
-
-def in_new_process():
-    forget_own()
-    return new_process()
 
 
 def test_a_study_runs_resumes_confirms_and_reruns_without_the_user_s_file(command, tmp_path):
@@ -52,14 +46,14 @@ def test_a_study_runs_resumes_confirms_and_reruns_without_the_user_s_file(comman
     assert {path.name for path in (study / "code" / dataset.partition("@")[2]).iterdir()} == {"data.py", "columns.py"}
 
     shutil.rmtree(tmp_path / "mine")
-    with in_new_process():
+    with new_data_process():
         done = command(launch_main, "--resume", "own", *out, *IN_PROCESS, "--confirm", "1", "--seeds", "2")
         assert done.code == 0, done.said
         assert_whole(study)
     rows = read_trials(study).to_pylist()
     assert {row["status"] for row in rows} == {"finished"}
     assert {row["dataset"] for row in rows} == {dataset}
-    with in_new_process():
+    with new_data_process():
         again = command(rerun_main, "own-0000", *out, "--json")
         assert again.code == 0, again.said
         assert json.loads(again.out)["matches"]
@@ -78,7 +72,7 @@ def test_views_of_the_user_s_code_are_stored_and_give_the_same_bits_as_a_live_te
     scores = {}
     for source in ("stored", "live"):
         words = ("--dataset", f"{file}:augmented", "--teacher-epochs", "1", "--epochs", "2", "--name", source)
-        with in_new_process():
+        with new_data_process():
             done = command(launch_main, *SMALL, *words, "--teacher-outputs", source, *TO_BITS, *out, *IN_PROCESS)
         assert done.code == 0, done.said
         rows = read_trials(tmp_path / "out" / source).to_pylist()
@@ -118,7 +112,7 @@ def test_a_study_of_files_has_short_names_and_refuses_changed_files(command, tmp
     parts = digits()
     parts["train"][0][0] = 255 - parts["train"][0][0]
     write_npz(file, parts)
-    with in_new_process():
+    with new_data_process():
         refused = command(launch_main, "--resume", "npz", *out, *IN_PROCESS, "--confirm", "1", "--seeds", "2")
     assert refused.code == 1, refused.said
     assert "ran on other data or another split" in refused.err
@@ -133,7 +127,7 @@ def test_a_teacher_of_the_user_s_data_is_given_to_a_study(command, tmp_path):
     assert [path.name for path in (folder / "code").glob("*/data.py")] == ["data.py"]
     given = ("--teacher-checkpoint", folder / "teacher.safetensors", "--name", "given")
     for dataset in (f"{file}:make", f"{file}:keras"):  # the second has another normalisation
-        with in_new_process():
+        with new_data_process():
             study = command(launch_main, *SMALL[:-2], "--dataset", dataset, *given[:3], dataset[-4:], *out, *IN_PROCESS)
         assert study.code == 0, study.said
 
@@ -189,17 +183,11 @@ def test_packs_and_processes_of_ray_get_the_sources_sent(launch, tmp_path):
 
 
 def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):
-    guide = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
-    for text in re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL):
+    for text in blocks_of("own_data.md", "python"):
         (tmp_path / text.split()[1]).write_text(text)
     write_npz(tmp_path / "scans.npz", digits())
     write_parquet(tmp_path / "pets", digits())
     monkeypatch.chdir(tmp_path)
-    commands = re.search(r"```console\n(.*?)```", guide, flags=re.DOTALL)[1].splitlines()
-    mains = {"study.launch": launch_main, "trainables.teacher": teacher_main}
-    assert len(commands) == 5
-    for line in commands:
-        words = line.split()[2:]
-        done = command(mains[words[0]], *words[1:], "--dry-run", "--output-dir", tmp_path / "out")
-        assert done.code == 0, done.said
-        assert re.search("(data|flips).py:make@[0-9a-f]{16}|arrays:", done.said)
+    shown = planned_by("own_data.md", command, tmp_path / "out")
+    assert len(shown) == 5
+    assert all(re.search("(data|flips).py:make@[0-9a-f]{16}|arrays:", each) for each in shown)

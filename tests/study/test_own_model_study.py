@@ -16,6 +16,7 @@ from study.plan.resolve import load_plan
 from study.plan.user_code import code_names
 from study.records import read_trials
 from study.rerun import main as rerun_main
+from tests.study.guides import blocks_of, planned_by
 from tests.study.inspection import assert_whole
 from tests.user_nets import NET, new_process, write_net
 from trainables.costs.epoch import run_epoch
@@ -283,14 +284,8 @@ def test_processes_of_ray_get_the_sources_sent(launch, tmp_path):
 
 
 def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):
-    guide = (ROOT / "docs" / "own_model.md").read_text(encoding="utf-8")
-    (tmp_path / "net.py").write_text(re.search(r"```python\n(.*?)```", guide, flags=re.DOTALL)[1])
+    (tmp_path / "net.py").write_text(blocks_of("own_model.md", "python")[0])
     monkeypatch.chdir(tmp_path)
-    commands = re.search(r"```console\n(.*?)```", guide, flags=re.DOTALL)[1].splitlines()
-    mains = {"study.launch": launch_main, "trainables.teacher": teacher_main}
-    assert len(commands) == 3
-    for line in commands:
-        words = line.split()[2:]
-        done = command(mains[words[0]], *words[1:], "--dry-run", "--output-dir", tmp_path / "out")
-        assert done.code == 0, done.said
-        assert re.search("net.py:make@[0-9a-f]{16}", done.said)
+    shown = planned_by("own_model.md", command, tmp_path / "out")
+    assert len(shown) == 3
+    assert all(re.search("net.py:make@[0-9a-f]{16}", each) for each in shown)

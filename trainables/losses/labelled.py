@@ -38,12 +38,26 @@ def nkd_loss(
         commit 1e5d48f. There, the part of the other classes is a cross-entropy. Ours is a divergence: it is lower by
         gamma · T² times the entropy of t'. Gradients differ only for adapted logits, which the cross-entropy sharpens.
     """
+    rests = (without_label(each / temperature, labels) for each in (student_logits, teacher_logits))
+    others = divergence(*(torch.log_softmax(each, dim=1) for each in rests))
+    return gamma * temperature**2 * others.mean() + confident_cross_entropy(student_logits, teacher_logits, labels)
+
+
+def confident_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute the cross-entropy with the labels, each weighted by the teacher's confidence in the label.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C). No gradient flows into them.
+        labels: (B,) int64.
+
+    Returns:
+        Scalar, averaged over the batch.
+    """
     own = labels[:, None]
     log_student = torch.log_softmax(student_logits, dim=1).gather(1, own)
     confidence = torch.softmax(teacher_logits, dim=1).gather(1, own).detach()
-    rests = (without_label(each / temperature, labels) for each in (student_logits, teacher_logits))
-    others = divergence(*(torch.log_softmax(each, dim=1) for each in rests))
-    return gamma * temperature**2 * others.mean() - (confidence * log_student).mean()
+    return -(confidence * log_student).mean()
 
 
 def rld_loss(

@@ -8,6 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from trainables.losses.labelled import confident_cross_entropy
+
 _LEAST: Final = 1e-8  # keeps costs and Sinkhorn's denominators positive; the value of the authors' code
 
 
@@ -53,15 +55,13 @@ def wkd_loss(
         sample. We give the label no probability instead, which is the same and needs no matrices (B, C, C).
     """
     own = labels[:, None]
-    log_student = torch.log_softmax(student_logits, dim=1).gather(1, own)
-    confidence = torch.softmax(teacher_logits, dim=1).gather(1, own).detach()
     student, teacher = (
         torch.softmax((each / temperature).scatter(1, own, float("-inf")), dim=1)
         for each in (student_logits, teacher_logits)
     )
     cost = class_costs(distances.to(student.dtype), sharpening=sharpening)
     transport = _transport_cost(student, teacher, own, cost, regularisation, iterations)
-    return weight * transport.mean() - (confidence * log_student).mean()
+    return weight * transport.mean() + confident_cross_entropy(student_logits, teacher_logits, labels)
 
 
 def class_costs(distances: Tensor, *, sharpening: float) -> Tensor:

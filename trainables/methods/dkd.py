@@ -4,7 +4,7 @@ from torch import Tensor
 
 from trainables.losses.logits import dkd_loss
 from trainables.losses.parts import LossParts, StepOutputs
-from trainables.methods.method import Method, weighted_sum
+from trainables.methods.method import Method, warmup_factor, weighted_sum
 from trainables.spec.methods import METHOD_SPECS
 
 
@@ -49,7 +49,7 @@ def dkd_losses(
     kd = dkd_loss(
         outputs.student_logits, target_logits, labels, temperature=temperature, alpha=dkd_alpha, beta=dkd_beta
     )
-    warm = min((outputs.epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
+    warm = warmup_factor(outputs.epoch, warmup_epochs)
     return weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=warm * kd_weight, adapter_ce_weight=adapter_ce_weight
     )

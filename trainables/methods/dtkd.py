@@ -4,7 +4,7 @@ from torch import Tensor
 
 from trainables.losses.logits import dtkd_loss, kd_loss
 from trainables.losses.parts import LossParts, StepOutputs
-from trainables.methods.method import Method, weighted_sum
+from trainables.methods.method import Method, warmup_factor, weighted_sum
 from trainables.spec.methods import METHOD_SPECS
 
 
@@ -48,7 +48,7 @@ def dtkd_losses(
     teacher = outputs.target_logits(detached=detach_adapter_target)
     kd = dtkd_alpha * dtkd_loss(outputs.student_logits, teacher, temperature=temperature)
     kd = kd + dtkd_beta * kd_loss(outputs.student_logits, teacher, temperature=temperature)
-    warm = min((outputs.epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
+    warm = warmup_factor(outputs.epoch, warmup_epochs)
     return weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=warm * kd_weight, adapter_ce_weight=adapter_ce_weight
     )

@@ -46,6 +46,16 @@ def weighted_sum(
     return LossParts(total + adapter_ce_weight * adapter, ce=ce, kd=kd, adapter=adapter)
 
 
+def warmup_factor(epoch: int, warmup_epochs: int) -> float:
+    """Return the factor of a loss that grows from 1 / n to 1 in the first n epochs.
+
+    Args:
+        epoch: number of the epoch, from 0.
+        warmup_epochs: n; 0 disables the warm-up.
+    """
+    return min((epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
+
+
 MapShape = tuple[int, ...]  # (C, H, W) for images; (D,) for the hidden states of sentences
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from trainables.spec.naming import unknown_name
-from trainables.user_code.reference import is_canonical
+from trainables.user_code.reference import is_canonical, looks_like_reference
 
 # cnn_32_64: a small CNN for small images. The numbers are the channels of the two convolutions.
 CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
@@ -225,9 +225,13 @@ def has_maps(name: str) -> bool:
     return LIBRARY_PATTERN.fullmatch(name) is None
 
 
-def is_other_reference(text: str) -> bool:
-    """Return whether a text with a colon means a model of a library or some layers, rather than code of the user."""
-    return bool(LAYERS_PATTERN.fullmatch(text)) or (".py" not in text and _library_of(text) is not None)
+def is_model_code(text: str) -> bool:
+    """Return whether a model's name means code of the user, as typed: `net.py:make`.
+
+    Other texts with a colon mean a model of a library, even if it is misspelt, or some layers.
+    """
+    other = LAYERS_PATTERN.fullmatch(text) or (".py" not in text and _library_of(text) is not None)
+    return not other and looks_like_reference(text)
 
 
 def _library_of(text: str) -> str | None:

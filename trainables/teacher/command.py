@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from trainables.data.image_progress import hide_progress
+from trainables.data.own.fetch import fetch_for_command
 from trainables.process.command_errors import run_app
+from trainables.process.errors import UsageError
 from trainables.process.standard_streams import prepare_standard_streams, show_result
 from trainables.storage.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.storage.uris import redact, redact_tracebacks
@@ -218,7 +220,7 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
         "pretrained",
     )
     if values["download"]:
-        _fetch_own(plain["dataset"], dry_run=values["dry_run"])
+        fetch_for_command(plain["dataset"], dry_run=values["dry_run"])
     request = resolve_request(
         **{key: plain[key] for key in request_fields}, overrides={key: plain[key] for key in overrides}
     )
@@ -228,21 +230,6 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
     check_network(request, fetched_later=values["download"])
     check_images(request, keep=not values["dry_run"])
     return request, name
-
-
-def _fetch_own(dataset: str, *, dry_run: bool) -> None:
-    """Fetch a dataset of the Hugging Face hub, whose classes and sizes are known only then."""
-    from trainables.spec.own_data import is_own_data
-    from trainables.teacher.request import RequestError
-
-    if not is_own_data(dataset):
-        return
-    from trainables.data.own.opened import fetch_own
-
-    try:
-        fetch_own(dataset, dry_run=dry_run)
-    except ValueError as error:
-        raise RequestError(f"--download: {error}") from None
 
 
 def check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
@@ -264,8 +251,6 @@ def check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line and end the process with the exit code."""
-    from trainables.teacher.request import RequestError
-
     prepare_standard_streams()
     redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
@@ -275,7 +260,7 @@ def main() -> None:
         if verbose or not (isinstance(error, OSError) or is_own_error(error)):
             raise
         typer.echo(f"error: {error}", err=True)
-        sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)
+        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
 
 
 def is_own_error(error: Exception) -> bool:

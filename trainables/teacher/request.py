@@ -16,7 +16,7 @@ from trainables.spec.architectures import (
     absolute_name,
     check_model_name,
     check_text_model_name,
-    is_other_reference,
+    is_model_code,
 )
 from trainables.spec.datasets import expand_home, is_code
 from trainables.spec.modality import is_text
@@ -26,7 +26,6 @@ from trainables.spec.recipes import TeacherRecipe, find_recipe
 from trainables.spec.teacher_trial import training_config
 from trainables.spec.trial import TrialConfig
 from trainables.user_code.loading import canonical_name
-from trainables.user_code.reference import looks_like_reference
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
@@ -183,7 +182,7 @@ def _named(flag: str) -> Iterator[None]:
 
 def _image_model(model: str) -> str:
     """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
-    if looks_like_reference(model) and not is_other_reference(model):
+    if is_model_code(model):
         return canonical_name(model)
     return check_model_name(model)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainables.spec.architectures import is_other_reference
+from trainables.spec.architectures import is_model_code
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.reference import Reference, canonical, is_canonical, looks_like_reference, parse_reference
 
@@ -51,7 +51,7 @@ def test_what_is_no_reference_is_refused_with_what_to_give(text, says):
     ["resnet20", "cnn_3_4", "bert:6", "torchvision:resnet18", "timm:vit.tiny_in1k", "vgg8", "torchvison:resnet18"],
 )
 def test_other_names_are_not_taken_for_code(name):
-    assert is_other_reference(name) or not looks_like_reference(name)
+    assert not is_model_code(name)
     assert not is_canonical(name)
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.own_data import digits, write_npz
-from tests.user_data import COLUMNS, DATA
-from tests.user_nets import new_process, write
+from tests.user_data import COLUMNS, DATA, new_data_process
+from tests.user_nets import write
 from trainables.data import load_dataset
 from trainables.data.own.opened import check_own, forget_own, own_info
 from trainables.data.registry import dataset_info
@@ -18,10 +18,8 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(autouse=True)
 def _process():
-    forget_own()
-    with new_process():
+    with new_data_process():
         yield
-    forget_own()
 
 
 @pytest.fixture

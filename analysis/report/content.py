@@ -44,6 +44,7 @@ from analysis.reading.trials import (
 )
 from analysis.report import tables
 from analysis.report.answer import Answer, answer
+from analysis.report.deployed import deployment_table
 from analysis.report.folder import StudyFolder
 from analysis.report.pictures import (
     Picture,
@@ -180,6 +181,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         _curves(study, found),
         _calibration(study, found),
         _cost(study, found),
+        _deployment(study),
         _search(study, found),
         _failures(study),
         _plan(study),
@@ -419,6 +421,11 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
     pictures = (cost_picture(configs, costs, compares=study.compares_methods),) if known else ()
     title = f"{capitalised(found.gap.objective)} against cost"
     return Section("cost", title, _note_on(found.shown, known), pictures=pictures)
+
+
+def _deployment(study: StudyFolder) -> Section:
+    table = deployment_table(study)
+    return Section("deployment", "Size and latency", tables=() if table is None else (table,))
 
 
 def _search(study: StudyFolder, found: _Found) -> Section:

@@ -16,6 +16,7 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
+from analysis.questions.deployment import DeployedStudent, deployed_students, deployment_markdown
 from analysis.questions.methods import methods_table
 from analysis.questions.power import find_resolution, resolution_texts
 from analysis.questions.searches import compare_over_searches
@@ -80,6 +81,7 @@ class Outcome:
         confirmed_texts: paragraphs to show with the result of the confirmation.
         best: best config, or None if no trial has finished.
         runs: address of the trials in MLflow's UI.
+        students: measured students.
         notes: notes to show with the table.
         tracking_error: error that prevented a complete delivery to MLflow, or None.
     """
@@ -94,6 +96,7 @@ class Outcome:
     confirmed_texts: list[str]
     best: BestConfig | None
     runs: str
+    students: list[DeployedStudent]
     notes: list[str]
     tracking_error: Exception | None
 
@@ -115,7 +118,9 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     warnings += [] if searched is None else [searched.note]
     notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
+    students = deployed_students(records.trials)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
+    summary["students"] = {each.student: each.facts for each in students}
     best = find_best(plan, run.ledger, configs, confirmed if run.complete else None)
     summary["best"] = None if best is None else _json_ready(best.as_dict())
     summary["runs"] = runs = runs_address(plan, tracker.experiment_id)
@@ -140,6 +145,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     if tested:
         above.insert(1, methods_table(tested, costs))
     result_note = "\n\n".join([*above, table, *correlation_lines(plan, correlation, landmark), *notes])
+    result_note += f"\n\n{deployment_markdown(students)}" if students else ""
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
     artifacts += [report] if report is not None else []
@@ -147,7 +153,9 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
     texts = confirmation_texts(run.ledger, confirmed) if confirmed is not None else []
-    return Outcome(plan, summary, configs, correlation, landmark, costs, confirmed, texts, best, runs, notes, error)
+    return Outcome(
+        plan, summary, configs, correlation, landmark, costs, confirmed, texts, best, runs, students, notes, error
+    )
 
 
 def _publish(

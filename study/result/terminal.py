@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.questions.costs import ConfigCost, times
+from analysis.questions.deployment import DeployedStudent, deployment_cells, deployment_note
 from analysis.questions.methods import settings_of
 from analysis.reading.trials import (
     ConfigSummary,
@@ -48,6 +49,10 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
     for text in [*methods, *correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
         console.print(text, markup=False)
+    if outcome.students:
+        console.print("\nStudents where they run", style="bold")
+        console.print(_deployment_table(outcome.students))
+        console.print(deployment_note(outcome.students), markup=False)
     if outcome.confirmed is not None:
         console.print("\nConfirmed on fresh seeds", style="bold")
         for shown in confirmed_tables(outcome.confirmed):
@@ -95,6 +100,17 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
             times(costs[config.config_id].flops_to_ce),
             format_number(config.search_accuracy),
         )
+    return table
+
+
+def _deployment_table(students: list[DeployedStudent]) -> Table:
+    heads, rows = deployment_cells(students)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(heads[0], overflow="fold", min_width=10)
+    for head in heads[1:]:
+        table.add_column(head.replace(", ", "\n"), justify="right")
+    for row in rows:
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
     return table
 
 

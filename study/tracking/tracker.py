@@ -30,7 +30,7 @@ from study.tracking.delivery import PATIENCE, Delivery, RefusedError, first_line
 from study.tracking.inputs import MachineWatch, dataset_inputs
 from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
 from trainables.process.errors import StudyError
-from trainables.spec.measures import COST_FACTS
+from trainables.spec.measures import COST_FACTS, DEPLOY_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
 from trainables.spec.searchable import ALWAYS_READ
 from trainables.spec.trial import SEED_FIELDS
@@ -371,7 +371,8 @@ class StudyTracker:
         ]
         if epochs and not done:  # constant costs of the config, at step 0
             began = int(entry.started * 1000)
-            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in COST_FACTS]
+            known = (*COST_FACTS, *DEPLOY_FACTS)
+            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in known]
             metrics = costs + metrics
         tags = _end_tags(entry) if status is not None else []
         # Send the excess metrics first: the tag `status` then marks a complete run.

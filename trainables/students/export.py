@@ -90,7 +90,7 @@ def export_student(
             path is then unchanged.
         OSError: if the file cannot be written.
     """
-    content = _serialised(kept, kind, facts)
+    content = program_of(kept, kind, facts)
     with atomic_file(path) as file:
         file.write(content)
         file.flush()
@@ -211,7 +211,17 @@ class _DeployedTextModel(nn.Module):
         return logits
 
 
-def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
+def program_of(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
+    """Return the content of a student's program. It is not checked.
+
+    Args:
+        kept: the student, with an example.
+        kind: export format.
+        facts: facts about the student, as in `export_student`.
+
+    Raises:
+        ExportError: if the student cannot be exported.
+    """
     student, sizes = kept.student, {0: Dim(BATCH, min=1)}
     deployed, input_name = (_DeployedTextModel(student), SENTENCES) if student.about else (_Deployed(student), IMAGES)
     named = {0: BATCH}

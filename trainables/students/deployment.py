@@ -10,12 +10,13 @@ are trained; the running statistics of normalisation layers are not counted, as 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainables.costs.ledger import FlopCounter
 from trainables.models import CheckpointInfo, build_model
@@ -77,6 +78,11 @@ def open_program(content: bytes, *, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def as_function(session: Any) -> Callable[[Tensor], Tensor]:
+    """Return a program for images as a function that returns logits (N, C)."""
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {IMAGES: images.contiguous().numpy()})[0])
 
 
 def measure_latency(content: bytes, shape: tuple[int, int, int], *, threads: int) -> list[Latency]:

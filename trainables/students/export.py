@@ -109,7 +109,7 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
         kind: export format.
     """
     if kind == "torch-export":
-        with path.open("rb") as file, _silenced():
+        with path.open("rb") as file, silenced():
             return torch.export.load(BytesIO(file.read())).module()
     import onnxruntime
 
@@ -233,7 +233,7 @@ def program_of(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) 
         named[2] = TOKENS
         extra[TOKENISER_FILE] = student.about[TOKENISER]
     try:
-        with _silenced(), torch.no_grad():
+        with silenced(), torch.no_grad():
             program = torch.export.export(
                 deployed.eval(),
                 (kept.images,),  # two samples, because with one the exporter would fix the batch size
@@ -276,7 +276,7 @@ def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Suppress developer messages of the exporters, some of which would be printed between our JSON output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")

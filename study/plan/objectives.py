@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from trainables.display.numbers import counted
 from trainables.spec.measures import ACCURACY, OBJECTIVES, objective_of
 from trainables.spec.modality import is_text
 from trainables.spec.quantities import QUANTITIES, Quantity, limit_in, objectives_in
@@ -139,13 +140,18 @@ def objective_lines(plan: "StudyPlan") -> list[tuple[str, str]]:
     """Return the lines of a preview on objectives, limits and the measurement of students: name and text of each."""
     lines = []
     if plan.objectives:
-        ways = ", ".join(f"{QUANTITIES[name].direction[:-1]}e {name}" for name in plan.objectives)
+        ways = ", ".join(
+            f"{name} ({'highest' if QUANTITIES[name].direction == 'maximize' else 'lowest'})"
+            for name in plan.objectives
+        )
         lines.append(("objectives", f"Pareto front of: {ways}"))
     lines += [("limits", "; ".join(each.words for each in plan.limits))] if plan.limits else []
     if measures_students(plan):
         threads = threads_of(plan)
         what = (
-            "parameters and FLOPs" if threads is None else f"size and latency, in ONNX Runtime on {threads} thread(s)"
+            "parameters and FLOPs"
+            if threads is None
+            else f"size and latency in ONNX Runtime ({counted(threads, 'thread')})"
         )
         lines.append(("measures", f"{what}, of {', '.join(plan.students)}, before the trials"))
     return lines

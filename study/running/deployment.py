@@ -14,6 +14,7 @@ from study.ledger.ledger import StudyLedger
 from study.plan.objectives import measures_students, threads_of
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.display.numbers import counted
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.measures import DEPLOY_LATENCY
 from trainables.spec.quantities import QUANTITIES
@@ -59,7 +60,9 @@ def measure_students(plan: StudyPlan, ledger: StudyLedger, progress: StudyProgre
         from trainables.students.deployment import measure_student
         from trainables.students.export import ExportError
 
-        progress.say(f"measuring {student}" + ("" if threads is None else f" in ONNX Runtime on {threads} thread(s)"))
+        progress.say(
+            f"measuring {student}" + ("" if threads is None else f" in ONNX Runtime ({counted(threads, 'thread')})")
+        )
         shape = (info.channels, info.image_size, info.image_size)
         try:
             facts = measure_student(student, num_classes=info.num_classes, shape=shape, threads=threads)

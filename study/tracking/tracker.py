@@ -40,7 +40,12 @@ METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
 _REPORT: Final = "report.html"
 _LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts a longer note at an arbitrary place
 _REST_ELSEWHERE: Final = "*The full result is in `report.html`, among this run's artifacts.*"
-_FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # order of the figures in a study's note
+_FIRST_SHOWN: Final = (
+    "pareto_front",
+    "gap_against_accuracy",
+    "methods",
+    "against_accuracy",
+)  # order of the figures in a study's note
 _ATTEMPT: Final = "attempt"
 _TRY_AGAIN: Final = frozenset({408, 429})  # HTTP client errors that are temporary
 _log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from study.ledger.front import searched_configs
 from study.ledger.ledger import StudyLedger
 from study.ledger.promising import promising_configs
 from study.plan.objectives import Limit, given_objectives
+from study.result.best import find_best
 from study.result.pareto import pareto_metrics, pareto_summary
 from study.search.searcher import StudySearch
 from study.stages.choosing import count_candidates
@@ -187,6 +188,7 @@ def test_a_limit_alone_keeps_one_objective_and_excludes_configs_beyond_it(tmp_pa
     best = max((e for e in ledger.in_stage("search") if STUDENTS[e.config.student] <= 2), key=lambda entry: entry.score)
     assert promising_configs(ledger)[0].config_id == best.config.config_id
     assert max(ledger.in_stage("search"), key=lambda entry: entry.score).config.student == "cnn_16_32"
+    assert find_best(ledger.plan, ledger, [], None).config_id == best.config_id
 
 
 def test_without_a_config_within_the_limits_nothing_is_repeated(tmp_path):
@@ -195,6 +197,7 @@ def test_without_a_config_within_the_limits_nothing_is_repeated(tmp_path):
     assert promising_configs(ledger) == []
     assert ledger.in_stage("replicate") == []
     assert not [row for row in pareto_summary(ledger)["configs"] if row["is_within_limits"]]
+    assert find_best(ledger.plan, ledger, [], None) is None
 
 
 def test_a_failed_trial_is_on_no_front_and_the_search_goes_on(tmp_path):

@@ -64,7 +64,7 @@ def read_front(summary: Mapping[str, Any]) -> Front | None:
     points = [
         FrontPoint(
             row["label"],
-            {name: math.nan if value is None else value for name, value in row["values"].items()},
+            {name: _number(value) for name, value in row["values"].items()},
             row["is_within_limits"],
             row["is_on_front"],
             _estimates(row["fresh"]),
@@ -90,13 +90,13 @@ def read_front(summary: Mapping[str, Any]) -> Front | None:
 
 def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
     return {
-        name: Estimate(
-            *(math.nan if each[part] is None else each[part] for part in ("value", "low", "high")),
-            each["n"],
-            each["method"],
-        )
+        name: Estimate(_number(each["value"]), _number(each["low"]), _number(each["high"]), each["n"], each["method"])
         for name, each in found.items()
     }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def front_cells(front: Front) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

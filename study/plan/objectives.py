@@ -6,7 +6,7 @@ but it is never on the front, never repeated and never confirmed.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,9 +14,7 @@ from trainables.display.numbers import counted
 from trainables.spec.measures import ACCURACY, OBJECTIVES, objective_of
 from trainables.spec.modality import is_text
 from trainables.spec.quantities import QUANTITIES, Quantity, limit_in, objectives_in
-
-if TYPE_CHECKING:
-    from study.plan.plan import StudyPlan
+from trainables.spec.trial import TrialConfig
 
 # Samplers that learn from several objectives and from constraints.
 ABLE: Final = ("tpe", "nsga2")
@@ -58,6 +56,50 @@ class Limit(BaseModel):
         return f"{self.quantity.words} at most {self.quantity.text(self.value)}"
 
 
+class ObjectivesPlan(Protocol):
+    """Plan of a study, as far as it is read here; implemented by `study.plan.plan.StudyPlan`."""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of several objectives; empty for one."""
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Limits of the search."""
+
+    @property
+    def latency(self) -> int | None:
+        """Number of threads for measuring students, if given."""
+
+    @property
+    def compared(self) -> Sequence[object]:
+        """Compared methods."""
+
+    @property
+    def space(self) -> str:
+        """Name of the space."""
+
+    @property
+    def scheduler(self) -> str:
+        """Name of the scheduler."""
+
+    @property
+    def sampler(self) -> str:
+        """Name of the sampler."""
+
+    @property
+    def objective(self) -> str:
+        """Objective of the dataset."""
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Student architectures."""
+
+    @property
+    def base(self) -> TrialConfig:
+        """Values of all trials."""
+
+
 def given_objectives(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plan's values for `--objectives` and `--limit`, as far as they are given.
 
@@ -81,25 +123,25 @@ def given_objectives(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def quantities_of(plan: "StudyPlan") -> tuple[Quantity, ...]:
+def quantities_of(plan: ObjectivesPlan) -> tuple[Quantity, ...]:
     """Return the quantities of the objectives, then of the limits that are no objectives."""
     names = (*plan.objectives, *(each.name for each in plan.limits))
     return tuple(QUANTITIES[name] for name in dict.fromkeys(names))
 
 
-def measures_students(plan: "StudyPlan") -> bool:
+def measures_students(plan: ObjectivesPlan) -> bool:
     """Return whether students are measured before the search."""
     return plan.latency is not None or any(each.is_of_architecture for each in quantities_of(plan))
 
 
-def threads_of(plan: "StudyPlan") -> int | None:
+def threads_of(plan: ObjectivesPlan) -> int | None:
     """Return the number of threads for measuring latency, or None if no program is needed."""
     if plan.latency is not None:
         return plan.latency
     return 1 if any(each.needs_program for each in quantities_of(plan)) else None
 
 
-def check_objectives(plan: "StudyPlan") -> None:
+def check_objectives(plan: ObjectivesPlan) -> None:
     """Check that a study can have its objectives, limits and measurements.
 
     Raises:
@@ -136,7 +178,7 @@ def check_objectives(plan: "StudyPlan") -> None:
         )
 
 
-def objective_lines(plan: "StudyPlan") -> list[tuple[str, str]]:
+def objective_lines(plan: ObjectivesPlan) -> list[tuple[str, str]]:
     """Return the lines of a preview on objectives, limits and the measurement of students: name and text of each."""
     lines = []
     if plan.objectives:

@@ -25,8 +25,10 @@ class Measured(Protocol):
     """Trial with measures, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
-    ordinal: int
-    facts: dict[str, float]
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Facts recorded once."""
 
     @property
     def status(self) -> str | None:

@@ -259,7 +259,7 @@ def _dataset(plan: "StudyPlan", trial: "TrialEntry") -> "Dataset":
 
     config = trial.config
     try:
-        return load_dataset(config.dataset, plan.data_root, seed=config.split_seed, split_number=config.split_number)  # type: ignore[return-value]
+        return load_dataset(config.dataset, plan.data_root, seed=config.split_seed, split_number=config.split_number)
     except ValueError as error:
         raise UsageError(f"--int8 reads the images of {config.dataset}: {error}") from None
 

@@ -231,7 +231,7 @@ _add("power", power_of_study, "Say how many seeds a difference needs.", (
 ))  # fmt: skip
 _add("export", export, "Export the confirmed student as a program.", (
     ("ONNX", "pesfkd export NAME --out student.onnx"),
-    ("torch.export", "pesfkd export NAME --format torch-export"),
+    ("int8, unless that loses a point", "pesfkd export NAME --int8 --max-drop 0.01"),
 ))  # fmt: skip
 _add("rerun", _rerun, "Run a recorded trial again and compare all bits.", (("one trial", "pesfkd rerun NAME-0007"),))
 _add("sync", sync, "Deliver what MLflow lacks of a study.", (

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = (
     ("export the confirmed student as ONNX, next to the weights", "python -m study.export NAME"),
     (
-        "export for torch.export, to another place",
-        "python -m study.export NAME --format torch-export --out student.pt2",
+        "quantise it to int8, unless that loses a point of accuracy",
+        "python -m study.export NAME --int8 --max-drop 0.01",
     ),
     ("replace the file, with JSON output for a script", "python -m study.export NAME --force --json"),
 )
@@ -56,6 +56,26 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Output file. Default: next to the student's weights in the study's folder."),
 ]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Quantise the program to int8, calibrated on training images, and compare it with the float program over "
+        "all confirmed seeds on the test split. For ONNX and images.",
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="LOSS",
+        help="With --int8: write nothing if the mean loss of test accuracy is larger, such as 0.01 for one point.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="With --int8: number of CPU threads for measuring latency. Default: 1."),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing file, after the new one has passed the check.")
 ]
@@ -70,6 +90,9 @@ def export(
     name: Name,
     kind: Format = FormatName.ONNX,
     out: Out = None,
+    int8: Int8 = False,
+    max_drop: MaxDrop = None,
+    threads: Threads = None,
     force: Force = False,
     **values: Any,
 ) -> None:
@@ -77,17 +100,28 @@ def export(
 
     The program takes uint8 images (batch, channels, height, width) with any batch size, normalises them and returns
     logits. A text student takes int32 sentences (batch, 2, tokens): token ids and segment ids. The file then also
-    contains the tokeniser as tokenizer.json. The class names are in the file too (class_names). The file is read back
-    and compared with the student, on the stored example and on other batch sizes. A file that returns other logits is
-    removed. Exit codes: 0 done, 1 error, 2 wrong usage.
+    contains the tokeniser as tokenizer.json. The class names are in the file too (class_names). The file is read
+    back and compared with the student, on the stored example and on other batch sizes. A file that returns other
+    logits is removed. With --int8, a card with accuracy, size and latency is written next to the program. Exit
+    codes: 0 done, 1 error, 2 wrong usage.
     """
     _check_installed(kind)  # before the study is looked for
     plan = existing_plan(name, values["output_dir"])
-    result = export_study(plan, kind, out, force=force)
-    typer.echo(json.dumps(result, indent=2) if values["as_json"] else _in_words(result))
+    result = export_study(plan, kind, out, force=force, int8=int8, max_drop=max_drop, threads=threads)
+    shown = {name: value for name, value in result.items() if name != "lines"}
+    typer.echo(json.dumps(shown, indent=2) if values["as_json"] else _in_words(result))
 
 
-def export_study(plan: "StudyPlan", kind: FormatName, out: Path | None, *, force: bool) -> dict[str, Any]:
+def export_study(
+    plan: "StudyPlan",
+    kind: FormatName,
+    out: Path | None,
+    *,
+    force: bool,
+    int8: bool = False,
+    max_drop: float | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
     """Export the student of a confirmed study.
 
     Args:
@@ -95,6 +129,9 @@ def export_study(plan: "StudyPlan", kind: FormatName, out: Path | None, *, force
         kind: file format.
         out: output file. Default: next to the student's weights.
         force: whether to replace an existing file.
+        int8: whether to quantise the program to int8.
+        max_drop: largest mean loss of test accuracy by quantisation, or None.
+        threads: number of threads for measuring latency; 1 by default.
 
     Returns:
         Facts about the file, as JSON values.
@@ -103,10 +140,21 @@ def export_study(plan: "StudyPlan", kind: FormatName, out: Path | None, *, force
         UsageError: the study has no confirmed student, or the file cannot be this one.
         StudyError: the student cannot be exported or written.
     """
+    if not int8 and (max_drop is not None or threads is not None):
+        raise UsageError(f"{'--max-drop' if max_drop is not None else '--threads'} is for --int8: give --int8 too")
+    if int8:
+        from study.result.int8 import check_int8
+
+        check_int8(plan, is_onnx=kind is FormatName.ONNX, max_drop=max_drop)
     _check_installed(kind)
     entry, weights = _student_of(plan)
-    path = out if out is not None else weights.with_suffix(kind.suffix)
+    path = out if out is not None else weights.with_suffix(".int8.onnx" if int8 else kind.suffix)
     _check_place(path, kind, force=force)
+    if int8 and path.with_suffix(".md").exists() and not force:
+        raise UsageError(
+            f"{path.with_suffix('.md')} already exists, where the card of the program would be: replace both with "
+            "--force, or give another file with --out"
+        )
     from trainables.models import CheckpointError
     from trainables.storage.tensors import StoredFileError
     from trainables.students.export import BATCH, TOKENS, ExportError, export_student
@@ -116,12 +164,50 @@ def export_study(plan: "StudyPlan", kind: FormatName, out: Path | None, *, force
         kept = _with_class_names(plan, load_kept(weights))
         shape: list[int | str] = [2, TOKENS] if kept.student.about else [*kept.images.shape[1:]]
         facts = _facts(plan, entry, kept.student, [BATCH, *shape])
+        if int8:
+            return _export_int8(plan, entry, kept, path, facts=facts, max_drop=max_drop, threads=threads or 1)
         exported = export_student(kept, path, kind=kind.value, facts=facts)
     except (CheckpointError, StoredFileError, ExportError) as error:
         raise StudyError(f"the student of {entry.trial_id} was not exported: {error}") from error
     except OSError as error:
         raise StudyError(f"cannot write {path} ({error.strerror or error}); give another place with --out") from error
     return _result(exported, entry, kind, shape=[BATCH, *shape], student=kept.student)
+
+
+def _export_int8(
+    plan: "StudyPlan",
+    entry: "TrialEntry",
+    kept: "KeptStudent",
+    path: Path,
+    *,
+    facts: dict[str, str],
+    max_drop: float | None,
+    threads: int,
+) -> dict[str, Any]:
+    from study.ledger.ledger import StudyLedger
+    from study.result.int8 import card_of_program, int8_card, make_int8
+    from trainables.storage.tensors import write_atomically
+
+    ledger = StudyLedger(plan, read_only=True)
+    found = make_int8(plan, ledger, entry, kept, facts=facts, max_drop=max_drop, threads=threads)
+    write_atomically(path, found.content)
+    card = card_of_program(path)
+    write_atomically(card, int8_card(plan, entry, found, facts["takes"]).encode())
+    student = kept.student
+    return {
+        "file": str(path),
+        "format": "onnx",
+        "bytes": len(found.content),
+        "trial_id": entry.trial_id,
+        "student": entry.config.student,
+        "takes": ["batch", *kept.images.shape[1:]],
+        "gives": ["batch", student.info.num_classes],
+        "pixels": [0, _largest_pixel(entry)],
+        "class_names": list(student.class_names),
+        "card": str(card),
+        "int8": found.as_dict(),
+        "lines": [*found.lines, "", *found.notes],
+    }
 
 
 def main() -> None:
@@ -245,15 +331,21 @@ def _in_words(result: dict[str, Any]) -> str:
     from trainables.data.class_names import in_words
 
     takes, gives = (", ".join(map(str, result[name])) for name in ("takes", "gives"))
+    names = tuple(result["class_names"])
+    head = [
+        f"written   {result['file']} ({result['format']}{', int8' if 'int8' in result else ''}, {result['bytes']:,} "
+        "bytes)",
+        f"student   {result['student']} of trial {result['trial_id']}",
+        f"input     {_images_or_sentences(takes, result['pixels'])}",
+        f"output    logits: float32 ({gives})" + (f" of {in_words(names)}" if names else ""),
+    ]
+    if "int8" in result:
+        return "\n".join([*head, f"card      {result['card']}", "", *result["lines"]])
     batches = ", ".join(map(str, result["checked_batches"]))
     allowed = f"{result['tolerance']:g}"
-    names = tuple(result["class_names"])
     return "\n".join(
         [
-            f"written   {result['file']} ({result['format']}, {result['bytes']:,} bytes)",
-            f"student   {result['student']} of trial {result['trial_id']}",
-            f"input     {_images_or_sentences(takes, result['pixels'])}",
-            f"output    logits: float32 ({gives})" + (f" of {in_words(names)}" if names else ""),
+            *head,
             f"checked   read back, on batches of {batches}: logits differ by at most "
             f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} x |logit|)",
         ]

@@ -11,6 +11,8 @@ Schema of `trials` (one row per trial):
 - One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
 - One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
   version.
+- One column per fact about the student where it runs (`DEPLOY_FACTS`, such as `deploy/latency_1_seconds`): null in a
+  study that does not measure it, and for trials recorded by an earlier version.
 - One column per network and split of `CALIBRATION`, for finished trials: a list of 15 bins, each with `count`,
   `confidence` and `correct` (see `trainables.spec.measures`).
 
@@ -53,7 +55,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES, unit_of
+from trainables.spec.measures import (
+    CALIBRATION,
+    CLASSES,
+    CORRECT,
+    COST_FACTS,
+    DATA_FACTS,
+    DEPLOY_FACTS,
+    MEASURES,
+    unit_of,
+)
 from trainables.spec.trial import config_fields
 from trainables.storage.files import replace_file
 
@@ -99,9 +110,10 @@ def _trials_schema() -> pa.Schema:
         for name, field in config_fields().items()
         if name == "epochs" or name not in taken
     ]
+    facts = (*COST_FACTS, *DATA_FACTS, *DEPLOY_FACTS)
     calibration = [(name, _BINS) for name in CALIBRATION]
     answers = [(CORRECT, pa.binary()), (CLASSES, _CLASSES)]
-    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS, *DATA_FACTS), *calibration, *answers])
+    return pa.schema([*leading, *config, *_numbers(*MEASURES, *facts), *calibration, *answers])
 
 
 def _numbers(*names: str) -> list[pa.Field]:

@@ -16,12 +16,14 @@ from analysis.figures.calibration import dot_sizes
 from analysis.figures.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bars, style_of
 from analysis.figures.intervention import ARM_STYLES
 from analysis.figures.methods import floor_of, pareto_front, ratio_ticks, reach
+from analysis.figures.pareto import axis_of, panels_of, parts_of, stairs
 from analysis.figures.study import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
 from analysis.questions.calibration import Reliability, networks_of
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.intervention import ImposedGap, fitted_line
 from analysis.questions.methods import config_label, settings_of, split_of
+from analysis.questions.pareto import Front
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
 from analysis.report.labels import AWAY, place_labels
 from analysis.report.typesetting import UNBROKEN
@@ -58,6 +60,32 @@ def gap_chart(found: GapAgainstAccuracy) -> Chart:
         style = style_of(method, tuple(found.references))
         traces.append(_estimate(gap.value, accuracy, f"{method}, mean of {accuracy.n}", style, x_estimate=gap))
     return _chart(traces, _GAP, f"validation {found.objective}")
+
+
+def front_charts(front: Front) -> list[Chart]:
+    """Chart a front: the dataset's objective against each other objective."""
+    objective, drawn = front.quantities[0], []
+    for across in panels_of(front):
+        factor, label = axis_of(across)
+        x, y = stairs(front, across)
+        line = _line([each * factor for each in x], y, "front of the search", Style(BLUE, "o", "-"))
+        line["line"] |= {"shape": "hv"}
+        traces = [line]
+        for name, points, colour in parts_of(front):
+            values = np.array([each.values[objective.name] for each in points])
+            at, names = [each.values[across.name] * factor for each in points], [each.label for each in points]
+            traces.append(_points(at, values, name, colour, names, hollow=colour != BLUE,
+                                  symbol="x" if name == "beyond a limit" else "circle"))  # fmt: skip
+        style, shown = Style(VERMILION, "s", "-"), False
+        for each in front.on_front:
+            found = next((found for name, found in each.confirmed.items() if name.startswith("test/")), None)
+            if found is not None:
+                name = f"confirmed on the test split, mean of {found.n}"
+                trace = _estimate(each.values[across.name] * factor, found, name, style, hover=each.label)
+                traces.append({**trace, "legendgroup": "confirmed", "showlegend": not shown})
+                shown = True
+        drawn.append(_chart(traces, label, objective.words))
+    return drawn
 
 
 def effect_chart(effect: ParameterEffect) -> Chart:

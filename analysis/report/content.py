@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from analysis.figures.drawing import capitalised
+from analysis.figures.pareto import panels_of
 from analysis.figures.study import (
     GapAgainstAccuracy,
     compute_gap_against_accuracy,
@@ -27,6 +28,7 @@ from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.questions.intervention import ImposedGap, imposed_gaps
+from analysis.questions.pareto import front_notes, front_title, read_front
 from analysis.questions.power import LEADS, Resolution, find_resolution, resolution_texts
 from analysis.questions.searches import LEAD, compare_over_searches
 from analysis.questions.stability import rank_stability
@@ -44,12 +46,14 @@ from analysis.reading.trials import (
 )
 from analysis.report import tables
 from analysis.report.answer import Answer, answer
+from analysis.report.deployed import deployment_table, front_table
 from analysis.report.folder import StudyFolder
 from analysis.report.pictures import (
     Picture,
     cost_picture,
     curves_picture,
     effect_picture,
+    front_picture,
     gap_picture,
     history_picture,
     importance_picture,
@@ -174,6 +178,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
     found = _work_out(study, thorough=thorough)
     sections = (
         _results(study, found),
+        _front(study),
         _power(study, found),
         _gap(study, found),
         _associated(found),
@@ -181,6 +186,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         _curves(study, found),
         _calibration(study, found),
         _cost(study, found),
+        _deployment(study),
         _search(study, found),
         _failures(study),
         _plan(study),
@@ -420,6 +426,21 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
     pictures = (cost_picture(configs, costs, compares=study.compares_methods),) if known else ()
     title = f"{capitalised(found.gap.objective)} against cost"
     return Section("cost", title, _note_on(found.shown, known), pictures=pictures)
+
+
+def _front(study: StudyFolder) -> Section:
+    front = read_front(study.summary)
+    if front is None or not front.points:
+        return Section("front", "Several objectives")
+    if not front.on_front:
+        return Section("front", front_title(front), tuple(front_notes(front)))
+    pictures = (front_picture(front),) if panels_of(front) else ()
+    return Section("front", front_title(front), tables=(front_table(front),), pictures=pictures)
+
+
+def _deployment(study: StudyFolder) -> Section:
+    table = deployment_table(study)
+    return Section("deployment", "Size and latency", tables=() if table is None else (table,))
 
 
 def _search(study: StudyFolder, found: _Found) -> Section:

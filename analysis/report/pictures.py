@@ -17,6 +17,7 @@ from analysis.figures.calibration import draw_reliability
 from analysis.figures.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, fix_layout, new_figure, style_of
 from analysis.figures.intervention import draw_imposed_gaps
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
+from analysis.figures.pareto import draw_front
 from analysis.figures.study import (
     GapAgainstAccuracy,
     History,
@@ -31,6 +32,7 @@ from analysis.questions.calibration import Reliability
 from analysis.questions.costs import ConfigCost
 from analysis.questions.importance import Importance
 from analysis.questions.intervention import ImposedGap
+from analysis.questions.pareto import Front
 from analysis.reading.trials import BASELINE, CONFIRM, ConfigSummary
 from analysis.report import charts
 from analysis.report.charts import Chart
@@ -64,6 +66,11 @@ class Picture:
 def gap_picture(found: GapAgainstAccuracy) -> Picture:
     """Draw the gap against accuracy, with line and band."""
     return _picture("gap", lambda: draw_gap_against_accuracy(found), charts.gap_chart(found))
+
+
+def front_picture(front: Front) -> Picture:
+    """Draw a Pareto front."""
+    return _picture("front", lambda: draw_front(front), *charts.front_charts(front))
 
 
 def effect_picture(effect: ParameterEffect) -> Picture:

@@ -10,7 +10,7 @@ from trainables.process.errors import UsageError
 from trainables.storage.uris import REDACTED
 
 # Repeatable options of the form FIELD=..., merged by field.
-_BY_FIELD: Final = ("hold", "search")
+_BY_FIELD: Final = ("hold", "search", "limit")
 
 
 def with_config(

@@ -20,6 +20,7 @@ from study.plan.notes import (
     left_out_lines,
     sampler_notes,
 )
+from study.plan.objectives import objective_lines
 from study.plan.plan import StudyPlan
 from study.plan.repetitions import replicates_in_words
 from study.plan.siblings import sibling_notes
@@ -57,7 +58,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *image_lines(plan),
         f"classes    {classes_line(plan)}",
         *(f"warning    {warning}" for warning in data_warnings(plan)),
-        *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
+        *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY and not plan.objectives else []),
+        *(f"{name:<11}{text}" for name, text in objective_lines(plan)),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + (f"; {_equal_searches(plan)}" if plan.compared and plan.searches else ""),

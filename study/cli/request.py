@@ -44,6 +44,7 @@ _SMOKE_SEEDS: Final = 2
 
 def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     from study.plan.bounds import given_bounds
+    from study.plan.objectives import given_objectives
 
     plain: dict[str, Any] = dict(values)
     hold: list[str] = plain.get("hold") or []
@@ -67,8 +68,13 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain["dataset"] = absolute_files(dataset)
     if is_text(plain.get("dataset", "")):
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
+    try:
+        objectives = given_objectives(plain)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return {
         **({"search": search} if search else {}),
+        **objectives,
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in (*names_into("plan"), "replicates_detect") if flag in plain},
         "base": {flag: plain[flag] for flag in names_into("config") if plain.get(flag) is not None},

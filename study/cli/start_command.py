@@ -81,6 +81,12 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "searches", plan.searches_per_method
             yield "budget", plan.budget
         yield "sampler", plan.sampler
+    if plan.objectives:
+        yield "objectives", ",".join(plan.objectives)
+    for limit in plan.limits:
+        yield "limit", limit.text
+    if plan.latency is not None:
+        yield "latency", plan.latency
     if plan.replicates_detect is None:
         yield "replicates", plan.replicates
     else:

@@ -202,6 +202,7 @@ _CHECKS: Final[dict[str, dict[str, _Check]]] = {
     "answers": {**_NAMED, "answers": (_are_answers, True)},
     "calibration": {**_NAMED, "calibration": (_is_calibration, True)},
     "dataset": {"dataset": (_is_dataset, True)},
+    "deployment": {"student": (_is_text, True), "facts": (_are_measures, True), "time": (_is_time, True)},
     "fill": {
         "time": (_is_time, False),
         "forwards": (_is_large_count, True),

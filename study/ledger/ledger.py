@@ -45,6 +45,7 @@ class StudyLedger:
     Attributes:
         confirmation: the confirmation, once chosen.
         dataset: data digest and number of samples per split, once a trial has reported them.
+        deployment: `DEPLOY_FACTS` of each measured student, by architecture.
         damage: reason for each skipped journal line, by line number from 1.
         is_unreadable: whether no journal line can be read, so the journal must be moved away.
         incomplete: identifiers of ended trials that run again, because the journal has lost some of their epochs.
@@ -67,6 +68,7 @@ class StudyLedger:
         self.ended = 0
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
+        self.deployment: dict[str, dict[str, float]] = {}
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
         self._config_ids = ConfigIds(plan)
         self._config_ids_by_name: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
@@ -142,6 +144,8 @@ class StudyLedger:
             self.teacher_forwards_ahead += event["forwards"]
         elif kind == "dataset":
             self.dataset = event["dataset"]
+        elif kind == "deployment":
+            self._enter_deployment(event["student"], event["facts"])
         elif kind == "confirmation":
             return self._enter_confirmation(event["confirmation"])
         elif kind == "set_aside":
@@ -292,6 +296,7 @@ class StudyLedger:
 
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
+        entry.facts = {**entry.facts, **self.deployment.get(entry.config.student, {})}
         entry.names_epochs = entry.stage == "confirm" and entry.config.epochs != self.plan.base.epochs
         name = trial_name(entry.config, 0, names_epochs=entry.names_epochs)
         config_ids = self._config_ids_by_name.setdefault(name, {})
@@ -337,6 +342,18 @@ class StudyLedger:
         self._append({"event": "dataset", "dataset": dataset})
         self.dataset = dataset
         return True
+
+    def record_deployment(self, student: str, facts: dict[str, float]) -> None:
+        """Record `DEPLOY_FACTS` of a student architecture. They are facts of all its trials."""
+        event = {"event": "deployment", "student": student, "facts": facts, "time": self._time()}
+        self._append(event, durable=True)
+        self._enter_deployment(student, facts)
+
+    def _enter_deployment(self, student: str, facts: dict[str, float]) -> None:
+        self.deployment[student] = facts
+        for entry in self.entries.values():
+            if entry.config.student == student:
+                entry.facts = {**entry.facts, **facts}
 
     def record_calibration(self, trial_id: str, calibration: dict[str, dict[str, list[float]]]) -> None:
         """Record the calibration bins of a trial's models, once."""

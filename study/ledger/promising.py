@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from study.ledger.front import eligible
 from study.plan.plan import StudyPlan
 from study.plan.stages import Stage
 from trainables.spec.trial import TrialConfig
@@ -31,6 +32,14 @@ class Trial(Protocol):
     def score(self) -> float:
         """Objective at the last epoch."""
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """Facts recorded once."""
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Measures of the last epoch."""
+
 
 class Trials(Protocol):
     """Trials of a study; implemented by `study.ledger.ledger.StudyLedger`."""
@@ -44,15 +53,21 @@ class Trials(Protocol):
 def promising_configs(ledger: Trials) -> list[TrialConfig]:
     """Return the best finished configs of each search, best first and without duplicates.
 
+    With several objectives or limits, they are the best of the front (`study.ledger.front`) by the dataset's objective.
+
     Configs with a repetition already started stay in the list even if later results are better. Better results may
     appear because a failed trial can be retried.
     """
-    plan, searched = ledger.plan, ledger.in_stage("search")
+    plan, searched, on_front = ledger.plan, ledger.in_stage("search"), eligible(ledger)
     repeated = {entry.config.config_id: entry.config for entry in ledger.in_stage("replicate")}
     promising: dict[str, TrialConfig] = {}
     for search in plan.searches:
         own = [entry for entry in searched if plan.search_of(entry.config, entry.search) == search.name]
-        finished = [entry for entry in own if entry.status == "finished"]
+        finished = [
+            entry
+            for entry in own
+            if entry.status == "finished" and (on_front is None or entry.config.config_id in on_front)
+        ]
         best = sorted(finished, key=lambda entry: (-entry.score, entry.ordinal))
         distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
         # Several searches of a method can only be told apart by their trials.

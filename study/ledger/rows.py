@@ -5,7 +5,7 @@ from typing import Any
 
 from study.ledger.entry import TrialEntry
 from study.plan.plan import StudyPlan
-from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES
+from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, DEPLOY_FACTS, MEASURES
 
 
 def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "started": int(entry.started * 1e6),
         "seconds": entry.seconds,
         **{name: entry.last.get(name) for name in MEASURES},
-        **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS)},
+        **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS, *DEPLOY_FACTS)},
         **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
         CORRECT: base64.b64decode(entry.answers["bits"]) if "bits" in entry.answers else None,
         CLASSES: _classes(entry.answers),

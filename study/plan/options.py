@@ -180,6 +180,19 @@ OPTIONS: Final[dict[str, Option]] = {
             "asha stops unpromising configs early. With none, every trial is trained for all epochs, so the gap is "
             "compared with accuracies free of selection.",
             into="plan"),
+        _search("objectives", str | None, None, "question",
+            "Several objectives, such as val/accuracy,latency: the dataset's objective and latency, size, flops, "
+            "parameters, val/ece or gap. The study then finds the Pareto front, by --sampler tpe or nsga2.",
+            metavar="NAME,..."),
+        _search("limit", list[str] | None, None, "question",
+            "Upper limit of a quantity, as a constraint of the search, such as latency=5ms or size=2MB; also flops, "
+            "parameters, val/ece and gap; repeatable.",
+            metavar="NAME=VALUE"),
+        _search("latency", int | None, None, "question",
+            "Measure size and latency of each student architecture as an ONNX program before the trials, on this "
+            "number of threads of this machine. Needs pesfkd[export]. Default: 1 if latency or size is an objective or "
+            "has a limit, else not measured.",
+            into="plan", metavar="THREADS", least=1),
         _search("seed", int, 0, "question",
             "Seed of the study, for the sampler and for the seeds of all trials.",
             into="plan"),

@@ -26,6 +26,7 @@ from search_spaces.space import definition_of
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
 from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
+from study.plan.objectives import Limit, check_objectives
 from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.stages import PlannedTrial
@@ -48,6 +49,7 @@ ExecutorName = Literal["ray", "in-process"]
 
 MOST_PACKED: Final = 64
 MOST_TRIALS: Final = 1_000_000
+MOST_THREADS: Final = 1024
 LONGEST_SECONDS: Final = 1e9  # 31 years
 _BYTES_PATTERN: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?\s*[A-Za-z]{0,5}")
 CONTROLS: Final = ("ce", "kd")
@@ -83,6 +85,9 @@ class StudyPlan(BaseModel):
 
     With `replicates_detect`, repetitions are added until every comparison with `kd` is decided to that difference, and
     `replicates` is the largest number (`study.ledger.repetitions`).
+
+    With several `objectives`, or with `limits`, the promising configs are the best of the Pareto front
+    (`study.plan.objectives`). `latency` is the number of threads for measuring students before the search.
 
     `search` has bounds given by the user. They replace those of the space, or add fields to the search.
 
@@ -128,6 +133,9 @@ class StudyPlan(BaseModel):
     confirmation: ConfirmationRequest | None = None
     sampler: Sampler = default_of("sampler")
     scheduler: Scheduler = default_of("scheduler")
+    objectives: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    latency: int | None = Field(default_of("latency"), ge=1, le=MOST_THREADS)
     seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
     executor: ExecutorName = default_of("executor")
     max_concurrent: int | None = Field(default_of("max_concurrent"), ge=1, le=100_000)
@@ -328,6 +336,11 @@ class StudyPlan(BaseModel):
             raise ValueError(f"space {self.space!r} tunes no methods that could share FLOPs: leave out --budget")
         for method in self.compared:
             self.configure(method.fields)
+        return self
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> Self:
+        check_objectives(self)
         return self
 
     @model_validator(mode="after")

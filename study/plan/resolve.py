@@ -24,6 +24,7 @@ _WITHOUT_FLAG: Final = frozenset(
         "base",
         "overrides",
         "compared",
+        "limits",
         "controls",
         "confirmation",
         "space_digest",

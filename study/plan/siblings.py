@@ -6,6 +6,8 @@ dataset is the same for all studies, and every confirmation that reads it makes 
 """
 
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,6 +21,8 @@ from study.records import DamagedRecordsError, read_trials
 from trainables.display.numbers import counted, listed
 
 _MOST_NAMED: Final = 5
+# File of a study with the readings of its test split after the confirmation, one JSON object per line.
+_READINGS: Final = "test_readings.jsonl"
 
 
 class Sibling(NamedTuple):
@@ -40,11 +44,13 @@ class Readings(NamedTuple):
         trials: number of trials that read it.
         studies: studies with such a trial.
         unreadable: studies with damaged records, which are not counted.
+        again: number of further readings with students of these trials, such as for an int8 program.
     """
 
     trials: int
     studies: tuple[str, ...]
     unreadable: tuple[str, ...]
+    again: int = 0
 
 
 def siblings(plan: StudyPlan) -> list[Sibling]:
@@ -94,8 +100,9 @@ def sibling_notes(plan: StudyPlan) -> list[str]:
 
 def readings(plan: StudyPlan) -> Readings:
     """Count the trials in the plan's output folder that read the test split of its dataset, this study included."""
-    trials, studies, unreadable = 0, [], []
+    trials, again, studies, unreadable = 0, 0, [], []
     for name in sorted({plan.name, *(each.name for each in siblings(plan))}):
+        again += _recorded_readings(plan.output_dir / name)
         try:
             number = _readings_of(read_trials(plan.output_dir / name))
         except FileNotFoundError:  # no trial has ended
@@ -105,7 +112,39 @@ def readings(plan: StudyPlan) -> Readings:
             continue
         trials += number
         studies += [name] if number else []
-    return Readings(trials, tuple(studies), tuple(unreadable))
+    return Readings(trials, tuple(studies), tuple(unreadable), again)
+
+
+def record_reading(plan: StudyPlan, what: str, trial_ids: Sequence[str]) -> None:
+    """Record that students of confirmed trials are evaluated on the test split again, before they are.
+
+    Args:
+        plan: the study.
+        what: command that reads it.
+        trial_ids: trials whose students are evaluated.
+    """
+    line = json.dumps({"time": time.time(), "by": what, "trial_ids": list(trial_ids)}) + "\n"
+    with (plan.directory / _READINGS).open("a", encoding="utf-8") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _recorded_readings(directory: Path) -> int:
+    """Count the further readings of a study; a damaged line counts as one."""
+    try:
+        lines = (directory / _READINGS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return sum(map(_readings_in, lines))
+
+
+def _readings_in(line: str) -> int:
+    try:
+        trial_ids = json.loads(line)["trial_ids"]
+    except (ValueError, KeyError, TypeError):
+        return 1
+    return len(trial_ids) if isinstance(trial_ids, list) else 1
 
 
 def _readings_of(trials: pa.Table) -> int:
@@ -130,10 +169,11 @@ def readings_note(plan: StudyPlan) -> str | None:
         if len(found.studies) > 1
         else ""
     )
+    again = f", and {counted(found.again, 'time')} more with their students for int8 programs" if found.again else ""
     of_studies = "1 study" if len(found.studies) == 1 else f"{len(found.studies)} studies"
     return (
         f"The test split of {plan.base.dataset} was read by {counted(found.trials, 'trial')} of {of_studies} in this "
-        f"folder ({_named(found.studies)}).{several}{damaged}"
+        f"folder ({_named(found.studies)}){again}.{several}{damaged}"
     )
 
 

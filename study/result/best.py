@@ -9,6 +9,7 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.reading.trials import ConfigSummary
 from analysis.statistics.estimates import Estimate
 from study.cli.start_command import teacher_options
+from study.ledger.front import eligible
 from study.ledger.ledger import StudyLedger
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
@@ -84,8 +85,8 @@ def find_best(
 ) -> BestConfig | None:
     """Return the best config: the first choice of a complete confirmation, or else the best of the repeated configs.
 
-    Without a repeated config, it is the one with the highest score of the search. Controls are no candidates, except in
-    a comparison of methods.
+    Without a repeated config, it is the one with the highest score of the search, within the limits if there are any.
+    Controls are no candidates, except in a comparison of methods.
 
     Args:
         plan: the study.
@@ -103,7 +104,12 @@ def find_best(
         row = repeated[0]
         return _best(plan, known[row.config_id].config, row.config_id, row.name, row.method, "repetitions",
                      row.split, row.accuracy)  # fmt: skip
-    searched = [entry for entry in ledger.in_stage("search") if entry.status == "finished"]
+    on_front = eligible(ledger)
+    searched = [
+        entry
+        for entry in ledger.in_stage("search")
+        if entry.status == "finished" and (on_front is None or entry.config.config_id in on_front)
+    ]
     if not searched:
         return None
     entry = max(searched, key=lambda each: each.score)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from analysis.figures.drawing import fix_layout
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
+from analysis.figures.pareto import draw_front, panels_of
 from analysis.figures.study import (
     compute_gap_against_accuracy,
     compute_history,
@@ -19,6 +20,7 @@ from analysis.figures.study import (
     draw_parameter_effect,
 )
 from analysis.questions.costs import ConfigCost
+from analysis.questions.pareto import Front
 from analysis.reading.trials import (
     ConfigSummary,
     StudyRecords,
@@ -40,6 +42,7 @@ def draw_figures(
     configs: list[ConfigSummary],
     tested: list[ConfigSummary],
     costs: dict[str, ConfigCost],
+    front: Front | None = None,
 ) -> None:
     """Draw the figures of a study's result and save them in the study folder.
 
@@ -49,6 +52,7 @@ def draw_figures(
         configs: rows of the result table.
         tested: rows of the result table on the test split; empty if the study has none.
         costs: cost of each config, by config identifier.
+        front: front of several objectives, or None.
     """
     folder = plan.directory / "figures"
     (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)
@@ -71,6 +75,8 @@ def draw_figures(
         if tested:
             figures["methods_confirmed"] = lambda: draw_methods(tested)
             figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
+    if front is not None and front.on_front and panels_of(front):
+        figures["pareto_front"] = lambda: draw_front(front)
     for parameter in plan.search_space.scientific:
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
             compute_parameter_effect(records, name, seed=plan.seed)

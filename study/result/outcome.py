@@ -16,7 +16,9 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
+from analysis.questions.deployment import DeployedStudent, deployed_students, deployment_markdown
 from analysis.questions.methods import methods_table
+from analysis.questions.pareto import Front, front_markdown, read_front
 from analysis.questions.power import find_resolution, resolution_texts
 from analysis.questions.searches import compare_over_searches
 from analysis.reading.landmark import Landmark, at_landmark
@@ -46,6 +48,7 @@ from study.result.confirmed import (
     find_confirmed,
 )
 from study.result.figures import draw_figures
+from study.result.pareto import pareto_metrics, pareto_summary
 from study.result.report import about_study, write_study_report
 from study.tracking.view import runs_address
 from trainables.display.numbers import format_correlation
@@ -80,6 +83,8 @@ class Outcome:
         confirmed_texts: paragraphs to show with the result of the confirmation.
         best: best config, or None if no trial has finished.
         runs: address of the trials in MLflow's UI.
+        students: measured students.
+        front: front of several objectives or limits, or None.
         notes: notes to show with the table.
         tracking_error: error that prevented a complete delivery to MLflow, or None.
     """
@@ -94,6 +99,8 @@ class Outcome:
     confirmed_texts: list[str]
     best: BestConfig | None
     runs: str
+    students: list[DeployedStudent]
+    front: Front | None
     notes: list[str]
     tracking_error: Exception | None
 
@@ -115,7 +122,13 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     warnings += [] if searched is None else [searched.note]
     notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
+    students = deployed_students(records.trials)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
+    pareto = pareto_summary(run.ledger)
+    if pareto is not None:
+        summary["pareto"] = _json_ready(pareto)
+    front = read_front(summary)
+    summary["students"] = {each.student: each.facts for each in students}
     best = find_best(plan, run.ledger, configs, confirmed if run.complete else None)
     summary["best"] = None if best is None else _json_ready(best.as_dict())
     summary["runs"] = runs = runs_address(plan, tracker.experiment_id)
@@ -130,7 +143,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     tested = []
     if plan.compared and run.complete and confirmed is not None:  # not before the last confirmation trial
         tested = confirmed_summaries(records.trials, confirmed, seed=plan.seed)
-    draw_figures(plan, records, configs, tested, costs)
+    draw_figures(plan, records, configs, tested, costs, front)
     report = write_study_report(plan, notes)
     if report is None:  # `write_study_report` has appended a note
         summary["report"] = None
@@ -140,14 +153,20 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     if tested:
         above.insert(1, methods_table(tested, costs))
     result_note = "\n\n".join([*above, table, *correlation_lines(plan, correlation, landmark), *notes])
+    result_note = "\n\n".join(filter(None, [front_markdown(front), result_note]))
+    result_note += f"\n\n{deployment_markdown(students)}" if students else ""
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
     artifacts += [report] if report is not None else []
     metrics = _study_metrics(plan, configs, correlation, landmark)
+    metrics |= pareto_metrics(pareto)
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
     texts = confirmation_texts(run.ledger, confirmed) if confirmed is not None else []
-    return Outcome(plan, summary, configs, correlation, landmark, costs, confirmed, texts, best, runs, notes, error)
+    return Outcome(
+        plan, summary, configs, correlation, landmark, costs, confirmed, texts, best, runs, students, front, notes,
+        error,
+    )  # fmt: skip
 
 
 def _publish(

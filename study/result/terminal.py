@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.questions.costs import ConfigCost, times
+from analysis.questions.deployment import deployment_cells, deployment_note
 from analysis.questions.methods import settings_of
+from analysis.questions.pareto import front_cells, front_notes, front_title
 from analysis.reading.trials import (
     ConfigSummary,
     control_name,
@@ -48,6 +50,16 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
     for text in [*methods, *correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
         console.print(text, markup=False)
+    if outcome.front is not None:
+        console.print(f"\n{front_title(outcome.front)}", style="bold")
+        if outcome.front.on_front:
+            console.print(_cells_table(*front_cells(outcome.front)))
+        for text in front_notes(outcome.front):
+            console.print(text, markup=False)
+    if outcome.students:
+        console.print("\nStudents where they run", style="bold")
+        console.print(_cells_table(*deployment_cells(outcome.students)))
+        console.print(deployment_note(outcome.students), markup=False)
     if outcome.confirmed is not None:
         console.print("\nConfirmed on fresh seeds", style="bold")
         for shown in confirmed_tables(outcome.confirmed):
@@ -95,6 +107,16 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
             times(costs[config.config_id].flops_to_ce),
             format_number(config.search_accuracy),
         )
+    return table
+
+
+def _cells_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(heads[0], overflow="fold", min_width=10)
+    for head in heads[1:]:
+        table.add_column(head.replace(", ", "\n").replace(" (", "\n("), justify="right")
+    for row in rows:
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
     return table
 
 

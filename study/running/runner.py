@@ -26,11 +26,13 @@ from study.ledger.run import StudyRun
 from study.plan.folder import adopt_folder
 from study.plan.lock import StudyLock
 from study.plan.notes import describe_teacher_storage
+from study.plan.objectives import measures_students
 from study.plan.plan import StudyPlan
 from study.plan.teacher_choice import describe_one_teacher, keep_teacher
 from study.plan.user_code import sources_in
 from study.records import RecordWriter
 from study.running.data_check import check_same_data
+from study.running.deployment import check_measurable, measure_students
 from study.running.executor import Executor, TrialsToRun
 from study.running.recorder import TrialRecorder
 from study.running.stop import Stop
@@ -65,6 +67,7 @@ def check_services(plan: StudyPlan) -> None:
         from study.running.cluster import check_address  # imports Ray
 
         check_address(plan.address)
+    check_measurable(plan)
     check_tracking_uri(plan.tracking_uri)
     check_outputs_location(plan)
     check_trial_storage(plan)
@@ -231,6 +234,9 @@ def _search(
     stop: Stop,
 ) -> None:
     keep_teacher(plan)
+    if measures_students(plan):
+        tracker.result()  # so that nothing else runs during the measurement
+        measure_students(plan, ledger, progress)
     with _executor(plan, progress, stop) as executor:
         executor.check_resources()
         tracker.result()  # a store that rejects writes ends the study before a teacher is trained

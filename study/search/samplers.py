@@ -22,6 +22,9 @@ survivors is correct, but the distance to them is exaggerated. nsga2 and cmaes u
 has an option for pruned trials (`consider_pruned_trials`), but finds no search space until a trial has finished. The
 journal, the records and the mirror call such a trial pruned for every sampler.
 
+With several objectives or limits, only tpe and nsga2 are allowed, no trial is stopped early, and a finished trial is
+reported with its values and constraints (see `study.search.objectives`).
+
 A failed trial is reported as FAIL to every sampler, which ignores it. Failed trials do not count towards a generation.
 
 The first `STARTUP` suggestions of tpe and gp are random, and all later ones come from their model. The number of the

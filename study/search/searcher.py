@@ -29,7 +29,8 @@ from study.plan.control_tuning import tuning_trials
 from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
-from study.search.samplers import make_sampler, sampler_outcome
+from study.search.objectives import Told, attributes_of, create_optuna_study, told_of
+from study.search.samplers import make_sampler
 from study.stages.choosing import choose
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig, derive_seed
@@ -84,9 +85,7 @@ class StudySearch:
         self._to_tune: deque[PlannedTrial] | None = None
         self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
-        self._studies: dict[str, optuna.Study] = {
-            search.name: optuna.create_study(direction="maximize") for search in self._searches
-        }
+        self._studies: dict[str, optuna.Study] = {search.name: create_optuna_study(plan) for search in self._searches}
         # Some samplers keep state in study attributes. Changed attributes are recorded with the next trial.
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
         self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
@@ -326,28 +325,28 @@ class StudySearch:
             return
         trial = self._optuna_trials.pop(entry.trial_id, None)
         if trial is not None:
-            for epoch, score in entry.scores.items():
+            told = told_of(self._plan, entry)
+            for epoch, score in told.reported.items():
                 trial.report(score, epoch)
-            state, value = sampler_outcome(self._plan.sampler, status, entry.scores)
+            for name, excess in told.constraints.items():
+                trial.set_constraint(name, excess)
             # Optuna accepts no value for a pruned trial, and uses the last reported one.
-            trial.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+            trial.study.tell(trial, told.values if told.state == TrialState.COMPLETE else None, state=told.state)
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
         name, saved = self._plan.search_of(entry.config, entry.search), entry.optuna
         study = self._studies[name]
-        state, value = TrialState.RUNNING, None
-        if entry.status is not None:
-            state, value = sampler_outcome(self._plan.sampler, entry.status, entry.scores)
-        ended = state.is_finished()
-        reported = entry.scores if ended else {}
+        told = Told(TrialState.RUNNING, None, {}, {}) if entry.status is None else told_of(self._plan, entry)
+        ended = told.state.is_finished()
         frozen: FrozenTrial = optuna.trial.create_trial(
-            state=state,
-            value=value,
+            state=told.state,
+            values=told.values,
             params=saved["params"],
             distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
-            system_attrs=trusted_attributes(saved["system_attrs"]),  # Optuna unpickles one of them
-            intermediate_values=reported,
+            # Optuna unpickles one of the saved attributes.
+            system_attrs={**trusted_attributes(saved["system_attrs"]), **attributes_of(told.constraints)},
+            intermediate_values=dict(told.reported),
         )
         study.add_trial(frozen)
         for key, attribute in saved["study_attrs"].items():

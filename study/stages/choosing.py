@@ -13,6 +13,7 @@ from analysis.questions.confirmation import Scores, best_first, lower_bounds
 from analysis.statistics.estimates import Estimate
 from study.ledger.confirmation import Choice, Confirmation
 from study.ledger.entry import TrialEntry, by_config, trial_name
+from study.ledger.front import eligible
 from study.ledger.ledger import StudyLedger
 from study.plan.confirmation import ALWAYS_CONFIRMED, PUBLISHED
 from study.plan.methods import BASELINE, known_methods, row_name, why_not
@@ -32,7 +33,8 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
     search, the study's controls are added, with `kd` at the tuned temperature (`study.stages.control_tuning`). PESF-KD
     with published settings is added as well, as far as config fields can express them. The config with the best search
     score is always confirmed, because the drop from that score measures the optimism of the search. All choices are
-    made on trials of the search's number of epochs; the chosen configs have the confirmation's number. This function
+    made on trials of the search's number of epochs. With several objectives or limits, only configs on the front are
+    chosen. The chosen configs have the confirmation's number. This function
     writes nothing.
     """
     plan = ledger.plan
@@ -51,7 +53,7 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
 def count_candidates(ledger: StudyLedger) -> int:
     """Return the number of configs, or of methods in a comparison, that could be chosen in addition to the controls."""
     if not ledger.plan.compared:
-        return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
+        return len(_candidates_of_search(ledger))
     return sum(name not in ALWAYS_CONFIRMED for name in _method_candidates(ledger))
 
 
@@ -69,6 +71,12 @@ def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tup
         if (scores.searched or scores.fresh) and all(entry.status != "failed" for entry in (*tried, *repeated)):
             found.append(((tried + repeated)[0].config, scores))
     return found
+
+
+def _candidates_of_search(ledger: StudyLedger) -> list[tuple[TrialConfig, Scores]]:
+    """Return the candidates of a search: with several objectives or limits, those on the front."""
+    found, on_front = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate")), eligible(ledger)
+    return [each for each in found if on_front is None or each[0].config_id in on_front]
 
 
 def _repetitions(ledger: StudyLedger) -> list[dict[int, float]]:
@@ -97,7 +105,7 @@ def _bound_json(bound: Estimate) -> dict[str, Any]:
 def _choose_configs(ledger: StudyLedger) -> list[Choice]:
     plan = ledger.plan
     assert plan.confirmation is not None
-    candidates = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate"))
+    candidates = _candidates_of_search(ledger)
     ranked = _ranked(candidates, _repetitions(ledger))
     by_score = sorted((each for each in ranked if each[1].searched), key=lambda each: -max(each[1].searched))
     winner = by_score[0][0].config_id if by_score else None

@@ -133,7 +133,7 @@ def confirmation_request(
     if not available:
         raise UsageError(f"study {plan.name!r} has no config that finished on all its seeds: nothing to confirm")
     if configs is None:
-        usual = available if plan.compared else DEFAULT_CONFIGS
+        usual = available if plan.compared or plan.objectives else DEFAULT_CONFIGS  # the whole front
         configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
         seeds = planned.asked if planned is not None else SeedsAsked(DEFAULT_SEEDS)
@@ -143,6 +143,7 @@ def confirmation_request(
     request = request_of(configs, seeds, epochs, factors)
     if configs > available:
         what = "methods in addition to ce and kd" if plan.compared else "configs"
+        what += " on the front or within the limits" * bool(plan.objectives or plan.limits)
         raise UsageError(
             f"--confirm {configs}: only {available} {what} of study {plan.name!r} finished on all their seeds; give a "
             f"number up to {available}"

@@ -30,7 +30,7 @@ from study.tracking.delivery import PATIENCE, Delivery, RefusedError, first_line
 from study.tracking.inputs import MachineWatch, dataset_inputs
 from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
 from trainables.process.errors import StudyError
-from trainables.spec.measures import COST_FACTS
+from trainables.spec.measures import COST_FACTS, DEPLOY_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
 from trainables.spec.own_data import short_name
 from trainables.spec.searchable import ALWAYS_READ
@@ -41,7 +41,12 @@ METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
 _REPORT: Final = "report.html"
 _LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts a longer note at an arbitrary place
 _REST_ELSEWHERE: Final = "*The full result is in `report.html`, among this run's artifacts.*"
-_FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # order of the figures in a study's note
+_FIRST_SHOWN: Final = (
+    "pareto_front",
+    "gap_against_accuracy",
+    "methods",
+    "against_accuracy",
+)  # order of the figures in a study's note
 _ATTEMPT: Final = "attempt"
 _TRY_AGAIN: Final = frozenset({408, 429})  # HTTP client errors that are temporary
 _log = logging.getLogger(__name__)
@@ -372,7 +377,8 @@ class StudyTracker:
         ]
         if epochs and not done:  # constant costs of the config, at step 0
             began = int(entry.started * 1000)
-            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in COST_FACTS]
+            known = (*COST_FACTS, *DEPLOY_FACTS)
+            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in known]
             metrics = costs + metrics
         tags = _end_tags(entry) if status is not None else []
         # Send the excess metrics first: the tag `status` then marks a complete run.

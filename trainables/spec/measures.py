@@ -41,6 +41,10 @@ step and recorded once.
 constant predictor. The score uses the objective of the dataset; for accuracy, it is the share of the largest class.
 Only confirming trials record facts of the test split. Trials from earlier versions have no such facts.
 
+`DEPLOY_FACTS` describe the student where it runs, and are recorded by studies with `--latency` or several objectives:
+parameters, FLOPs of a forward pass, size of the ONNX program, and its latency for batches of 1 and 32 images (median,
+10th and 90th percentile, number of runs, number of threads; see `trainables.students.deployment`).
+
 A finished trial also reports `CALIBRATION` once, by split and network. Confidences are binned into 15 bins of equal
 width. Each bin has the number of predictions (`count`), the sum of their confidences (`confidence`), and the number of
 correct ones (`correct`). The teacher and the adapted teacher are defined as above. On the test split, only the student
@@ -122,6 +126,24 @@ COST_FACTS: Final = (
     "cost/stored_bytes",
     "cost/stored_passes",
 )
+# Of the student where it runs, the same for all trials with one student.
+DEPLOY_BATCHES: Final = (1, 32)
+DEPLOY_PARAMETERS: Final = "deploy/student_parameters"
+DEPLOY_FLOPS: Final = "deploy/forward_flops"
+DEPLOY_SIZE: Final = "deploy/size_bytes"
+DEPLOY_THREADS: Final = "deploy/threads"
+DEPLOY_LATENCY: Final = "deploy/latency_1_seconds"
+DEPLOY_FACTS: Final = (
+    DEPLOY_PARAMETERS,
+    DEPLOY_FLOPS,
+    DEPLOY_SIZE,
+    *(
+        f"deploy/latency_{batch}_{part}"
+        for batch in DEPLOY_BATCHES
+        for part in ("seconds", "low_seconds", "high_seconds", "runs")
+    ),
+    DEPLOY_THREADS,
+)
 DATA_FACTS: Final = ("data/val_samples", "data/val_constant_score", "data/test_samples", "data/test_constant_score")
 TEST_MEASURES: Final = ("test/accuracy",)
 CALIBRATION: Final = (
@@ -153,6 +175,8 @@ _UNITS: Final = {
     "_forwards": "examples",
     "_passes": "passes of the teacher over the train split",
     "/workers": "processes",
+    "_runs": "runs",
+    "/threads": "threads",
     **{f"_{part}": "FLOP/example" for part in COST_PARTS},
 }
 
@@ -174,11 +198,11 @@ def objective_in_words(dataset: str) -> str:
 
 
 def unit_of(name: str) -> str | None:
-    """Return the unit of a cost, found by the ending of the name, or None for other measures.
+    """Return the unit of a cost or of a deployed student, found by the name's ending, or None for other measures.
 
     Args:
         name: name of a measure or fact.
     """
-    if not name.startswith("cost/"):
+    if not name.startswith(("cost/", "deploy/")):
         return None
     return next(unit for ending, unit in _UNITS.items() if name.endswith(ending))

@@ -90,7 +90,7 @@ def export_student(
             path is then unchanged.
         OSError: if the file cannot be written.
     """
-    content = _serialised(kept, kind, facts)
+    content = program_of(kept, kind, facts)
     with atomic_file(path) as file:
         file.write(content)
         file.flush()
@@ -109,7 +109,7 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
         kind: export format.
     """
     if kind == "torch-export":
-        with path.open("rb") as file, _silenced():
+        with path.open("rb") as file, silenced():
             return torch.export.load(BytesIO(file.read())).module()
     import onnxruntime
 
@@ -211,7 +211,17 @@ class _DeployedTextModel(nn.Module):
         return logits
 
 
-def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
+def program_of(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
+    """Return the content of a student's program. It is not checked.
+
+    Args:
+        kept: the student, with an example.
+        kind: export format.
+        facts: facts about the student, as in `export_student`.
+
+    Raises:
+        ExportError: if the student cannot be exported.
+    """
     student, sizes = kept.student, {0: Dim(BATCH, min=1)}
     deployed, input_name = (_DeployedTextModel(student), SENTENCES) if student.about else (_Deployed(student), IMAGES)
     named = {0: BATCH}
@@ -223,7 +233,7 @@ def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str])
         named[2] = TOKENS
         extra[TOKENISER_FILE] = student.about[TOKENISER]
     try:
-        with _silenced(), torch.no_grad():
+        with silenced(), torch.no_grad():
             program = torch.export.export(
                 deployed.eval(),
                 (kept.images,),  # two samples, because with one the exporter would fix the batch size
@@ -266,7 +276,7 @@ def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Suppress developer messages of the exporters, some of which would be printed between our JSON output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")

@@ -27,7 +27,7 @@ def confirmed(plan: StudyPlan, number: int) -> None:
 def test_the_only_study_of_a_dataset_repeats_nothing(tmp_path: Path) -> None:
     plan = planned(tmp_path, "first")
     assert sibling_notes(plan) == []
-    assert readings(plan) == (0, (), ())
+    assert readings(plan) == (0, (), (), 0)
 
 
 def test_a_second_study_with_the_same_seed_says_so_and_names_a_free_one(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_readings_of_the_test_split_are_counted_over_the_folder(tmp_path: Path) 
     assert readings_note(first) == "The test split of digits was read by 3 trials of 1 study in this folder (first)."
     confirmed(second, 2)
     for plan in (first, second):
-        assert readings(plan) == (5, ("first", "second"), ())
+        assert readings(plan) == (5, ("first", "second"), (), 0)
     note = readings_note(second)
     assert note is not None
     assert note.startswith(

@@ -1,0 +1,102 @@
+"""What the students of a study cost where they run: parameters, FLOPs, size and latency, by architecture.
+
+The values do not depend on the weights and are measured once per architecture, before the trials, by ONNX Runtime on
+the CPU of the machine that runs the study (`trainables.students.deployment`).
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from trainables.spec.measures import (
+    DEPLOY_BATCHES,
+    DEPLOY_FACTS,
+    DEPLOY_FLOPS,
+    DEPLOY_PARAMETERS,
+    DEPLOY_SIZE,
+    DEPLOY_THREADS,
+)
+from trainables.spec.quantities import QUANTITIES
+
+
+@dataclass(frozen=True)
+class DeployedStudent:
+    """Measured student architecture.
+
+    Args:
+        student: name of the architecture.
+        facts: its `DEPLOY_FACTS`; size, latency and threads are absent if no program was measured.
+    """
+
+    student: str
+    facts: dict[str, float]
+
+
+def deployed_students(trials: pa.Table) -> list[DeployedStudent]:
+    """Return the measured students of a study, smallest first. Empty if none was measured.
+
+    Args:
+        trials: records of the trials, also of earlier versions without these columns.
+    """
+    columns = [name for name in DEPLOY_FACTS if name in trials.column_names]
+    found: dict[str, dict[str, float]] = {}
+    for row in trials.select(["student", *columns]).to_pylist():
+        facts = {name: row[name] for name in columns if row[name] is not None}
+        if facts and row["student"] is not None:
+            found.setdefault(row["student"], facts)
+    students = [DeployedStudent(name, facts) for name, facts in found.items()]
+    return sorted(students, key=lambda each: each.facts.get(DEPLOY_PARAMETERS, 0.0))
+
+
+def deployment_cells(students: list[DeployedStudent]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the heads and the rows of a table of students; columns that are not known are left out."""
+    parts = [("parameters", DEPLOY_PARAMETERS), ("flops", DEPLOY_FLOPS), ("size", DEPLOY_SIZE)]
+    known = [(name, column) for name, column in parts if any(column in each.facts for each in students)]
+    batches = [batch for batch in DEPLOY_BATCHES if any(_median(batch) in each.facts for each in students)]
+    heads = ["student", *(QUANTITIES[name].words for name, _ in known), *(f"latency, batch {each}" for each in batches)]
+    rows = [
+        (
+            each.student,
+            *(QUANTITIES[name].text(each.facts[column]) if column in each.facts else "" for name, column in known),
+            *(_latency(each, batch) for batch in batches),
+        )
+        for each in students
+    ]
+    return tuple(heads), rows
+
+
+def deployment_note(students: list[DeployedStudent]) -> str:
+    """Return what the columns of the table are, with the number of runs and threads."""
+    programs = [each.facts for each in students if DEPLOY_THREADS in each.facts]
+    text = "FLOPs are of a forward pass of one image. Students are measured before the trials, once per architecture."
+    if not programs:
+        return text
+    threads = int(programs[0][DEPLOY_THREADS])
+    runs = min(int(facts[f"deploy/latency_{batch}_runs"]) for facts in programs for batch in DEPLOY_BATCHES)
+    return (
+        f"Size is that of the float32 ONNX program. Latency is the median of at least {runs} runs in ONNX Runtime on "
+        f"{threads} CPU thread{'s' if threads > 1 else ''} of the machine that runs the study, with the 10th and 90th "
+        f"percentile. {text}"
+    )
+
+
+def _median(batch: int) -> str:
+    return f"deploy/latency_{batch}_seconds"
+
+
+def _latency(student: DeployedStudent, batch: int) -> str:
+    if _median(batch) not in student.facts:
+        return ""
+    names = (_median(batch), f"deploy/latency_{batch}_low_seconds", f"deploy/latency_{batch}_high_seconds")
+    median, low, high = (student.facts[name] for name in names)
+    factor, unit = (1e3, "ms") if median >= 1e-3 else (1e6, "µs")
+    return f"{median * factor:.3g} {unit} [{low * factor:.3g}, {high * factor:.3g}]"
+
+
+def deployment_markdown(students: list[DeployedStudent]) -> str:
+    """Return the table and its note in Markdown; empty without students."""
+    if not students:
+        return ""
+    heads, rows = deployment_cells(students)
+    lines = [heads, ("---", *("---:" for _ in heads[1:])), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{deployment_note(students)}"

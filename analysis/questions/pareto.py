@@ -1,0 +1,180 @@
+"""Front of a study with several objectives or limits, as tables; read from `summary.json`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.statistics.estimates import Estimate
+from trainables.display.numbers import counted, format_estimate, listed
+from trainables.spec.quantities import QUANTITIES, Quantity
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """Config of a search with its values.
+
+    Args:
+        label: readable name.
+        values: value of each quantity in the search, by name.
+        is_within: whether it is within all limits.
+        is_on_front: whether it is on the front.
+        fresh: means on fresh seeds of the validation split, by name.
+        confirmed: confirmed means, by name; the dataset's objective is on the test split.
+        is_on_confirmed_front: whether it is on the front of the confirmed means; None if it is not confirmed.
+    """
+
+    label: str
+    values: Mapping[str, float]
+    is_within: bool
+    is_on_front: bool
+    fresh: Mapping[str, Estimate]
+    confirmed: Mapping[str, Estimate]
+    is_on_confirmed_front: bool | None
+
+
+@dataclass(frozen=True)
+class Front:
+    """Searched configs of a study, with the front.
+
+    Args:
+        objectives: objectives; empty for a study with limits alone.
+        quantities: all quantities, the dataset's objective first.
+        limits: limits in words.
+        points: searched configs, those of the front first, each part from the best in the dataset's objective.
+    """
+
+    objectives: tuple[Quantity, ...]
+    quantities: tuple[Quantity, ...]
+    limits: tuple[str, ...]
+    points: tuple[FrontPoint, ...]
+
+    @property
+    def on_front(self) -> list[FrontPoint]:
+        """Configs on the front."""
+        return [each for each in self.points if each.is_on_front]
+
+
+def read_front(summary: Mapping[str, Any]) -> Front | None:
+    """Return the front in a study's summary, or None for a study with neither objectives nor limits."""
+    content = summary.get("pareto")
+    if not content:
+        return None
+    quantities = tuple(QUANTITIES[name] for name in content["quantities"])
+    points = [
+        FrontPoint(
+            row["label"],
+            {name: _number(value) for name, value in row["values"].items()},
+            row["is_within_limits"],
+            row["is_on_front"],
+            _estimates(row["fresh"]),
+            _estimates(row["confirmed"]),
+            row["is_on_confirmed_front"],
+        )
+        for row in content["configs"]
+    ]
+    first = quantities[0].name
+    points.sort(
+        key=lambda each: (
+            not each.is_on_front,
+            -each.values[first] if each.values[first] == each.values[first] else 0.0,
+        )
+    )
+    return Front(
+        tuple(QUANTITIES[each["name"]] for each in content["objectives"]),
+        quantities,
+        tuple(each["words"] for each in content["limits"]),
+        tuple(points),
+    )
+
+
+def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
+    return {
+        name: Estimate(_number(each["value"]), _number(each["low"]), _number(each["high"]), each["n"], each["method"])
+        for name, each in found.items()
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def front_cells(front: Front) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the heads and the rows of a table of the front; columns without a value are left out."""
+    shown = front.on_front
+    fresh = _names(each.fresh for each in shown)
+    confirmed = _names(each.confirmed for each in shown)
+    heads = [
+        "config",
+        *(f"{each.words}{'' if each.is_of_architecture else ' (search)'}" for each in front.quantities),
+        *(f"{_words(name)} (fresh seeds)" for name in fresh),
+        *(f"{_words(name)} (confirmed)" for name in confirmed),
+        *(["still on front"] if confirmed and front.objectives else []),
+    ]
+    rows = []
+    for each in shown:
+        cells = [each.label, *(quantity.text(each.values[quantity.name]) for quantity in front.quantities)]
+        for names, estimates in ((fresh, each.fresh), (confirmed, each.confirmed)):
+            cells += [format_estimate(estimates[name]) if name in estimates else "" for name in names]
+        if confirmed and front.objectives:
+            cells.append({True: "yes", False: "no", None: ""}[each.is_on_confirmed_front])
+        rows.append(tuple(cells))
+    return tuple(heads), rows
+
+
+def _names(found: Any) -> list[str]:
+    return list(dict.fromkeys(name for each in found for name in each))
+
+
+def _words(name: str) -> str:
+    return QUANTITIES[name].words if name in QUANTITIES else name.replace("/", " ")
+
+
+def front_title(front: Front) -> str:
+    """Return the title of table and figure."""
+    if not front.objectives:
+        return "Configs within the limits"
+    return f"Pareto front of {listed([each.words for each in front.objectives])}"
+
+
+def front_notes(front: Front) -> list[str]:
+    """Return what the table shows, and how many configs are within the limits."""
+    total, within = len(front.points), sum(each.is_within for each in front.points)
+    notes = []
+    if front.limits:
+        notes.append(
+            f"{within} of {counted(total, 'searched config')} {'is' if within == 1 else 'are'} within the limits "
+            f"({'; '.join(front.limits)}). Only those are repeated and confirmed."
+        )
+        if not within:
+            notes.append("No config is within the limits: nothing could be repeated. Raise a limit, or search further.")
+    if front.objectives and front.on_front:
+        notes.append(
+            f"{counted(len(front.on_front), 'config')} of {total} on the front: no other config is at least as good in "
+            "all objectives and better in one. Values of the search are of single seeds and selected the front, so "
+            "they are biased towards the better; the columns on fresh seeds are not."
+        )
+    counts = {estimate.n for each in front.on_front for estimate in each.confirmed.values()}
+    repeated = {estimate.n for each in front.on_front for estimate in each.fresh.values()}
+    methods = sorted({e.method for p in front.on_front for e in (*p.fresh.values(), *p.confirmed.values()) if e.n > 1})
+    for what, numbers in (("fresh seeds", repeated), ("confirmed", counts)):
+        if numbers:
+            low, high = min(numbers), max(numbers)
+            notes.append(f"Columns “{what}”: n = {low if low == high else f'{low} to {high}'} seeds.")
+    confirmed = sum(bool(each.confirmed) for each in front.on_front)
+    if 0 < confirmed < len(front.on_front):
+        notes.append(
+            f"{confirmed} of {counted(len(front.on_front), 'config')} were confirmed, as many as --confirm asked for: "
+            "without a number, study.confirm confirms the whole front."
+        )
+    return [*notes, *(f"{method[:1].upper()}{method[1:]}." for method in methods)]
+
+
+def front_markdown(front: Front | None) -> str:
+    """Return title, table and notes in Markdown; empty without a front."""
+    if front is None:
+        return ""
+    heads, rows = front_cells(front)
+    table = [heads, ("---", *("---:" for _ in heads[1:])), *rows] if rows else []
+    lines = "\n".join(f"| {' | '.join(line)} |" for line in table)
+    return "\n\n".join(part for part in (f"**{front_title(front)}**", lines, *front_notes(front)) if part)

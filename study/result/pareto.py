@@ -1,0 +1,119 @@
+"""Front of a study with several objectives or limits, for `summary.json`, from which tables and figures are made."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.statistics.estimates import mean_interval, within_range
+from analysis.statistics.pareto import non_dominated
+from study.ledger.entry import TrialEntry
+from study.ledger.front import SearchedConfig, searched_configs, values_of
+from study.ledger.ledger import StudyLedger
+from study.plan.objectives import quantities_of
+from study.plan.plan import StudyPlan
+from trainables.spec.measures import objective_of
+from trainables.spec.quantities import QUANTITIES, Quantity
+
+
+def pareto_summary(ledger: StudyLedger) -> dict[str, Any] | None:
+    """Return the searched configs with their values and the front; None without objectives and limits.
+
+    The values are those of the search, `fresh` those of repetitions on fresh seeds, and `confirmed` those of a complete
+    confirmation, where the dataset's objective is on the test split. `is_on_confirmed_front` compares the confirmed
+    configs of the front by these means.
+    """
+    plan = ledger.plan
+    if not (plan.objectives or plan.limits):
+        return None
+    quantities = (QUANTITIES[plan.objective], *(each for each in quantities_of(plan) if each.name != plan.objective))
+    epochs = plan.confirm_epochs
+    confirmed = _by_config(ledger.in_stage("confirm")) if ledger.is_confirmed else {}
+    fresh = _by_config(ledger.in_stage("replicate"))
+    rows = []
+    for each in searched_configs(ledger):
+        trained = each.config if epochs == each.config.epochs else each.config.model_copy(update={"epochs": epochs})
+        rows.append(
+            {
+                "config_id": each.config.config_id,
+                "label": _label(plan, each),
+                "fields": {name: getattr(each.config, name) for name in plan.search_space.varied},
+                "values": each.values,
+                "is_within_limits": each.is_within,
+                "is_on_front": each.is_on_front,
+                "fresh": _estimates(fresh.get(each.config.config_id, []), quantities, "val"),
+                "confirmed": _estimates(confirmed.get(trained.config_id, []), quantities, "test"),
+            }
+        )
+    _mark_confirmed(plan, rows)
+    return {
+        "objectives": [
+            {"name": name, "direction": QUANTITIES[name].direction, "unit": QUANTITIES[name].unit}
+            for name in plan.objectives
+        ],
+        "limits": [{"name": each.name, "value": each.value, "words": each.words} for each in plan.limits],
+        "quantities": [each.name for each in quantities],
+        "configs": rows,
+    }
+
+
+def pareto_metrics(summary: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return the size of the front, and the best value of each objective on it, for MLflow's table of studies."""
+    if summary is None:
+        return {}
+    front = [row for row in summary["configs"] if row["is_on_front"]]
+    found = {"front/configs": float(len(front))}
+    for objective in summary["objectives"] if front else ():
+        values = [row["values"][objective["name"]] for row in front]
+        best = max(values) if objective["direction"] == "maximize" else min(values)
+        found[f"front/best_{objective['name'].replace('/', '_')}"] = best
+    return found
+
+
+def _by_config(entries: Sequence[TrialEntry]) -> dict[str, list[TrialEntry]]:
+    found: dict[str, list[TrialEntry]] = {}
+    for entry in entries:
+        if entry.status == "finished":
+            found.setdefault(entry.config.config_id, []).append(entry)
+    return found
+
+
+def _label(plan: StudyPlan, each: SearchedConfig) -> str:
+    return f"{each.name}, {each.config.student}" if len(plan.students) > 1 else each.name
+
+
+def _estimates(entries: Sequence[TrialEntry], quantities: Sequence[Quantity], split: str) -> dict[str, Any]:
+    """Return the mean of each quantity that varies with the seed; the first one is on the given split."""
+    if not entries:
+        return {}
+    found = {}
+    for each in quantities:
+        if each.is_of_architecture:
+            continue
+        values = [values_of(entry, [each])[each.name] for entry in entries]
+        name = each.name
+        if each is quantities[0]:
+            name = objective_of(entries[0].config.dataset, split)
+            values = [entry.last.get(name, float("nan")) for entry in entries]
+        least, most = (-1.0, 1.0) if name.endswith("matthews") else (0.0, math.inf if each.name == "gap" else 1.0)
+        estimate = within_range(mean_interval(values), least, most)
+        found[name] = {
+            "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n,
+            "method": estimate.method,
+        }  # fmt: skip
+    return found
+
+
+def _mark_confirmed(plan: StudyPlan, rows: list[dict[str, Any]]) -> None:
+    """Add to each confirmed config of the front whether it is on the front of the confirmed means."""
+    known = [row for row in rows if row["is_on_front"] and row["confirmed"]]
+    tested = objective_of(plan.base.dataset, "test")
+    points = []
+    for row in known:
+        means = {name: found["value"] for name, found in row["confirmed"].items()}
+        values = {**row["values"], **means, plan.objective: means[tested]}
+        points.append([values[name] for name in plan.objectives])
+    best = non_dominated(points, [QUANTITIES[name].direction == "maximize" for name in plan.objectives])
+    for row in rows:
+        row["is_on_confirmed_front"] = None
+    for row, is_best in zip(known, best, strict=True):
+        row["is_on_confirmed_front"] = is_best

@@ -24,7 +24,7 @@ _TYPES: Final = (bool, int, float, str)
 RECORD_COLUMNS: Final = frozenset(
     {
         "trial_id", "study", "space", "stage", "name", "config_id", "replicate", "status", "error", "epochs_planned",
-        "started", "seconds", "correct", "classes",
+        "started", "seconds",
     }
 )  # fmt: skip
 _EXAMPLE: Final = 'METHOD = Method(MethodSpec("my_method", MySettings), my_losses)'

@@ -51,7 +51,7 @@ from search_spaces.comparison import TunedParameter
 SPACE = MethodComparison(
     name="mine",
     question="Which method is best after tuning its rate and its weight?",
-    tuned=(TunedParameter(name="student_learning_rate", kind="float", low=0.01, high=0.1, why="around the usual rate"),),
+    tuned=(TunedParameter(name="student_learning_rate", kind="float", low=0.01, high=0.1, why="as usual"),),
     searches=1,
 )
 """

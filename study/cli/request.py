@@ -144,7 +144,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.folder import check_is_free, check_study_name, own_store
     from study.plan.methods import choose_methods
     from study.plan.network_checks import check_networks
-    from study.plan.own_code import with_canonical_names
+    from study.plan.own_code import with_canonical_code
     from study.plan.own_space import check_own_space
     from study.plan.places import check_store_place
     from study.plan.repetitions import with_replicates
@@ -154,7 +154,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values, given = (with_canonical_names(each, dataset=values["dataset"]) for each in (values, given))
+    values, given = (with_canonical_code(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
     methods = _own_methods(values)
     check_own_space(space_asked(values["space"]), values["space"], methods)
@@ -359,7 +359,7 @@ def resumed_plan(
     from study.plan.confirmation import Factors, seeds_asked
     from study.plan.folder import refuse_copies
     from study.plan.network_checks import check_networks
-    from study.plan.own_code import with_canonical_names
+    from study.plan.own_code import with_canonical_code
     from study.plan.places import check_store_place
     from study.plan.plan import EXECUTION_FIELDS, RAY_ONLY, URI_FIELDS
     from study.plan.repetitions import with_replicates
@@ -370,7 +370,7 @@ def resumed_plan(
     given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
-    given = with_canonical_names(given, dataset=plan.base.dataset)
+    given = with_canonical_code(given, dataset=plan.base.dataset)
     if runs:
         _refuse_other_digests(plan)
     asked = _plan_values(given, plan.own_methods)

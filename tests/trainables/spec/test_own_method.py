@@ -67,7 +67,7 @@ def test_a_process_that_was_sent_the_source_reads_its_configs(tmp_path):
     name = named(tmp_path)
     dumped, sent = TrialConfig(method=name, matching_power=4.0).model_dump(), sources_of(name).to_json()
     with new_process():
-        with pytest.raises(ValidationError, match="the sources of mine.py:METHOD@.* are not known here"):
+        with pytest.raises(ValidationError, match=r"the sources of mine.py:METHOD@.* are not known here"):
             TrialConfig(**dumped)
         remember_json([sent])
         assert TrialConfig(**dumped).matching_power == 4.0
@@ -107,8 +107,8 @@ REFUSED = {
     (SIGNATURE, SIGNATURE.removeprefix("*, ")): "losses must have the form losses(outputs, labels, *, ...)",
     (SIGNATURE, f"{SIGNATURE}, **others"): "losses must have the form losses(outputs, labels, *, ...)",
     (SETTING, "matching_power: float"): "field 'matching_power' of MatchingSettings has no default: give one",
-    (SETTING, f"{SETTING}\n    dkd_alpha: float = 3.0"): "field 'dkd_alpha' of MatchingSettings differs from the field of "
-    "that name of another method: rename it",
+    (SETTING, f"{SETTING}\n    dkd_alpha: float = 3.0"): "field 'dkd_alpha' of MatchingSettings differs from the "
+    "field of that name of another method: rename it",
     (SETTING, f"{SETTING}\n    epochs: int = 3"): "every trial has a field 'epochs', so rename the setting",
     (SETTING, f"{SETTING}\n    status: str = ''"): "every record has a column 'status', so rename the setting",
     (SETTING, f"{SETTING}\n    sizes: tuple[int, ...] = ()"): "the setting 'sizes' of MatchingSettings has the type "

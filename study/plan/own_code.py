@@ -1,7 +1,7 @@
 """Code of the user in the options of a study: every name of a file, module or installed package becomes canonical."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from search_spaces import space_names
@@ -14,7 +14,7 @@ from trainables.spec.naming import unknown_name
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.installed import Kind, explain, installed_names, installed_reference
 from trainables.user_code.loading import canonical_name
-from trainables.user_code.reference import looks_like_reference
+from trainables.user_code.reference import FORMS, looks_like_reference
 
 _WITH_ADAPTER: Final = "+adapter"
 _KINDS: Final[Mapping[str, Kind]] = {
@@ -52,6 +52,25 @@ def with_canonical_code(values: Mapping[str, Any], *, dataset: str) -> dict[str,
     if isinstance(text := found.get("methods"), str):
         found["methods"] = ",".join(_row(each.strip()) for each in text.split(","))
     return found
+
+
+def canonical_object(text: str, kinds: Sequence[Kind]) -> str:
+    """Return the canonical name of an object in a file, a module or an installed package.
+
+    Args:
+        text: reference or name, as typed.
+        kinds: what a name of an installed package may be for.
+
+    Raises:
+        UsageError: there is no such object.
+    """
+    for kind in kinds:
+        if not looks_like_reference(name := _without_package(text, kind, text)):
+            continue
+        return _canonical(text, name)
+    names = [each for kind in kinds for each in installed_names(kind)]
+    added = f", or a name that an installed package adds ({', '.join(names)})" if names else ""
+    raise UsageError(f"{text!r} names no object: give {FORMS}{added}")
 
 
 def _without_package(flag: str, kind: Kind, name: str) -> str:

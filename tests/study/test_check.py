@@ -21,15 +21,15 @@ COUNTER = METHOD.replace("def losses", "calls = []\n\n\ndef losses").replace(
 )
 FAULTY = {
     "the_same_seed_gives_the_same_bits_and_another_others": (
-        METHOD.replace("import Tensor\n", "import Tensor, rand_like\n").replace(
-            "difference.abs()", "rand_like(difference)"
+        METHOD.replace("from pydantic", "import random\n\nfrom pydantic").replace(
+            "difference.abs()", "(difference * random.random()).abs()"
         ),
-        "two trials of one seed differ in train/loss, train/loss_kd",
+        "two trials of one seed differ in train/loss, ",
     ),
     "a_resumed_trial_equals_one_never_stopped": (COUNTER, "resumed after epoch 0, epoch 1 differs in"),
     "no_batch_waits_for_a_value": (
         METHOD.replace(RETURN, "    kd = kd / (1 + labels.sum().item())\n" + RETURN),
-        "a batch waits for the device, because it reads a value by item (in losses, mine.py:23)",
+        "a batch waits for the device, because it reads a value by item (in losses, mine.py:22)",
     ),
     "its_own_loss_reaches_whom_it_should": (
         METHOD.replace(RETURN, f"{RETURN.replace('return', 'one =')}\n    return one._replace(total=one.total + kd)"),

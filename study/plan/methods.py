@@ -15,8 +15,8 @@ from study.plan.two_classes import two_class_refusal
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
 from trainables.spec.methods import METHOD_SPECS, check_settings, is_own, method_spec
-from trainables.spec.methods.own import own_spec
 from trainables.spec.methods.pesf_variants import PESF_VARIANTS, PesfVariant
+from trainables.spec.methods.registry import own_spec
 from trainables.spec.methods.row_names import NAMING_FIELDS, method_name, short_name
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name

@@ -55,6 +55,7 @@ from trainables.spec.methods import (
     registered_settings,
     settings_fields,
 )
+from trainables.spec.methods.own import know_trial_fields
 from trainables.spec.methods.settings import Schedule
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
@@ -417,6 +418,9 @@ class TrialConfig(BaseModel):
         own = () if paired else (self.config_id,)
         seed = derive_seed(study_seed, "init", *own, replicate)
         return TrialConfig(**{**self.model_dump(), "data_seed": data_seed, "seed": seed})
+
+
+know_trial_fields(TrialConfig.model_fields)
 
 
 def _no_cycle(field: str) -> str:

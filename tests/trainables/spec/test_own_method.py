@@ -9,7 +9,8 @@ from tests.user_nets import new_process, write
 from trainables.methods.registry import METHODS
 from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES
 from trainables.spec.methods import METHOD_SPECS, method_spec
-from trainables.spec.methods.own import RECORD_COLUMNS, own_spec
+from trainables.spec.methods.own import RECORD_COLUMNS
+from trainables.spec.methods.registry import own_spec
 from trainables.spec.methods.row_names import short_name
 from trainables.spec.trial import TrialConfig, config_fields, own_fields
 from trainables.user_code.errors import UserCodeError

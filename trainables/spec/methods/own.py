@@ -8,7 +8,7 @@ two versions of a file.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -29,6 +29,7 @@ RECORD_COLUMNS: Final = frozenset(
 )  # fmt: skip
 _EXAMPLE: Final = 'METHOD = Method(MethodSpec("my_method", MySettings), my_losses)'
 
+_trial_fields: set[str] = set()
 _checked: dict[str, tuple[object, MethodSpec]] = {}
 
 
@@ -37,11 +38,17 @@ def is_own(name: str) -> bool:
     return is_canonical(name)
 
 
-def own_spec(name: str) -> MethodSpec:
+def know_trial_fields(names: Iterable[str]) -> None:
+    """Note the fields of every trial, which no setting may have as its name."""
+    _trial_fields.update(names)
+
+
+def loaded_spec(name: str, check_fields: Callable[[type[MethodSettings]], object]) -> MethodSpec:
     """Return the specification of a method of the user's own, named as in configs.
 
     Args:
         name: canonical name.
+        check_fields: raises a ValueError for settings that contradict those of the registered methods.
 
     Raises:
         UserCodeError: the code cannot be loaded, or the object is not a method that can be used. The message gives the
@@ -51,11 +58,11 @@ def own_spec(name: str) -> MethodSpec:
     known = _checked.get(name)
     if known is None or known[0] is not found:
         own = canonical(name)
-        known = _checked[name] = (found, replace(_spec_of(found, f"{own.title}:{own.name}"), name=name))
+        known = _checked[name] = (found, replace(_spec_of(found, f"{own.title}:{own.name}", check_fields), name=name))
     return known[1]
 
 
-def _spec_of(found: Any, shown: str) -> MethodSpec:
+def _spec_of(found: Any, shown: str, check_fields: Callable[[type[MethodSettings]], object]) -> MethodSpec:
     """Return the specification of an object after checking it."""
     spec, losses = getattr(found, "spec", None), getattr(found, "losses", None)
     if isinstance(found, type) or not isinstance(spec, MethodSpec) or not callable(losses):
@@ -74,7 +81,7 @@ def _spec_of(found: Any, shown: str) -> MethodSpec:
         raise UserCodeError(
             f"{shown} is a method of your own, and its teacher has no settings: leave out teacher_settings"
         )
-    _check_settings_model(spec, shown)
+    _check_settings_model(spec, shown, check_fields)
     _check_keywords(found, spec, shown)
     unread = sorted(
         name
@@ -90,32 +97,28 @@ def _spec_of(found: Any, shown: str) -> MethodSpec:
     return spec
 
 
-def _check_settings_model(spec: MethodSpec, shown: str) -> None:
-    # Imported here, because both modules build on this one.
-    from trainables.spec.methods.registry import registered_settings, settings_fields
-    from trainables.spec.trial import TrialConfig
-
+def _check_settings_model(spec: MethodSpec, shown: str, check_fields: Callable[[type[MethodSettings]], object]) -> None:
     model = spec.settings
     if not (isinstance(model, type) and issubclass(model, MethodSettings)):
         raise UserCodeError(f"the settings of {shown} must be a subclass of MethodSettings, not {model!r}")
     try:
-        settings_fields((*registered_settings(), model))
+        check_fields(model)
     except ValueError as error:
         raise UserCodeError(f"{shown}: {error}") from None
     for name, field in model.model_fields.items():
-        if name in TrialConfig.model_fields or name in RECORD_COLUMNS:
-            what = "every trial has a field" if name in TrialConfig.model_fields else "every record has a column"
+        if name in _trial_fields or name in RECORD_COLUMNS:
+            what = "every trial has a field" if name in _trial_fields else "every record has a column"
             raise UserCodeError(f"{shown}: {what} {name!r}, so rename the setting of that name in {model.__name__}")
         if not _is_plain(field.annotation):
             raise UserCodeError(
                 f"{shown}: the setting {name!r} of {model.__name__} has the type {_type_in_words(field.annotation)}, "
                 "and settings are bool, int, float, str or a Literal of strings"
             )
-    foreign = sorted(spec.trial_fields - TrialConfig.model_fields.keys())
+    foreign = sorted(spec.trial_fields - _trial_fields)
     if foreign:
         raise UserCodeError(
             f"{shown}: trial_fields contains {foreign[0]!r}, which is no field of every trial: declare it in "
-            f"{model.__name__}, or see {TrialConfig.__name__} for the fields"
+            f"{model.__name__}; the fields are {', '.join(sorted(_trial_fields))}"
         )
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from trainables.spec.methods import basic, features, logits, maps, text, trained_networks
-from trainables.spec.methods.own import is_own, own_spec
+from trainables.spec.methods.own import is_own, loaded_spec
 from trainables.spec.methods.settings import AdapterSettings, AdapterTermSettings, MethodSettings, WeightSettings
 from trainables.spec.methods.spec import MethodSpec
 
@@ -32,6 +32,15 @@ def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
     """
     spec = own_spec(name) if is_own(name) else METHOD_SPECS[name]
     return replace(spec, has_adapter=True) if adapter and spec.takes_adapter else spec
+
+
+def own_spec(name: str) -> MethodSpec:
+    """Return the specification of a method of the user's own, by its canonical name.
+
+    Raises:
+        UserCodeError: the code cannot be loaded, or is not a method that can be used. The message gives the reason.
+    """
+    return loaded_spec(name, lambda model: settings_fields((*registered_settings(), model)))
 
 
 def registered_settings(*methods: str) -> tuple[type[MethodSettings], ...]:

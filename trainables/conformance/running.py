@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
@@ -58,7 +59,7 @@ def check_user_method(name: str, dataset: str, root: Path | None) -> Iterator[Ch
     """
     cases = cases_of([name], dataset)
     for case in cases:
-        first = _result(case, "a step on noise has losses that are finite", lambda each=case: _step(each))
+        first = _result(case, "a step on noise has losses that are finite", partial(_step, case))
         yield first
         if not first.passed:
             return
@@ -68,7 +69,7 @@ def check_user_method(name: str, dataset: str, root: Path | None) -> Iterator[Ch
         with TemporaryDirectory(prefix="pesfkd-check-") as folder:
             at = bench._replace(folder=Path(folder) / str(number), make_store=_stores(bench, Path(folder) / "outputs"))
             words = check.__name__.replace("_", " ")
-            yield _result(case, words, lambda run=check, each=case, on=at: run(each, on))
+            yield _result(case, words, partial(check, case, at))
 
 
 def check_user_network(name: str, dataset: str) -> Iterator[CheckResult]:
@@ -83,7 +84,7 @@ def check_user_network(name: str, dataset: str) -> Iterator[CheckResult]:
         (f"it takes samples of {dataset} in evaluation", Wanted(info, 2, trains=False)),
         (f"it takes samples of {dataset} in training", Wanted(info, 2)),
     ):
-        yield _result(Case("ce", dataset=dataset), words, lambda each=wanted: check_network(name, each, flag="network"))
+        yield _result(Case("ce", dataset=dataset), words, partial(check_network, name, wanted, flag="network"))
 
 
 def _step(case: Case) -> None:

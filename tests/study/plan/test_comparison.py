@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from search_spaces import COMPARISONS, find_space
+from study.cli.fixed_fields import fixed_fields
 from study.cli.preview import describe_plan
 from study.cli.request import resumed_plan
 from study.ledger.ledger import StudyLedger

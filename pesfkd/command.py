@@ -15,6 +15,7 @@ import typer
 from analysis.report.__main__ import report
 from pesfkd.brief_help import BriefGroup, brief, show_all_options
 from pesfkd.listing import list_studies
+from study.check import check_code
 from study.cli.app import leave_with_exit_code, options_with_config
 from study.cli.options import StudyName, with_options
 from study.confirm import confirm_study
@@ -245,6 +246,9 @@ _add("list", _list, "List the studies of a folder.", (("in study_results", "pesf
 _add("open", _open, "Open a study's report, or its trials in MLflow.", (
     ("report", "pesfkd open NAME"),
     ("MLflow", "pesfkd open NAME --mlflow"),
+))  # fmt: skip
+_add("check", check_code, "Check a method or a network of your own.", (
+    ("a method in a file", "pesfkd check my_method.py:METHOD"),
 ))  # fmt: skip
 
 

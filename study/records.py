@@ -7,7 +7,8 @@ to time the small files are merged into segments. A reader sees each trial once,
 Schema of `trials` (one row per trial):
 
 - `trial_id, study, space, stage, name, method, config_id, replicate, seed, status, error, epochs, started, seconds`.
-- One column per remaining field of a trial's config. The planned number of epochs is called `epochs_planned`.
+- One column per remaining field of a trial's config. The planned number of epochs is called `epochs_planned`. Settings
+  of a method of the user's own come last, and are null for trials of other methods.
 - One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
 - One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
   version.
@@ -116,6 +117,19 @@ def _trials_schema() -> pa.Schema:
     return pa.schema([*leading, *config, *_numbers(*MEASURES, *facts), *calibration, *answers])
 
 
+def _schema_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Return the schema of rows: that of all studies, then the settings of a method of the user's own."""
+    schema: pa.Schema = SCHEMAS[kind]
+    known = set(schema.names)
+    own = {
+        name: _column_type(type(value))
+        for row in rows
+        for name, value in row.items()
+        if name not in known and isinstance(value, bool | int | float | str)
+    }
+    return schema if not own else pa.schema([*schema, *own.items()])
+
+
 def _numbers(*names: str) -> list[pa.Field]:
     units = {name: unit_of(name) for name in names}
     return [pa.field(name, pa.float64(), metadata={"unit": unit} if unit else None) for name, unit in units.items()]
@@ -197,7 +211,7 @@ class RecordWriter:
         """
         for kind, rows in (("epochs", list(epochs)), ("trials", [dict(trial)])):
             path = self._folders[kind] / f"trial-{trial['trial_id']}.parquet"
-            table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
+            table = pa.Table.from_pylist(rows, schema=_schema_of(kind, rows))
             # For one or two rows, dictionaries and compression would triple the time and save nothing.
             _write(table, path, compression="none", use_dictionary=False)
             self._loose[kind][path] = table

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("analysis", "pesfkd", "search_spaces", "study", "trainables")
 # Public top-level names. The code lies in a subpackage.
 SHORT_NAMES = {"trainables": {"adapter", "sharpness", "student_file"}, "analysis": {"pooling"}}
-COMMANDS = {"launch", "confirm", "sync", "rerun", "export", "power"}
+COMMANDS = {"launch", "confirm", "sync", "rerun", "export", "power", "check"}
 
 
 def loose_modules(package: str) -> set[str]:

@@ -4,15 +4,15 @@ Modules that load the plan are imported inside the functions, so that `--help` a
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from search_spaces import COMPARISONS, SPACES, MethodComparison
+from search_spaces import COMPARISONS, MethodComparison
 from study.cli.commands import resume_command
+from study.cli.fixed_fields import comparison_asked, fixed_fields, space_asked
 from study.plan.options import OPTIONS, default_of, names_into
 from trainables.data.own.fetch import fetch_for_command
 from trainables.process.errors import UsageError
@@ -31,26 +31,25 @@ if TYPE_CHECKING:
 
 # Options with image-specific defaults. For text, the text defaults of the trial config apply.
 _IMAGE_DEFAULTS: Final = ("student", "teacher", "epochs")
-# Config fields set by other flags, so `--set` is rejected for them.
-_OTHER_FLAGS: Final = {
-    "precision": "precision",
-    "teacher_digest": "teacher-checkpoint",
-    "teacher_number": "teachers",
-    "split_number": "splits",
-}
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2
 
 
-def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
+def _plan_values(values: dict[str, Any], methods: Sequence[str] = ()) -> dict[str, Any]:
+    """Return fields of a plan.
+
+    Args:
+        values: options by name.
+        methods: methods of the user's own in the study, by canonical name.
+    """
     from study.plan.bounds import given_bounds
     from study.plan.objectives import given_objectives
 
     plain: dict[str, Any] = dict(values)
     hold: list[str] = plain.get("hold") or []
-    search = given_bounds(plain)
+    search = given_bounds(plain, methods)
     searched = [each.field for each in search]
-    overrides = _overrides(hold, plain.get("temperature"), str(plain.get("space") or ""), searched)
+    overrides = fixed_fields(hold, plain.get("temperature"), str(plain.get("space") or ""), searched, methods)
     # Make paths absolute, because other processes and nodes have other working directories.
     for flag in ("data_root", "optuna_storage"):
         if isinstance(path := plain.get(flag), Path):
@@ -84,59 +83,6 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
 def _check_text(given: dict[str, Any]) -> None:
     if (found := describe_other_text(given)) is not None:
         raise UsageError(found)
-
-
-def _overrides(
-    settings: list[str], temperature: float | None, space: str, searched: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return fixed config fields, each validated and converted to the type of the field.
-
-    A released variant of PESF-KD also fixes its released settings, except those given here or varied by the search.
-    """
-    from pydantic import ValidationError
-
-    from study.plan.validation import describe_validation
-    from trainables.spec.trial import TrialConfig
-
-    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-    for setting in settings:
-        field, separator, value = setting.partition("=")
-        if not separator:
-            raise UsageError(f"--set {setting!r}: use the form FIELD=VALUE, such as --set ce_weight=0.5")
-        given[field.strip()] = value.strip()
-    flags = {**{field: field.replace("_", "-") for field in names_into("config")}, **_OTHER_FLAGS}
-    with_flags = sorted(given.keys() & flags.keys())
-    if with_flags:
-        raise UsageError(f"--set {with_flags[0]}: use the option --{flags[with_flags[0]]} instead")
-    released = _released_settings(given, space)
-    given = {field: value for field, value in released.items() if field not in searched} | given
-    try:
-        config = TrialConfig(**given)
-    except ValidationError as error:
-        raise UsageError(describe_validation(error, name=partial(_flag_of_setting, temperature is not None))) from None
-    return {field: getattr(config, field) for field in given}
-
-
-def _released_settings(given: Mapping[str, Any], space: str) -> dict[str, Any]:
-    """Return the settings of the variant of PESF-KD that is given, except those that the space varies."""
-    from trainables.spec.methods.pesf_variants import PESF_VARIANTS
-
-    name = given.get("pesf_variant")
-    if name is None:
-        return {}
-    if space in COMPARISONS:
-        raise UsageError(
-            f"--set pesf_variant: space {space!r} compares several methods; name the variant in --methods, such as "
-            "--methods ce,kd,pesf_kd+released-vision"
-        )
-    varied = SPACES[space].varied if space in SPACES else ()
-    released = PESF_VARIANTS[name].settings if name in PESF_VARIANTS else {}
-    return {field: value for field, value in released.items() if field not in varied}
-
-
-def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> str:
-    field = str(location[-1])
-    return "--temperature" if has_temperature and field == "temperature" else f"--set {field}"
 
 
 def _precision(values: dict[str, Any], search: "Sequence[Bounds]") -> str:
@@ -208,31 +154,35 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.folder import check_is_free, check_study_name, own_store
     from study.plan.methods import choose_methods
     from study.plan.network_checks import check_networks
+    from study.plan.own_code import with_canonical_code
+    from study.plan.own_space import check_own_space
     from study.plan.places import check_store_place
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
+    from study.plan.spaces import bounds_in, study_name_of, with_space_bounds
     from study.plan.teacher_choice import choose_teacher
-    from study.plan.user_code import with_canonical_names
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values, given = (with_canonical_names(each, dataset=values["dataset"]) for each in (values, given))
+    values, given = (with_canonical_code(each, dataset=values["dataset"]) for each in (values, given))
     values = with_replicates(_with_text_defaults(values, given))
     if values["download"]:
         fetch_for_command(values["dataset"], dry_run=values["dry_run"])
+    methods = _own_methods(values)
+    check_own_space(space_asked(values["space"]), values["space"], methods)
     _check_class_count(values)
-    asked = _plan_values(values)
-    search = asked.get("search", ())
-    refuse_given_twice(search, given)
+    asked = _plan_values(values, methods)
+    search = with_space_bounds(values["space"], asked.get("search", ()))
+    refuse_given_twice(search, given, bounds_in(values["space"]))
     values = with_start(values, search)
     asked["base"]["student"] = values["student"]
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
     asked["base"]["precision"] = _precision(values, search)
-    comparison = COMPARISONS.get(values["space"])
+    comparison = comparison_asked(values["space"])
     if comparison is not None and comparison.tuned:
-        comparison = comparison.with_bounds(search)
+        comparison = comparison.with_bounds(asked.get("search", ()))
     if comparison is None:
         if values["methods"] is not None:
             raise UsageError(f"--methods is only for --space {' or '.join(COMPARISONS)}; give --method for one method")
@@ -241,7 +191,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked = _as_comparison(comparison, asked, given)
     if values["download"]:
         _download(values["dataset"], values["data_root"], values["tracking_uri"], dry_run=values["dry_run"])
-    asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    asked["name"] = values["name"] or f"{study_name_of(values['space'])}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = asked.get("tracking_uri") or own_store(output_dir)
     asked["confirmation"] = _confirmation(values)
@@ -273,6 +223,16 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     return plan
 
 
+def _own_methods(values: dict[str, Any]) -> tuple[str, ...]:
+    """Return the methods of the user's own in the options, by canonical name, after loading them."""
+    from study.plan.methods import check_own_methods, named_methods
+
+    compares = comparison_asked(values["space"]) is not None
+    found = named_methods((_names(values["methods"]) or ()) if compares else [values["method"]])
+    check_own_methods(found, "--methods" if compares else "--method")
+    return found
+
+
 def _check_class_count(values: dict[str, Any]) -> None:
     """Refuse methods that two classes make pointless, and warn of others before a download or a scan of images.
 
@@ -282,7 +242,7 @@ def _check_class_count(values: dict[str, Any]) -> None:
     from study.plan.methods import known_methods
     from study.plan.two_classes import check_two_classes, two_class_warnings
 
-    dataset, comparison = values["dataset"], COMPARISONS.get(values["space"])
+    dataset, comparison = values["dataset"], comparison_asked(values["space"])
     flag = "--method" if comparison is None else "--methods"
     named = [values["method"]] if comparison is None else _names(values["methods"]) or list(comparison.arms)
     check_two_classes(named, dataset, flag=flag)
@@ -411,21 +371,21 @@ def resumed_plan(
     from study.plan.confirmation import Factors, seeds_asked
     from study.plan.folder import refuse_copies
     from study.plan.network_checks import check_networks
+    from study.plan.own_code import with_canonical_code
     from study.plan.places import check_store_place
     from study.plan.plan import EXECUTION_FIELDS, RAY_ONLY, URI_FIELDS
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
-    from study.plan.user_code import with_canonical_names
 
     _check_text(given)
     given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
-    given = with_canonical_names(given, dataset=plan.base.dataset)
+    given = with_canonical_code(given, dataset=plan.base.dataset)
     if runs:
         _refuse_other_digests(plan)
-    asked = _plan_values(given)
+    asked = _plan_values(given, plan.own_methods)
     if given.get("name") not in (None, name):
         raise UsageError(
             f"--name {given['name']} and --resume {name} differ: a study cannot be renamed, so leave out --name"
@@ -557,10 +517,10 @@ def keep_confirmation(plan: "StudyPlan") -> None:
 
 
 def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
-    from study.plan.methods import BASELINE
+    from study.plan.methods import BASELINE, row_of
 
     compared = [method.name for method in plan.compared]
-    if names is not None and {*names, BASELINE} != set(compared):
+    if names is not None and {*map(row_of, names), BASELINE} != set(compared):
         raise UsageError(
             f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, "
             f"but --methods gives {', '.join(names)}. Leave out --methods, or start a new study under another name."

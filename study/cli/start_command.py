@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from search_spaces import Bounds
 from study.plan.confirmation import AUTO
 from study.plan.folder import own_store
+from study.plan.methods import ComparedMethod
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
 from study.plan.user_code import typed_reference
 from trainables.spec.architectures import ensemble_members
+from trainables.spec.methods.row_names import short_name
 from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
 
@@ -37,6 +39,12 @@ def _typed_search(plan: StudyPlan, students: Bounds) -> str:
     return f"{students.field}={','.join(typed_reference(plan, str(each)) for each in students.choices)}"
 
 
+def _typed_method(plan: StudyPlan, method: ComparedMethod) -> str:
+    """Return the argument of `--methods` for a compared method, which may be the user's own."""
+    name = str(method.fields["method"])
+    return method.name.replace(short_name(name), typed_reference(plan, name), 1)
+
+
 def start_command(plan: StudyPlan) -> str:
     """Return the command for a study with the same settings under a new name, with secrets in URIs masked.
 
@@ -55,11 +63,11 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     Names are those of the flags, with underscores. The value of a flag is True.
     """
     base = plan.base
-    yield "space", plan.space
+    yield "space", typed_reference(plan, plan.space)
     if plan.compared:
-        yield "methods", ",".join(method.name for method in plan.compared)
+        yield "methods", ",".join(_typed_method(plan, method) for method in plan.compared)
     else:
-        yield "method", base.method
+        yield "method", typed_reference(plan, base.method)
         if base.adapter:
             yield "adapter", True
     searched = {each.field for each in plan.search}

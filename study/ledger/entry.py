@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from study.plan.stages import Stage
 from trainables.spec.measures import objective_of
 from trainables.spec.methods import AdapterSettings
-from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name, short_name
 from trainables.spec.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -130,7 +130,7 @@ def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0, names
     """
     entry = config.method_spec
     variant = method_name({name: getattr(config, name) for name in NAMING_FIELDS}).partition("+")[2]
-    parts = [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [config.method]
+    parts = [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [short_name(config.method)]
     if entry.has_adapter:
         parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
     if "temperature" in entry.fields:

@@ -14,7 +14,6 @@ from search_spaces import Bounds
 from search_spaces.bounds import in_words
 from search_spaces.space import Kind, Value
 from study.plan.options import OPTIONS, names_into
-from trainables.display.numbers import listed
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
 from trainables.spec.modality import is_text
@@ -30,11 +29,12 @@ _MOST_NAMED: Final = 5
 _ROUNDING: Final = 1e-9  # of a number of steps
 
 
-def read_bounds(arguments: Sequence[str]) -> tuple[Bounds, ...]:
+def read_bounds(arguments: Sequence[str], methods: Sequence[str] = ()) -> tuple[Bounds, ...]:
     """Return the bounds given by the arguments of `--search`.
 
     Args:
         arguments: one argument for each field, such as `temperature=1:32:log`.
+        methods: methods of the user's own, whose settings can be searched too.
 
     Raises:
         UsageError: an argument cannot be read, names a field that no search varies, or has values that the field does
@@ -42,16 +42,21 @@ def read_bounds(arguments: Sequence[str]) -> tuple[Bounds, ...]:
     """
     found: dict[str, Bounds] = {}
     for argument in arguments:
-        bounds = _read(argument)
+        bounds = _read(argument, methods)
         if bounds.field in found:
             raise UsageError(f"{FLAG} {argument}: {bounds.field} is given twice by {FLAG}: leave out one of the two")
         found[bounds.field] = bounds
     return tuple(found.values())
 
 
-def given_bounds(values: Mapping[str, Any]) -> tuple[Bounds, ...]:
-    """Return the bounds given by the values of options. Folders of language models become absolute paths."""
-    found = read_bounds(values.get("search") or ())
+def given_bounds(values: Mapping[str, Any], methods: Sequence[str] = ()) -> tuple[Bounds, ...]:
+    """Return the bounds given by the values of options. Folders of language models become absolute paths.
+
+    Args:
+        values: options by name.
+        methods: methods of the user's own in the study.
+    """
+    found = read_bounds(values.get("search") or (), methods)
     if not is_text(values.get("dataset", "")):
         return found
     return tuple(
@@ -68,17 +73,17 @@ def with_start(values: Mapping[str, Any], search: Sequence[Bounds]) -> dict[str,
     return {**values, **starts}
 
 
-def _read(argument: str) -> Bounds:
+def _read(argument: str, methods: Sequence[str]) -> Bounds:
     field, separator, text = argument.partition("=")
     field, text = field.strip().replace("-", "_"), text.strip()
     if not separator or not field:
         raise UsageError(f"{FLAG} {argument!r}: use the form FIELD=BOUNDS, such as {FLAG} temperature=1:32:log")
     if field in FIXED_IN_A_STUDY:
         raise UsageError(f"{FLAG} {argument}: {field} cannot be searched: {FIXED_IN_A_STUDY[field]}")
-    known = searchable_fields()
+    known = searchable_fields(*methods)
     if field not in known:
         raise UsageError(f"{FLAG} {argument}: {unknown_name('field', field, known)}")
-    limits = limits_of(field)
+    limits = limits_of(field, *methods)
     shown = f"{FLAG} {argument}"
     if not text:
         raise UsageError(f"{shown}: no value is given: give {_forms(limits)}; {field} has {limits.in_words}")
@@ -209,12 +214,13 @@ def _value(part: str, limits: FieldLimits, shown: str) -> Value:
     return _number(part, limits, shown) if limits.kind in ("float", "int") else part
 
 
-def refuse_given_twice(bounds: Sequence[Bounds], given: Mapping[str, Any]) -> None:
+def refuse_given_twice(bounds: Sequence[Bounds], given: Mapping[str, Any], of_space: Sequence[Bounds] = ()) -> None:
     """Check that no searched field is also fixed by another option.
 
     Args:
         bounds: bounds given by the user.
         given: options given by the user.
+        of_space: those of `bounds` that a space of the user's own gives.
 
     Raises:
         UsageError: an option fixes a searched field.
@@ -227,9 +233,5 @@ def refuse_given_twice(bounds: Sequence[Bounds], given: Mapping[str, Any]) -> No
         elif given.get(each.field) is not None and each.field in {*names_into("config"), "temperature"}:
             flag = OPTIONS[each.field].long_flag
         if flag:
-            raise UsageError(f"{FLAG} {each.text} and {flag}: a field is either searched or fixed: leave out one")
-
-
-def arguments_of(bounds: Sequence[Bounds]) -> str:
-    """Return the bounds as typed on the command line."""
-    return listed([f"{FLAG} {each.text}" for each in bounds])
+            where = "--space, which searches" if each in of_space else FLAG
+            raise UsageError(f"{where} {each.text} and {flag}: a field is either searched or fixed: leave out one")

@@ -5,17 +5,19 @@ and of listed names must be a valid config. The sampler, packs and workers must 
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from search_spaces import Parameter
+from search_spaces import Bounds, Parameter
 from search_spaces.bounds import in_words
 from search_spaces.space import Value
-from study.plan.bounds import FLAG, arguments_of
+from study.plan.bounds import FLAG
 from study.plan.plan import StudyPlan
+from study.plan.spaces import typed_space
 from study.plan.validation import describe_validation
+from trainables.display.numbers import listed
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import is_packable, is_pretrained_text_name
 from trainables.spec.methods import METHOD_SPECS, method_spec
@@ -35,7 +37,7 @@ def check_bounds(plan: StudyPlan) -> None:
     Raises:
         UsageError: a field or a combination of values cannot be searched. The message names the argument.
     """
-    if not plan.search:
+    if not plan.given_bounds:
         return
     _check_read(plan)
     _check_student(plan)
@@ -44,17 +46,28 @@ def check_bounds(plan: StudyPlan) -> None:
         _check_resources(plan, config)
 
 
+def _argument(plan: StudyPlan, bounds: Bounds) -> str:
+    """Return the argument that gave bounds; for those of a space of the user's own, the space and the bounds."""
+    if bounds in plan.search:
+        return f"{FLAG} {bounds.text}"
+    return f"--space {typed_space(plan.space)}: {bounds.text}"
+
+
+def _arguments(plan: StudyPlan, bounds: Sequence[Bounds]) -> str:
+    return listed([_argument(plan, each) for each in bounds])
+
+
 def _check_read(plan: StudyPlan) -> None:
     configs = [plan.configure(method.fields) for method in plan.compared] or [plan.example_config]
     read = frozenset().union(*map(fields_read, configs))
-    for bounds in plan.search:
+    for bounds in plan.given_bounds:
         if plan.compared and bounds.field in NAMING_FIELDS:
             raise UsageError(
-                f"{FLAG} {bounds.text}: in a comparison, another {bounds.field} is another method, and all trials of a "
-                "method share its name: leave it out"
+                f"{_argument(plan, bounds)}: in a comparison, another {bounds.field} is another method, and all "
+                "trials of a method share its name: leave it out"
             )
         if bounds.field not in read:
-            raise UsageError(f"{FLAG} {bounds.text}: {_unread(plan, bounds.field)}")
+            raise UsageError(f"{_argument(plan, bounds)}: {_unread(plan, bounds.field)}")
 
 
 def _unread(plan: StudyPlan, field: str) -> str:
@@ -78,8 +91,8 @@ def _check_student(plan: StudyPlan) -> None:
     """Check that a study can have several students."""
     if len(plan.students) == 1:
         return
-    (bounds,) = (each for each in plan.search if each.field == "student")
-    shown = f"{FLAG} {bounds.text}"
+    (bounds,) = (each for each in plan.given_bounds if each.field == "student")
+    shown = _argument(plan, bounds)
     if plan.compared:
         raise UsageError(
             f"{shown}: a comparison of methods is of one student, so that methods are paired: give one by --student"
@@ -97,7 +110,7 @@ def _check_student(plan: StudyPlan) -> None:
         raise UsageError(
             f"{shown}: among several, students are bert_L_H or bert:N; give {folders[0]} alone, by --student"
         )
-    varied = {each.field for each in plan.search} | {*plan.search_space.varied} | plan.overrides.keys()
+    varied = {each.field for each in plan.given_bounds} | {*plan.search_space.varied} | plan.overrides.keys()
     rates = {rate_of(name) for name in plan.students}
     if len(rates) > 1 and "student_learning_rate" not in varied:
         raise UsageError(
@@ -108,10 +121,10 @@ def _check_student(plan: StudyPlan) -> None:
 
 
 def _check_sampler(plan: StudyPlan) -> None:
-    named = [each for each in plan.search if each.kind == "categorical"]
+    named = [each for each in plan.given_bounds if each.kind == "categorical"]
     if plan.sampler == "cmaes" and named:
         raise UsageError(
-            f"--sampler cmaes searches ranges of numbers alone, and {arguments_of(named)} "
+            f"--sampler cmaes searches ranges of numbers alone, and {_arguments(plan, named)} "
             f"{'lists' if len(named) == 1 else 'list'} values: choose tpe, random, qmc, gp or nsga2, or give LOW:HIGH"
         )
 
@@ -122,7 +135,7 @@ def _corners(plan: StudyPlan) -> Iterator[TrialConfig]:
     Raises:
         UsageError: a combination is no valid config.
     """
-    given = {each.field: each for each in plan.search}
+    given = {each.field: each for each in plan.given_bounds}
     for search in plan.searches:
         varied = [each for each in search.parameters if each.role != "fixed"]
         own = [each.name for each in varied if each.name in given]
@@ -134,7 +147,7 @@ def _corners(plan: StudyPlan) -> Iterator[TrialConfig]:
                 least, found = _smallest(plan, start, point, error)
                 named = [given[name] for name in least if name in given] or [given[name] for name in own]
                 raise UsageError(
-                    f"{arguments_of(named)}: {_combination(least)}{f' for {search.name}' if search.name else ''}: "
+                    f"{_arguments(plan, named)}: {_combination(least)}{f' for {search.name}' if search.name else ''}: "
                     f"{describe_validation(found)}"
                 ) from None
 
@@ -198,7 +211,7 @@ def _check_resources(plan: StudyPlan, config: TrialConfig) -> None:
     if not config.has_plain_steps:
         raise UsageError(
             f"packed trials need SGD with one learning rate per epoch and without gradient clipping, and "
-            f"{arguments_of(plan.search)} include others: leave out --pack"
+            f"{_arguments(plan, plan.given_bounds)} include others: leave out --pack"
         )
     if config.draws_in_adapter:
         raise UsageError(

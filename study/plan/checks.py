@@ -12,8 +12,9 @@ from trainables.process.errors import UsageError
 from trainables.spec.architectures import ensemble_members
 from trainables.spec.datasets import FOLDER_PREFIX, check_files
 from trainables.spec.digest import DIGEST_VERSION
-from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.methods import METHOD_SPECS, is_known_method, method_spec
 from trainables.spec.own_data import is_own_data
+from trainables.spec.searchable import ALWAYS_READ
 
 _FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
 
@@ -27,7 +28,7 @@ def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
         method: method of the study. The plan rejects unknown names.
         adapter: whether the study trains an adapter with the method.
     """
-    alone = adapter and method in METHOD_SPECS and method_spec(method).takes_adapter
+    alone = adapter and is_known_method(method) and method_spec(method).takes_adapter
     return (*CONTROLS, method) if alone else CONTROLS
 
 
@@ -150,16 +151,16 @@ def check_space_fits_method(plan: StudyPlan) -> None:
     Raises:
         UsageError: the method ignores some parameters. The message names them.
     """
-    read = plan.base.method_spec.fields  # a comparison has no scientific parameters
-    given = {each.field for each in plan.search}  # checked by `check_bounds`
+    read = plan.base.method_spec.fields | ALWAYS_READ  # a comparison has no scientific parameters
+    given = {each.field for each in plan.given_bounds}  # checked by `check_bounds`
     ignored = [name for name in plan.search_space.scientific if name not in read | given]
     if ignored:
         varied = set(plan.search_space.scientific) - given
-        able = [method for method in METHOD_SPECS if varied <= method_spec(method).fields]
+        able = [method for method in METHOD_SPECS if varied <= method_spec(method).fields | ALWAYS_READ]
         able += [
             f"{method} with --adapter"
             for method in METHOD_SPECS
-            if method not in able and varied <= method_spec(method, adapter=True).fields
+            if method not in able and varied <= method_spec(method, adapter=True).fields | ALWAYS_READ
         ]
         raise UsageError(
             f"space {plan.space!r} varies {', '.join(ignored)}, which method {plan.base.method!r} does not use; "

@@ -27,7 +27,7 @@ def temperatures_of(plan: StudyPlan) -> tuple[float, ...]:
     Beyond `TEMPERATURES`, the grid has powers of two, and the bound itself. If that would be too many temperatures, the
     ratio between two of them is doubled until it is not.
     """
-    given = [float(value) for each in plan.search if each.field == "temperature" for value in each.extremes]
+    given = [float(value) for each in plan.given_bounds if each.field == "temperature" for value in each.extremes]
     if not given:
         return TEMPERATURES
     ratio, grid = 2.0, _continued(min(given), max(given), 2.0)

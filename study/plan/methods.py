@@ -5,7 +5,7 @@ only if the user names them: adapters beside methods that match features, such a
 variants of PESF-KD, such as `pesf_kd+released-vision`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,12 +14,13 @@ from search_spaces import Parameter
 from study.plan.two_classes import two_class_refusal
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
-from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.methods import METHOD_SPECS, check_settings, is_own, method_spec
 from trainables.spec.methods.pesf_variants import PESF_VARIANTS, PesfVariant
-from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
+from trainables.spec.methods.registry import own_spec
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name, short_name
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
-from trainables.spec.trial import TrialConfig
+from trainables.spec.trial import TrialConfig, config_fields, own_fields
 
 if TYPE_CHECKING:
     import optuna
@@ -93,19 +94,85 @@ def _rows(dataset: str) -> list[_Row]:
     Rows on request are adapters beside methods that a default comparison has once, and the variant of PESF-KD that its
     authors released for the modality.
     """
-    rows = []
-    for name, spec in METHOD_SPECS.items():
-        published = (is_text(dataset) and spec.published_on_text) or spec.published
-        published = {**published, **spec.published_on_task.get(dataset, {})}
-        for adapter in (False, True) if spec.takes_adapter else (False,):
-            own = spec.published_adapter if adapter else {}
-            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
-            method = ComparedMethod(name=f"{name}{_WITH_ADAPTER}" if adapter else name, fields=fields)
-            rows.append(_Row(method, on_request=adapter and name not in _TWICE))
+    rows = [row for name in METHOD_SPECS for row in _rows_of(name, dataset)]
     released: PesfVariant = "released-language" if is_text(dataset) else "released-vision"
-    fields = {"method": "pesf_kd", "adapter": False, "pesf_variant": released, **PESF_VARIANTS[released].settings}
+    fields: dict[str, Any] = {
+        "method": "pesf_kd",
+        "adapter": False,
+        "pesf_variant": released,
+        **PESF_VARIANTS[released].settings,
+    }
     rows.append(_Row(ComparedMethod(name=f"pesf_kd+{released}", fields=fields), on_request=True))
     return rows
+
+
+def _rows_of(name: str, dataset: str) -> list[_Row]:
+    """Return the rows of one method, alone and with an adapter, with published settings."""
+    spec, rows = method_spec(name), []
+    published = (is_text(dataset) and spec.published_on_text) or spec.published
+    published = {**published, **spec.published_on_task.get(dataset, {})}
+    for adapter in (False, True) if spec.takes_adapter else (False,):
+        own = spec.published_adapter if adapter else {}
+        fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
+        method = ComparedMethod(
+            name=f"{short_name(name)}{_WITH_ADAPTER}" if adapter else short_name(name), fields=fields
+        )
+        rows.append(_Row(method, on_request=is_own(name) or (adapter and name not in _TWICE)))
+    return rows
+
+
+def named_methods(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the methods of the user's own among the rows that a comparison names, by canonical name."""
+    methods = (name.removesuffix(_WITH_ADAPTER) for name in names)
+    return tuple(dict.fromkeys(filter(is_own, methods)))
+
+
+def check_own_methods(methods: Sequence[str], flag: str) -> None:
+    """Check that methods of the user's own can be loaded, and that their settings do not contradict each other.
+
+    Args:
+        methods: canonical names.
+        flag: flag that names them.
+
+    Raises:
+        UsageError: with the user's traceback, if the code raises an error.
+    """
+    try:
+        for method in methods:
+            own_spec(method)
+        config_fields(*methods)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
+def own_settings(
+    given: Mapping[str, Any], methods: Sequence[str], *, name: Callable[[Sequence[int | str]], str]
+) -> dict[str, Any]:
+    """Return the given settings of methods of the user's own, converted to the types of the fields.
+
+    Args:
+        given: fields by name, also of other methods.
+        methods: canonical names.
+        name: returns the displayed name of a field from the location of an error.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+    found: dict[str, Any] = {}
+    for method in methods:
+        fields = config_fields(method).keys() - config_fields().keys()
+        own = {field: value for field, value in given.items() if field in fields}
+        values, errors = check_settings(method, own)
+        if errors:
+            raise UsageError("\n".join(describe_validation(each, name=name) for each in errors))
+        found |= {field: values[field] for field in own}
+    return found
+
+
+def row_of(name: str) -> str:
+    """Return the row name of a name in --methods, which may be the canonical name of a method of the user's own."""
+    method = name.removesuffix(_WITH_ADAPTER)
+    return short_name(method) + name[len(method) :]
 
 
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
@@ -136,14 +203,17 @@ def choose_methods(
     """
     dataset = base.get("dataset", TrialConfig.model_fields["dataset"].default)
     usual = known_methods(dataset) if not arms else {name: _arm(name, fields) for name, fields in arms.items()}
+    own = named_methods(asked or ())
     known = usual if arms else usual | {row.method.name: row.method for row in _rows(dataset)}
+    known |= {} if arms else {row.method.name: row.method for each in own for row in _rows_of(each, dataset)}
+    asked = None if asked is None else [row_of(name) for name in asked]
     for name in asked or ():
         if name not in known:
             raise UsageError(f"--methods: {unknown_name('method', name, list(known))}")
     wanted = dict.fromkeys([*([] if asked is None or BASELINE in asked else [BASELINE]), *(asked or usual)])
     chosen = []
     for name in wanted:
-        reason = why_not(known[name], base, overrides)
+        reason = why_not(known[name], base, overrides, own)
         if reason is None:
             chosen.append(known[name])
         elif name == BASELINE or asked is not None:
@@ -151,10 +221,20 @@ def choose_methods(
     return tuple(chosen)
 
 
-def why_not(method: ComparedMethod, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> str | None:
-    """Return why a method cannot run with these config fields, or None if it can."""
+def why_not(
+    method: ComparedMethod, base: Mapping[str, Any], overrides: Mapping[str, Any], own: Sequence[str] = ()
+) -> str | None:
+    """Return why a method cannot run with these config fields, or None if it can.
+
+    Args:
+        method: the method.
+        base: config fields of every trial.
+        overrides: config fields fixed in every trial.
+        own: methods of the user's own in the study, whose settings may be among the fields.
+    """
+    values = {**base, **method.fields, **overrides}
     try:
-        config = TrialConfig(**{**base, **method.fields, **overrides})
+        config = TrialConfig(**own_fields(str(method.fields["method"]), values, own))
     except ValidationError as error:
         return describe_validation(error)
     return two_class_refusal(config)

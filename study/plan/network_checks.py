@@ -100,13 +100,15 @@ def _configs(plan: StudyPlan) -> list[TrialConfig]:
 
 def _batch_sizes(plan: StudyPlan) -> list[int]:
     """Return the batch size of the study, or the smallest and the largest one of its search."""
-    searched = [each.extremes for each in plan.search if each.field == "batch_size"]
+    searched = [each.extremes for each in plan.given_bounds if each.field == "batch_size"]
     sizes = [int(size) for size in (*searched[0],)] if searched else [_configs(plan)[0].batch_size]
     return sorted({min(sizes), max(sizes)})
 
 
 def _student_flag(plan: StudyPlan) -> str:
-    return "--student" if len(plan.students) == 1 else "--search student="
+    if len(plan.students) == 1:
+        return "--student"
+    return "--search student=" if any(each.field == "student" for each in plan.search) else "--space: student"
 
 
 def _check_images(plan: StudyPlan) -> bool:

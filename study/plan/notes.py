@@ -29,7 +29,7 @@ def left_out(plan: StudyPlan) -> dict[str, list[str]]:
     for name, method in known_methods(plan.base.dataset).items():
         if name in included:
             continue
-        if (reason := why_not(method, base, plan.overrides)) is not None:
+        if (reason := why_not(method, base, plan.overrides, plan.own_methods)) is not None:
             reason = reason.removeprefix(f"method {method.fields['method']!r} ").partition(": ")[0]
         else:
             reason = misfit(plan, method)

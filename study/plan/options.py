@@ -64,16 +64,16 @@ OPTIONS: Final[dict[str, Option]] = {
     option.name: option
     for option in (
         _question("space", str | None, None, "question",
-            "Search space; --list-spaces shows all.",
+            "Search space, or one of your own, FILE.py:SPACE; --list-spaces shows all.",
             into="plan"),
         _question("list_spaces", bool, False, "command",
             "Show the search spaces and exit."),
         _question("method", str, "pesf_kd", "question",
-            "Distillation method.",
+            "Distillation method, or one of your own, FILE.py:METHOD.",
             into="config"),
         _question("methods", str | None, None, "question",
-            "Methods to compare with --space method or method_tuned, such as ce,kd,dkd+adapter; kd is always "
-            "included. Default: all methods that can run with these networks.",
+            "Methods to compare with --space method or method_tuned, such as ce,kd,dkd+adapter,FILE.py:METHOD; kd is "
+            "always included. Default: all methods that can run with these networks.",
             metavar="NAME,..."),
         _question("adapter", bool, False, "question",
             "Train a teacher adapter with atkd, dkd, dtkd, dist, logit_standardisation, ctkd, ttm, wttm, nkd, rld, "

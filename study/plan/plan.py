@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from search_spaces import Bounds, MethodComparison, SearchSpace, find_space, with_bounds
+from search_spaces import Bounds, MethodComparison, SearchSpace, with_bounds
 from search_spaces.space import definition_of
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
@@ -29,16 +29,17 @@ from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
 from study.plan.objectives import Limit, check_objectives
 from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
+from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import LAYERS_PATTERN, is_known_to_draw_nothing, is_packable
 from trainables.spec.bounds import SEEDS
 from trainables.spec.digest import DIGEST_VERSION, digest_of
 from trainables.spec.measures import objective_of
-from trainables.spec.methods import method_spec
+from trainables.spec.methods import is_own, method_spec
 from trainables.spec.modality import is_text
 from trainables.spec.searchable import ALWAYS_READ, is_nuisance
-from trainables.spec.trial import Augmentation, TrialConfig
+from trainables.spec.trial import Augmentation, TrialConfig, own_fields
 from trainables.storage.files import replace_file
 from trainables.storage.uris import is_uri, redact_place
 from trainables.user_code.reference import is_canonical
@@ -213,7 +214,7 @@ class StudyPlan(BaseModel):
         fields = [each.field for each in self.search]
         if len(set(fields)) < len(fields):
             raise ValueError(f"--search gives a field more than once: {', '.join(fields)}")
-        space = find_space(self.space)
+        space = space_named(self.space)
         if isinstance(space, SearchSpace) and space.needs_bounds and not fields:
             raise ValueError(
                 f"space {self.space!r} searches nothing of its own: give at least one --search, such as --search "
@@ -229,7 +230,7 @@ class StudyPlan(BaseModel):
     @model_validator(mode="after")
     def _digest_the_space(self) -> Self:
         if not self.space_digest:
-            space = find_space(self.space, text=is_text(self.base.dataset))
+            space = space_named(self.space, text=is_text(self.base.dataset))
             digest = digest_of({**space.definition, **definition_of(self.search)})
             object.__setattr__(self, "space_digest", digest)
         return self
@@ -267,7 +268,7 @@ class StudyPlan(BaseModel):
                 f"students {self.base.student} cannot be packed, because it is unknown whether a network of your own "
                 "keeps channels apart: leave out --pack"
             )
-        if self.pack not in (1, "auto") and not self.search and not is_packable(self.base.student):
+        if self.pack not in (1, "auto") and not self.given_bounds and not is_packable(self.base.student):
             raise ValueError(
                 f"students of architecture {self.base.student!r} cannot be packed, because their layers mix channels: "
                 "leave out --pack"
@@ -300,14 +301,15 @@ class StudyPlan(BaseModel):
     @field_validator("space")
     @classmethod
     def _check_space(cls, name: str) -> str:
-        return find_space(name).name
+        space_named(name)
+        return name
 
     @field_validator("trials", "promising")
     @classmethod
     def _check_search_counts(cls, count: int, info: ValidationInfo) -> int:
         if "space" not in info.data:  # the space failed validation
             return count
-        space = find_space(info.data["space"])
+        space = space_named(info.data["space"])
         if isinstance(space, MethodComparison) and not space.tuned:
             return 0
         if count < 1:
@@ -366,13 +368,13 @@ class StudyPlan(BaseModel):
         varied = sorted(self.overrides.keys() & set(self.search_space.varied))
         if varied:
             raise ValueError(f"space {self.space!r} varies {', '.join(varied)}, so a fixed value cannot be set")
-        TrialConfig(**{**self.base.model_dump(), **self.overrides})
+        self.configure({})
         return self
 
     @model_validator(mode="after")
     def _check_confirm_epochs(self) -> Self:
         if self.confirm_epochs != self.base.epochs:
-            TrialConfig(**{**self.base.model_dump(), **self.overrides, "epochs": self.confirm_epochs})
+            TrialConfig(**{**self.configure({}).model_dump(), "epochs": self.confirm_epochs})
         return self
 
     @field_validator("teacher_outputs_path", "storage_path")
@@ -443,7 +445,7 @@ class StudyPlan(BaseModel):
     @property
     def search_space(self) -> SearchSpace | MethodComparison:
         """Search space or comparison with the name `space`, with the bounds given by the user."""
-        space = find_space(self.space, text=is_text(self.base.dataset))
+        space = space_named(self.space, text=is_text(self.base.dataset))
         if not self.search:
             return space
         if isinstance(space, MethodComparison):
@@ -451,15 +453,26 @@ class StudyPlan(BaseModel):
         return with_bounds(space, self.search, self.base.model_dump(), is_nuisance)
 
     @property
+    def own_methods(self) -> tuple[str, ...]:
+        """Methods of the user's own, by canonical name."""
+        methods = (self.base.method, *(str(each.fields["method"]) for each in self.compared))
+        return tuple(dict.fromkeys(filter(is_own, methods)))
+
+    @property
+    def given_bounds(self) -> tuple[Bounds, ...]:
+        """Bounds given by the user: those of `search`, and those of a space of the user's own."""
+        return with_space_bounds(self.space, self.search)
+
+    @property
     def students(self) -> tuple[str, ...]:
         """Student architectures: that of the base config, or those that the search chooses from."""
-        searched = [each.choices for each in self.search if each.field == "student"]
+        searched = [each.choices for each in self.given_bounds if each.field == "student"]
         return tuple(map(str, searched[0])) if searched else (self.base.student,)
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:
         """Augmentations of the trials: that of the example config, or those that the search chooses from."""
-        searched = [each.choices for each in self.search if each.field == "augmentation"]
+        searched = [each.choices for each in self.given_bounds if each.field == "augmentation"]
         return cast("tuple[Augmentation, ...]", searched[0]) if searched else (self.example_config.augmentation,)
 
     @property
@@ -541,7 +554,10 @@ class StudyPlan(BaseModel):
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:
         """Return a validated config: the base config, updated with a point of the space and then with the overrides."""
-        return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
+        values = {**self.base.model_dump(), **suggested, **self.overrides}
+        if not (own := self.own_methods):
+            return TrialConfig(**values)
+        return TrialConfig(**own_fields(str(values["method"]), values, own))
 
     def control_config(self, method: str, student: str | None = None) -> TrialConfig:
         """Return the space's default point for another method, without an optional adapter.

@@ -12,7 +12,7 @@ from trainables.data.image_folder import list_image_folder
 from trainables.data.own.opened import own_info
 from trainables.process.errors import UsageError
 from trainables.spec.datasets import DATASETS, FOLDER_PREFIX
-from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.methods import MethodSpec, is_known_method, method_spec
 from trainables.spec.own_data import is_own_data
 from trainables.spec.trial import TrialConfig
 
@@ -41,13 +41,17 @@ def two_class_refusal(config: TrialConfig) -> str | None:
 
 
 def _refusal(method: str, dataset: str) -> str | None:
-    spec = METHOD_SPECS.get(method)
+    spec = _spec_of(method)
     if spec is None or not (spec.two_classes_refused and class_count(dataset) == 2):
         return None
     return (
         f"method {method!r} learns nothing from the teacher on two classes, as in {dataset!r}: {spec.two_classes}; "
         "choose kd, which is not affected"
     )
+
+
+def _spec_of(method: str) -> MethodSpec | None:
+    return method_spec(method) if is_known_method(method) else None
 
 
 def check_two_classes(methods: Iterable[str], dataset: str, *, flag: str) -> None:
@@ -76,7 +80,7 @@ def two_class_warnings(methods: Sequence[str], dataset: str, *, is_new: bool = F
     """
     if class_count(dataset) != 2:
         return []
-    specs = {method: METHOD_SPECS.get(method) for method in (name.partition("+")[0] for name in methods)}
+    specs = {method: _spec_of(method) for method in (name.partition("+")[0] for name in methods)}
     lost = {
         method: spec.two_classes
         for method, spec in specs.items()

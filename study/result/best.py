@@ -14,6 +14,7 @@ from study.ledger.ledger import StudyLedger
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
 from study.plan.user_code import typed_reference
+from trainables.spec.methods.row_names import short_name
 from trainables.spec.recipes import default_epochs
 from trainables.spec.trial import SEED_FIELDS, TrialConfig
 
@@ -123,7 +124,7 @@ def _best(
     plan: StudyPlan, config: TrialConfig, config_id: str, name: str, method: str, chosen_by: str, split: str,
     score: Estimate,
 ) -> BestConfig:  # fmt: skip
-    shown = method or config.method + ("+adapter" if config.adapter else "")
+    shown = method or short_name(config.method) + ("+adapter" if config.adapter else "")
     return BestConfig(config_id, name, shown, chosen_by, split, score, options_of(config, plan))
 
 
@@ -146,7 +147,9 @@ def options_of(config: TrialConfig, plan: StudyPlan) -> dict[str, Any]:
     own = (*names_into("config"), *_OTHER_OPTIONS)
     options = {**{name: value for name, value in changed.items() if name in own}, **options}
     options |= {
-        name: typed_reference(plan, options[name]) for name in ("dataset", "student", "teacher") if name in options
+        name: typed_reference(plan, options[name])
+        for name in ("dataset", "student", "teacher", "method")
+        if name in options
     }
     held = {name: value for name, value in changed.items() if name not in own}
     return {**options, "hold": held} if held else options

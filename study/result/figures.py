@@ -77,7 +77,8 @@ def draw_figures(
             figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
     if front is not None and front.on_front and panels_of(front):
         figures["pareto_front"] = lambda: draw_front(front)
-    for parameter in plan.search_space.scientific:
+    # A setting of a method of the user's own has no column before the first trial of that method has ended.
+    for parameter in (each for each in plan.search_space.scientific if each in trials.column_names):
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
             compute_parameter_effect(records, name, seed=plan.seed)
         )

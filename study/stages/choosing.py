@@ -157,7 +157,7 @@ def _control_choices(ledger: StudyLedger, student: str) -> list[Choice]:
                 Choice(label=f"{control}{of}", config=plan.control_config(control, student), control=control)
             )
     published = known_methods(plan.base.dataset)["pesf_kd"]
-    if why_not(published, plan.base.model_dump(), plan.overrides) is None:
+    if why_not(published, plan.base.model_dump(), plan.overrides, plan.own_methods) is None:
         config = plan.configure({**published.fields, "student": student})
         changed = [name for name, value in published.fields.items() if getattr(config, name) != value]
         label = f"{PUBLISHED}{of} but for {', '.join(changed)}" if changed else f"{PUBLISHED}{of}"

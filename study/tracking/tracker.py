@@ -522,5 +522,5 @@ def _unread_fields(plan: StudyPlan) -> set[str]:
     used += [{"method": name} for name in plan.controls]
     used += [] if plan.compared else [{"method": plan.base.method, "adapter": plan.base.adapter}]
     entries = [method_spec(str(each["method"]), adapter=bool(each.get("adapter"))) for each in used]
-    everywhere = (method_spec(method, adapter=True) for method in METHOD_SPECS)
+    everywhere = (method_spec(method, adapter=True) for method in (*METHOD_SPECS, *plan.own_methods))
     return {field for entry in everywhere for field in entry.fields} - {f for entry in entries for f in entry.fields}

@@ -22,7 +22,7 @@ COMMANDS = [each.name for each in app.registered_commands]
 
 def test_every_command_of_the_issue_is_there():
     assert COMMANDS == [
-        "run", "resume", "confirm", "report", "power", "export", "rerun", "sync", "teacher", "list", "open",
+        "run", "resume", "confirm", "report", "power", "export", "rerun", "sync", "teacher", "list", "open", "check",
     ]  # fmt: skip
 
 

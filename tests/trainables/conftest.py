@@ -7,31 +7,20 @@ import pytest
 import torch
 
 from tests.text_tasks import small_text_dataset
+from trainables.conformance.case import SMALL, TEXT, TIMED, small_config, without_costs
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
-from trainables.spec.measures import ENERGY_MEASURES
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.files import ensure_teacher, load_teacher
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.store import TeacherOutputsStore
 
+__all__ = ["SMALL", "TEXT", "TIMED", "small_config", "without_costs"]
+
 IMAGE_METHODS = [name for name in METHODS if method_spec(name).modality != "text"]
 MakeStore = Callable[..., TeacherOutputsStore]
-
-# Measures that may differ between two trials with equal configs.
-TIMED = (
-    "cost/seconds", "cost/seconds_per_step", "cost/examples_per_second", "cost/peak_memory_bytes", *ENERGY_MEASURES,
-    "cost/teacher_forwards",
-)  # fmt: skip
-
-# Smaller than the default teacher, to train in half a second.
-SMALL = {"teacher": "cnn_8_16", "epochs": 3, "batch_size": 128}
-TEXT = {
-    "dataset": "glue:sst2", "teacher": "bert_2_32", "student": "bert_2_32", "teacher_epochs": 1, "epochs": 3,
-    "batch_size": 128,
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -86,14 +75,6 @@ def cut(content: bytes) -> bytes:
 def flip(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
-
-
-def without_costs(measures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in measures.items() if name not in TIMED}
-
-
-def small_config(**changes: object) -> TrialConfig:
-    return TrialConfig.model_validate(SMALL | changes)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ checked. Constant samples would divide by zero in networks that normalise them.
 The error for a rejected network gives the reason and, if one is found, another network that passes the same check.
 """
 
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -38,13 +39,14 @@ from trainables.spec.architectures import (
 )
 from trainables.spec.batch_sizes import batch_sizes
 from trainables.spec.datasets import DatasetInfo
+from trainables.spec.methods import is_own
 from trainables.spec.teacher_trial import teacher_trial
 from trainables.spec.trial import StudentLayers, TrialConfig
 from trainables.steps.loss_log import LossLog
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.user_code.errors import UserCodeError
-from trainables.user_code.loading import describe, sources_of
-from trainables.user_code.reference import is_canonical
+from trainables.user_code.loading import describe, line_of, sources_of
+from trainables.user_code.reference import canonical, is_canonical
 
 if TYPE_CHECKING:
     from trainables.models.text import TextClassifier
@@ -264,6 +266,9 @@ def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
     reason = method_problem(config, info)
     if reason is None:
         return
+    if is_own(config.method):
+        own = canonical(config.method)
+        raise ShapeError(f"{flag} {own.title}:{own.name}: {reason}")
     advice = ""
     if info.task is None:
         others = "another method" if flag == "--method" else "name the other methods alone"
@@ -278,8 +283,8 @@ def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
 def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
     """Return why a method cannot make a step with two networks that passed the separate checks, or None if it can.
 
-    Only methods with trainable parts, a teacher method, shared layers or matched feature maps are tried. The losses of
-    all other methods see only features and logits.
+    Only methods of the user's own, and those with trainable parts, a teacher method, shared layers or matched feature
+    maps are tried. The losses of all other methods see only features and logits.
 
     Args:
         config: config of a trial with this method.
@@ -287,7 +292,8 @@ def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
     """
     method = METHODS[config.method]
     if not (
-        method.spec.needs_maps
+        is_own(config.method)
+        or method.spec.needs_maps
         or method.parts is not None
         or method.teacher_method is not None
         or method.spec.shares_layers
@@ -301,6 +307,8 @@ def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
     except UserCodeError as error:
         return str(error)
     except Exception as error:  # third-party libraries raise any type
+        if is_own(config.method) and line_of(error) is not None:
+            return f"a step on noise raises an error:\n{describe(error)}"
         return _first_line(error)
     return None
 
@@ -321,7 +329,7 @@ def _without_maps(config: TrialConfig, info: DatasetInfo, method: Method) -> str
 
 
 def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
-    dataset = _noise(info, config.split_seed)
+    dataset = _noise(info, config.split_seed, max(_SAMPLES, method.spec.smallest_batch))
     if method.teacher_method is not None:
         _make_step(teacher_trial(config), dataset, None, method.teacher_method)
     model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
@@ -330,24 +338,45 @@ def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> No
 
 def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> None:
     # The check runs in float32 for every precision, because shapes are the same.
-    config = config.model_copy(update={"precision": "fp32", "batch_size": _SAMPLES})
+    config = config.model_copy(update={"precision": "fp32", "batch_size": len(dataset.train)})
     run = DistillationRun(config, dataset, teacher, method=method)
     run.begin_drawing()
     for trainer in run.trainers.values():
         trainer.module.train()
         trainer.begin_epoch(0)
+    log = LossLog(None)
     for batch in run.batches.of_epoch(0, None):
-        run.train_batch(batch, LossLog(None))
+        run.train_batch(batch, log)
+    if is_own(config.method):
+        _check_losses(log, config)
 
 
-def _noise(info: DatasetInfo, seed: int) -> Dataset:
-    """Return a dataset of two noise images with two different labels."""
+def _check_losses(log: LossLog, config: TrialConfig) -> None:
+    """Check that the losses of a method of the user's own are finite and have the usual names.
+
+    Raises:
+        UserCodeError: with the reason.
+    """
+    losses = log.read()
+    expected = ["ce", *(["kd"] if "kd_weight" in config.method_spec.fields else [])]
+    if missing := [name for name in expected if name not in losses.names]:
+        named = ", ".join(f"{each}={each}" for each in expected)
+        raise UserCodeError(
+            f"the losses return no {missing[0]}: return LossParts(total, {named}), so that each part is recorded"
+        )
+    for name, value in zip(losses.names, losses.values[0].tolist(), strict=True):
+        if not math.isfinite(value):
+            raise UserCodeError(f"the loss {name} of a step on noise is {value}: it must be finite for any logits")
+
+
+def _noise(info: DatasetInfo, seed: int, samples: int) -> Dataset:
+    """Return a dataset of a few noise images with different labels."""
     size = info.stored_size
     pixels = torch.randint(
-        256, (_SAMPLES, info.channels, size, size), dtype=torch.uint8, generator=generator_from(0)
+        256, (samples, info.channels, size, size), dtype=torch.uint8, generator=generator_from(0)
     )  # fmt: skip
-    labels = torch.arange(_SAMPLES) % info.num_classes
-    split = Split(pixels, labels, torch.arange(_SAMPLES), image_size=info.image_size)
+    labels = torch.arange(samples) % info.num_classes
+    split = Split(pixels, labels, torch.arange(samples), image_size=info.image_size)
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=seed, digest="noise")
 
 

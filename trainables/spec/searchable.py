@@ -76,18 +76,23 @@ class FieldLimits(NamedTuple):
         return above and below
 
 
-def searchable_fields() -> tuple[str, ...]:
-    """Return the names of all config fields that a search may vary."""
-    return tuple(name for name in config_fields() if name not in FIXED_IN_A_STUDY)
+def searchable_fields(*methods: str) -> tuple[str, ...]:
+    """Return the names of all config fields that a search may vary.
+
+    Args:
+        methods: methods of the user's own, whose settings are fields too.
+    """
+    return tuple(name for name in config_fields(*methods) if name not in FIXED_IN_A_STUDY)
 
 
-def limits_of(name: str) -> FieldLimits:
+def limits_of(name: str, *methods: str) -> FieldLimits:
     """Return the type and the limits of a config field.
 
     Args:
         name: name of a field in `config_fields`.
+        methods: methods of the user's own, whose settings are fields too.
     """
-    field = config_fields()[name]
+    field = config_fields(*methods)[name]
     annotation: Any = field.annotation
     if get_origin(annotation) is Literal:
         return FieldLimits("choice", choices=tuple(map(str, get_args(annotation))))

@@ -4,7 +4,7 @@ Imports neither torch nor ray, so a plan is checked and printed in well under a 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, Literal, Self, TypeVar
 
@@ -50,10 +50,12 @@ from trainables.spec.methods import (
     MethodSettings,
     MethodSpec,
     check_settings,
+    is_known_method,
     method_spec,
     registered_settings,
     settings_fields,
 )
+from trainables.spec.methods.own import know_trial_fields
 from trainables.spec.methods.settings import Schedule
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
@@ -82,7 +84,8 @@ class TrialConfig(BaseModel):
     The fields below are those of every trial. In addition, a config has the settings of every method, each validated by
     the method's own model (see `trainables.spec.methods`): they are given, dumped and compared like fields,
     `TrialConfig(method="dkd", dkd_alpha=2.0)`, and read as `config.settings.dkd_alpha`. Settings that the method does
-    not read are kept, because a study derives configs of other methods from one base config.
+    not read are kept, because a study derives configs of other methods from one base config. A method of the user's own
+    has settings in its own configs alone.
 
     The defaults are for images. Some defaults differ for text datasets, see `trainables.spec.text_defaults`.
 
@@ -137,7 +140,8 @@ class TrialConfig(BaseModel):
     def _check_all_fields(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(values, dict):
             return handler(values)
-        known = config_fields()
+        method = str(values.get("method", cls.model_fields["method"].default))
+        known = config_fields(method)
         for name in values:
             if name not in known:
                 raise ValueError(unknown_name("field", str(name), known))
@@ -146,7 +150,7 @@ class TrialConfig(BaseModel):
         own = cls.model_fields
         common = {name: value for name, value in values.items() if name in own}
         given = {name: value for name, value in values.items() if name not in own}
-        settings, errors = check_settings(str(values.get("method", own["method"].default)), given)
+        settings, errors = check_settings(method, given)
         try:
             config = handler({**common, **settings})
         except ValidationError as error:
@@ -158,7 +162,7 @@ class TrialConfig(BaseModel):
     @field_validator("method")
     @classmethod
     def _known_method(cls, name: str) -> str:
-        if name not in METHOD_SPECS:
+        if not is_known_method(name):
             raise ValueError(unknown_name("method", name, METHOD_SPECS))
         return name
 
@@ -379,7 +383,7 @@ class TrialConfig(BaseModel):
     @property
     def changed_fields(self) -> dict[str, Any]:
         """Fields that differ from their defaults, as JSON values. Includes settings of methods other than `method`."""
-        known = config_fields()
+        known = config_fields(self.method)
         return {name: each for name, each in self.model_dump(mode="json").items() if each != known[name].default}
 
     @property
@@ -416,6 +420,9 @@ class TrialConfig(BaseModel):
         return TrialConfig(**{**self.model_dump(), "data_seed": data_seed, "seed": seed})
 
 
+know_trial_fields(TrialConfig.model_fields)
+
+
 def _no_cycle(field: str) -> str:
     return (
         f"{field} 'one_cycle' ends at 1/250,000 of the learning rate, so nothing is learnt in one epoch: give 2 epochs "
@@ -423,13 +430,31 @@ def _no_cycle(field: str) -> str:
     )
 
 
-def config_fields() -> Mapping[str, FieldInfo]:
+def config_fields(*methods: str) -> Mapping[str, FieldInfo]:
     """Return all fields of a config: those of every trial and the settings of all registered methods.
+
+    Args:
+        methods: names of methods. The settings of those of the user's own are included.
 
     Raises:
         ValueError: a method declares a setting with the name of another field.
     """
-    return _fields_with(registered_settings())
+    return _fields_with(registered_settings(*methods))
+
+
+def own_fields(method: str, values: Mapping[str, Any], others: Iterable[str]) -> dict[str, Any]:
+    """Return values of a config without settings that only other methods of the user's own have.
+
+    A study derives configs of all its methods from one base config, and only the configs of a method of the user's own
+    have the settings of that method.
+
+    Args:
+        method: method of the config.
+        values: fields by name.
+        others: methods of the study.
+    """
+    foreign = config_fields(*others).keys() - config_fields(method).keys()
+    return {name: value for name, value in values.items() if name not in foreign}
 
 
 @cache

@@ -25,6 +25,7 @@ from trainables.spec.precision import Precision, resolve_precision
 from trainables.spec.recipes import TeacherRecipe, find_recipe
 from trainables.spec.teacher_trial import training_config
 from trainables.spec.trial import TrialConfig
+from trainables.user_code.installed import installed_reference
 from trainables.user_code.loading import canonical_name
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
@@ -182,9 +183,18 @@ def _named(flag: str) -> Iterator[None]:
 
 def _image_model(model: str) -> str:
     """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
+    model = installed_reference("model", model, is_ours=_is_known_model) or model
     if is_model_code(model):
         return canonical_name(model)
     return check_model_name(model)
+
+
+def _is_known_model(name: str) -> bool:
+    try:
+        check_model_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def check_name(name: str) -> str:

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from search_spaces import COMPARISONS, find_space
+from study.cli.fixed_fields import fixed_fields
 from study.cli.preview import describe_plan
-from study.cli.request import _overrides, resumed_plan
+from study.cli.request import resumed_plan
 from study.ledger.ledger import StudyLedger
 from study.ledger.promising import promising_configs
 from study.plan.methods import choose_methods, known_methods
@@ -89,16 +90,16 @@ def test_variants_and_further_adapters_are_compared_where_they_are_named_alone(t
 
 
 def test_a_variant_that_is_set_brings_its_settings_but_for_those_varied_or_given():
-    fixed = _overrides(["pesf_variant=released-vision", "adapter_ce_weight=0.5"], None, "temperature")
+    fixed = fixed_fields(["pesf_variant=released-vision", "adapter_ce_weight=0.5"], None, "temperature")
     assert fixed["pesf_variant"] == "released-vision"
     assert (fixed["adapter_ce_weight"], fixed["adapter_schedule"], fixed["adapter_width"]) == (0.5, "released", 32)
     assert not {"temperature", "adapter_learning_rate"} & set(fixed)  # varied by the space
-    assert _overrides(["pesf_variant=released-language"], None, "joint")["distance"] == "mse"
-    assert _overrides(["ce_weight=0.5"], None, "joint") == {"ce_weight": 0.5}
+    assert fixed_fields(["pesf_variant=released-language"], None, "joint")["distance"] == "mse"
+    assert fixed_fields(["ce_weight=0.5"], None, "joint") == {"ce_weight": 0.5}
     with pytest.raises(UsageError, match="'method' compares several methods; name the variant in --methods"):
-        _overrides(["pesf_variant=released-vision"], None, "method")
+        fixed_fields(["pesf_variant=released-vision"], None, "method")
     with pytest.raises(UsageError, match="--set pesf_variant"):
-        _overrides(["pesf_variant=released"], None, "joint")
+        fixed_fields(["pesf_variant=released"], None, "joint")
 
 
 def test_pea_kd_has_the_thresholds_of_the_task(tmp_path):

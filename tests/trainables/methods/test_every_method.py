@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainables.conftest import MakeStore
-from tests.trainables.methods.conformance import CHECKS, Bench, Case, cases_of
+from trainables.conformance.case import Bench, Case, cases_of
+from trainables.conformance.checks import CHECKS
 from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
 from trainables.teacher_outputs.frozen import FrozenTeacher

@@ -7,9 +7,9 @@ from scipy.stats import norm
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tests.trainables.conftest import IMAGE_METHODS, small_config
-from tests.trainables.methods import conformance
-from tests.trainables.methods.conformance import Bench, Case
 from tests.trainables.packing.runs import random_dataset, random_teacher
+from trainables.conformance import of_losses, of_trials
+from trainables.conformance.case import Bench, Case
 from trainables.losses.parts import StepOutputs
 from trainables.methods.at import at_loss, attention
 from trainables.methods.fitnet import HintRegressor
@@ -231,7 +231,7 @@ def test_vid_sums_over_the_stages_with_a_regressor_for_each():
 @EVERY_METHOD
 @pytest.mark.parametrize(
     "check",
-    [conformance.gradient_reaches_who_learns_and_nobody_else, conformance.a_resumed_trial_equals_one_never_stopped],
+    [of_losses.gradient_reaches_who_learns_and_nobody_else, of_trials.a_resumed_trial_equals_one_never_stopped],
     ids=lambda check: check.__name__,
 )
 def test_a_pair_of_residual_nets_passes_the_checks_of_every_method(check, method, tmp_path):

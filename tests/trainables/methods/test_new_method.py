@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 import trainables.methods
 from tests.trainables.conftest import MakeStore
-from tests.trainables.methods.conformance import CHECKS, Bench, Case
+from trainables.conformance.case import Bench, Case
+from trainables.conformance.checks import CHECKS
 from trainables.data.dataset import Dataset
 from trainables.spec.methods import METHOD_SPECS, logits
 from trainables.spec.trial import TrialConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.trainables.conftest import small_config, without_costs
-from tests.trainables.methods.conformance import state_of
+from trainables.conformance.case import state_of
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import count_costs
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint

@@ -1,8 +1,10 @@
 """Specifications and settings of the distillation methods by name, without torch."""
 
+from trainables.spec.methods.own import is_own
 from trainables.spec.methods.registry import (
     METHOD_SPECS,
     check_settings,
+    is_known_method,
     method_spec,
     registered_settings,
     settings_fields,
@@ -19,6 +21,8 @@ __all__ = [
     "MethodSpec",
     "WeightSettings",
     "check_settings",
+    "is_known_method",
+    "is_own",
     "method_spec",
     "registered_settings",
     "settings_fields",

@@ -14,6 +14,7 @@ from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from trainables.spec.methods import basic, features, logits, maps, text, trained_networks
+from trainables.spec.methods.own import is_own, loaded_spec
 from trainables.spec.methods.settings import AdapterSettings, AdapterTermSettings, MethodSettings, WeightSettings
 from trainables.spec.methods.spec import MethodSpec
 
@@ -26,16 +27,36 @@ def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
     """Return the specification of a method.
 
     Args:
-        name: name of the method.
+        name: name of a registered method, or canonical name of one of the user's own.
         adapter: whether to enable the adapter of a method with an optional one.
     """
-    spec = METHOD_SPECS[name]
+    spec = own_spec(name) if is_own(name) else METHOD_SPECS[name]
     return replace(spec, has_adapter=True) if adapter and spec.takes_adapter else spec
 
 
-def registered_settings() -> tuple[type[MethodSettings], ...]:
-    """Return the settings models of adapters and of all registered methods; records show settings in this order."""
-    return (WeightSettings, AdapterSettings, AdapterTermSettings, *(spec.settings for spec in METHOD_SPECS.values()))
+def own_spec(name: str) -> MethodSpec:
+    """Return the specification of a method of the user's own, by its canonical name.
+
+    Raises:
+        UserCodeError: the code cannot be loaded, or is not a method that can be used. The message gives the reason.
+    """
+    return loaded_spec(name, lambda model: settings_fields((*registered_settings(), model)))
+
+
+def registered_settings(*methods: str) -> tuple[type[MethodSettings], ...]:
+    """Return the settings models of adapters and of all registered methods; records show settings in this order.
+
+    Args:
+        methods: names of methods. The models of those of the user's own come last.
+    """
+    own = (own_spec(name).settings for name in dict.fromkeys(methods) if is_own(name))
+    registered = (spec.settings for spec in METHOD_SPECS.values())
+    return (WeightSettings, AdapterSettings, AdapterTermSettings, *registered, *own)
+
+
+def is_known_method(name: str) -> bool:
+    """Return whether a method is registered, or has the form of a method of the user's own."""
+    return name in METHOD_SPECS or is_own(name)
 
 
 def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:
@@ -49,12 +70,12 @@ def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any
         The settings of all methods with defaults for those not given, and the errors. With errors, the settings are
         incomplete.
     """
-    own = METHOD_SPECS[method].settings if method in METHOD_SPECS else MethodSettings
+    own = method_spec(method).settings if is_known_method(method) else MethodSettings
     read = {name: given[name] for name in own.model_fields if name in given}
     unread = {name: value for name, value in given.items() if name not in read}
     values: dict[str, Any] = {}
     errors = []
-    for model, part in ((_combined(registered_settings()), unread), (own, read)):
+    for model, part in ((_combined(registered_settings(method)), unread), (own, read)):
         try:
             values |= model.model_validate(part).__dict__
         except ValidationError as error:

@@ -3,9 +3,27 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from trainables.user_code.reference import canonical, is_canonical
+
+_USUAL_OBJECT: Final = "METHOD"
+_DIGITS: Final = 6
+
 # Fields of a method with an adapter that make another method of it, each with the value that adds nothing to the name.
 _OF_ADAPTERS: Final[dict[str, str | int]] = {"pesf_variant": "paper", "adapter_training": "joint", "adapter_count": 1}
 NAMING_FIELDS: Final = ("method", "adapter", *_OF_ADAPTERS)
+
+
+def short_name(method: str) -> str:
+    """Return the name of a method in tables: that of the config; for a method of the user's own, file and digest.
+
+    `my_method.py:METHOD@0123456789abcdef` becomes `my_method-012345`, and `my_method.py:OTHER@...` becomes
+    `my_method:OTHER-012345`.
+    """
+    if not is_canonical(method):
+        return method
+    own = canonical(method)
+    name = "" if own.name == _USUAL_OBJECT else f":{own.name}"
+    return f"{own.title.removesuffix('.py')}{name}-{own.digest[:_DIGITS]}"
 
 
 def method_name(fields: Mapping[str, Any]) -> str:
@@ -15,7 +33,7 @@ def method_name(fields: Mapping[str, Any]) -> str:
         fields: `NAMING_FIELDS` of a config or record by name. Fields other than `method` may be missing or None, as in
             records of earlier versions.
     """
-    method = str(fields["method"])
+    method = short_name(str(fields["method"]))
     if method != "pesf_kd" and not fields.get("adapter"):
         return method
     parts = [method] if method == "pesf_kd" else [method, "adapter"]

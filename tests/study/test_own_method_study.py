@@ -1,0 +1,86 @@
+"""Studies of methods and spaces of the user's own, whose files are gone before the first trial."""
+
+import json
+import shutil
+
+import pyarrow.compute as pc
+import pytest
+
+from study.launch import main as launch_main
+from study.plan.resolve import load_plan
+from study.records import read_trials
+from study.rerun import main as rerun_main
+from tests.study.inspection import assert_whole
+from tests.user_methods import METHOD, SPACE
+from tests.user_nets import new_process, write
+
+pytestmark = pytest.mark.study
+
+QUIET = ("--executor", "in-process", "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def _process():
+    with new_process():
+        yield
+
+
+def test_a_study_runs_resumes_confirms_and_reruns_without_the_user_s_files(command, tmp_path):
+    files, out = write(tmp_path / "mine", method=METHOD, space=SPACE), ("--output-dir", tmp_path / "out")
+    own = ("--space", f"{files}/space.py:SPACE", "--method", f"{files}/method.py:METHOD", "--set", "kd_weight=0.1")
+    size = ("--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "1", "--teacher-epochs", "1")
+    stopped = command(launch_main, *own, *size, *out, *QUIET, "--name", "own", "--time-budget", "0.001")
+    assert stopped.code == 4, stopped.said
+    shutil.rmtree(files)
+    with new_process():
+        done = command(launch_main, "--resume", "own", *out, *QUIET, "--confirm", "1", "--seeds", "2")
+        assert done.code == 0, done.said
+    study = tmp_path / "out" / "own"
+    with new_process():
+        assert_whole(study)
+        plan = load_plan(study)
+    trials = read_trials(study)
+    of_method = trials.filter(pc.equal(trials["method"], plan.base.method))
+    assert set(trials["status"].to_pylist()) == {"finished"}
+    assert all(1 <= power <= 4 for power in of_method["matching_power"].to_pylist())
+    assert (
+        trials.filter(pc.equal(trials["method"], "ce"))["matching_power"].null_count
+        == pc.sum(pc.equal(trials["method"], "ce")).as_py()
+    )
+    short = f"method-{plan.base.method.partition('@')[2][:6]}"
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["best"]["method"] == short
+    assert summary["best"]["options"]["method"].startswith(str(study / "code"))
+    assert {"matching_power", "student_learning_rate"} <= summary["best"]["options"]["hold"].keys()
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert short in page
+    assert "Which power matches logits best?" in page
+    with new_process():
+        again = command(rerun_main, "own-0000", *out, "--json")
+        assert again.code == 0, again.said
+        assert json.loads(again.out)["matches"]
+
+    shutil.move(study / "code", tmp_path / "code")
+    with new_process():
+        lost = command(launch_main, "--resume", "own", *out, *QUIET)
+        assert lost.code == 2
+        assert "restore the folder code of the study from a copy" in lost.err
+
+
+def test_a_comparison_delivers_the_method_and_shows_its_failures_by_name(command, tmp_path):
+    failing = METHOD.replace(
+        "    difference", "    if outputs.epoch == 1:\n        raise KeyError('mine')\n    difference"
+    )
+    files = write(tmp_path / "mine", method=METHOD, failing=failing)
+    methods = f"ce,{files}/method.py:METHOD,{files}/failing.py:METHOD"
+    done = command(launch_main, "--space", "method", "--methods", methods, "--replicates", "2", "--epochs", "2",
+                   "--set", "matching_power=2", "--teacher-epochs", "1", "--output-dir", tmp_path / "out", *QUIET,
+                   "--name", "compared")  # fmt: skip
+    trials = read_trials(tmp_path / "out" / "compared").to_pylist()
+    failed = [row for row in trials if row["status"] == "failed"]
+    assert len(failed) == 2
+    assert {row["method"].partition("@")[0] for row in failed} == {"failing.py:METHOD"}
+    assert {row["error"] for row in failed} == {"KeyError: 'mine' (in losses, failing.py:21)"}
+    assert {row["matching_power"] for row in trials} == {None, 2.0}
+    assert "MLflow does not have everything" not in done.said
+    assert "failing-" in done.said

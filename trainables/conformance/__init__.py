@@ -1,0 +1,1 @@
+"""Checks that every distillation method passes: those of this package in its tests, the user's by `study.check`."""

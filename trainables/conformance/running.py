@@ -1,0 +1,155 @@
+"""Running of all checks on one method or network of the user's, each with its result in one line."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NamedTuple
+
+import torch
+
+from trainables.conformance.case import SMALL, Bench, Case, cases_of, small_config
+from trainables.conformance.checks import CHECKS
+from trainables.conformance.requirement import CheckFailedError
+from trainables.data import load_dataset
+from trainables.data.dataset import Dataset, Split
+from trainables.data.registry import dataset_info
+from trainables.process.threads import one_thread
+from trainables.run.shape_check import ShapeError, Wanted, check_method, check_network
+from trainables.teacher.files import ensure_teacher, load_teacher
+from trainables.teacher_outputs.store import TeacherOutputsStore
+from trainables.tune.session import describe_error
+from trainables.user_code.loading import line_of
+
+_TRAIN: Final = 1077  # as the digits have
+_VALIDATION: Final = 360
+_TEACHER: Final = str(SMALL["teacher"])
+
+
+class CheckResult(NamedTuple):
+    """Result of one check.
+
+    Args:
+        check: the property in words.
+        case: variant that was checked, such as `with adapter`; empty for the method alone.
+        reason: why the check failed; empty if it passed.
+    """
+
+    check: str
+    case: str
+    reason: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the check passed."""
+        return not self.reason
+
+
+def check_user_method(name: str, dataset: str, root: Path | None) -> Iterator[CheckResult]:
+    """Yield the result of each check of a method, on small trials with a dataset of images.
+
+    The first check is a step on noise, as before a study. If it fails, it is the only one.
+
+    Args:
+        name: name of a registered method, or canonical name of one of the user's own that can be loaded.
+        dataset: canonical name of a dataset of images. More than 1,077 training samples are not used.
+        root: folder with the dataset's files.
+    """
+    cases = cases_of([name], dataset)
+    for case in cases:
+        first = _result(case, "a step on noise has losses that are finite", partial(_step, case))
+        yield first
+        if not first.passed:
+            return
+    with TemporaryDirectory(prefix="pesfkd-check-") as place, _quiet():
+        bench = _bench(dataset, root, Path(place))
+    for number, (case, check) in enumerate((case, check) for case in cases for check in CHECKS):
+        with TemporaryDirectory(prefix="pesfkd-check-") as folder:
+            at = bench._replace(folder=Path(folder) / str(number), make_store=_stores(bench, Path(folder) / "outputs"))
+            words = check.__name__.replace("_", " ")
+            yield _result(case, words, partial(check, case, at))
+
+
+def check_user_network(name: str, dataset: str) -> Iterator[CheckResult]:
+    """Yield the result of each check of a network, which are those before a study.
+
+    Args:
+        name: canonical name.
+        dataset: canonical name of a dataset of images.
+    """
+    info = dataset_info(dataset)
+    for words, wanted in (
+        (f"it takes samples of {dataset} in evaluation", Wanted(info, 2, trains=False)),
+        (f"it takes samples of {dataset} in training", Wanted(info, 2)),
+    ):
+        yield _result(Case("ce", dataset=dataset), words, partial(check_network, name, wanted, flag="network"))
+
+
+def _step(case: Case) -> None:
+    try:
+        check_method(case.config(), dataset_info(case.dataset), flag="method")
+    except ShapeError as error:
+        raise CheckFailedError(str(error).partition(": ")[2]) from error
+
+
+def _result(case: Case, words: str, run: Callable[[], None]) -> CheckResult:
+    variant = "with adapter" if case.adapter else ""
+    try:
+        with _quiet():
+            run()
+    except (CheckFailedError, ShapeError) as error:
+        return CheckResult(words, variant, f"{error}{_place(error)}")
+    except Exception as error:  # code of the user raises any type
+        return CheckResult(words, variant, describe_error(error))
+    return CheckResult(words, variant, "")
+
+
+def _place(error: Exception) -> str:
+    """Return the last line in code of the user that an error passed through, as a clause."""
+    found = line_of(error)
+    return "" if found is None else f" (in {found[0]}, {Path(found[1]).name}:{found[2]})"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Use one thread, which is fastest for small networks, and send to stderr what the user's code prints."""
+    with one_thread(), redirect_stdout(sys.stderr):
+        yield
+
+
+def _bench(dataset: str, root: Path | None, folder: Path) -> Bench:
+    data = _few(load_dataset(dataset, root))
+    config = small_config(dataset=dataset)
+    teacher = load_teacher(ensure_teacher(config, data, folder), config, data)
+    return Bench(data, teacher, _unset, folder)
+
+
+def _unset() -> TeacherOutputsStore:
+    raise AssertionError("each check has stores of its own")
+
+
+def _stores(bench: Bench, folder: Path) -> Callable[[], TeacherOutputsStore]:
+    def make() -> TeacherOutputsStore:
+        return TeacherOutputsStore(
+            folder, bench.teacher, bench.data, architecture=_TEACHER, augmentation="views", dtype="float32"
+        )
+
+    return make
+
+
+def _few(dataset: Dataset) -> Dataset:
+    """Return a dataset with few samples, of which a quarter leaves one over."""
+    count = min(_TRAIN, len(dataset.train))
+    train = _first(dataset.train, count - (count - 1) % 4)
+    validation = _first(dataset.validation, min(_VALIDATION, len(dataset.validation)))
+    return Dataset(
+        dataset.info, train=train, validation=validation, read_test=lambda: validation, seed=dataset.seed,
+        digest=dataset.digest,
+    )  # fmt: skip
+
+
+def _first(split: Split, count: int) -> Split:
+    source = split.source[split.indices[:count]]
+    return Split(source, split.labels[:count], torch.arange(count), image_size=split.image_size)

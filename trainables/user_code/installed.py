@@ -1,0 +1,85 @@
+"""Names of code in installed packages: the entry points that a distribution declares for this project.
+
+| group | names for | object |
+| --- | --- | --- |
+| `pesfkd.methods` | `--method`, `--methods` | a `Method` |
+| `pesfkd.models` | `--student`, `--teacher`, `--search student=` | a callable that makes a network |
+| `pesfkd.datasets` | `--dataset` | a callable that makes a dataset |
+| `pesfkd.spaces` | `--space` | a `SearchSpace` or `MethodComparison` |
+
+A name stands for the reference `package.module:OBJECT` that the entry point declares. From there on, all is as if the
+user had typed the reference: the source is read, not imported, and kept with the study. A package that is broken, or
+not installed on a node of a cluster, therefore breaks only the studies that name it.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Literal
+
+from trainables.user_code.errors import UserCodeError
+from trainables.user_code.reference import looks_like_reference
+
+Kind = Literal["method", "model", "dataset", "space"]
+GROUPS: Final[dict[Kind, str]] = {
+    "method": "pesfkd.methods",
+    "model": "pesfkd.models",
+    "dataset": "pesfkd.datasets",
+    "space": "pesfkd.spaces",
+}
+
+
+@cache
+def _declared(group: str) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=group))
+
+
+def installed_names(kind: Kind) -> tuple[str, ...]:
+    """Return the names that installed packages declare, sorted."""
+    return tuple(sorted({each.name for each in _declared(GROUPS[kind])}))
+
+
+def installed_reference(kind: Kind, name: str, *, is_ours: Callable[[str], bool]) -> str | None:
+    """Return the reference that a name of an installed package stands for, or None if no package declares the name.
+
+    Args:
+        kind: what the name is for.
+        name: name as typed.
+        is_ours: whether a name belongs to this project.
+
+    Raises:
+        UserCodeError: several packages declare the name, it is also a name of this project, or the entry point names no
+            object of a module.
+    """
+    group = GROUPS[kind]
+    found = [each for each in _declared(group) if each.name == name]
+    if not found:
+        return None
+    if is_ours(name):
+        raise UserCodeError(
+            f"{name!r} is a {kind} of pesfkd, and {_distributions(found)} declares it too, in {group}: ask its authors "
+            f"for another name, and name it by {found[0].value} until then, or uninstall it"
+        )
+    if len({each.value for each in found}) > 1:
+        raise UserCodeError(
+            f"several packages declare the {kind} {name!r} in {group}: {_distributions(found)}; name one of them by "
+            f"{' or '.join(sorted({each.value for each in found}))}, or uninstall the other"
+        )
+    if not looks_like_reference(found[0].value):
+        raise UserCodeError(
+            f"{_distributions(found)} declares the {kind} {name!r} as {found[0].value!r} in {group}, which must "
+            "have the form package.module:OBJECT: ask its authors to mend it"
+        )
+    return found[0].value
+
+
+def explain(kind: Kind, name: str, error: UserCodeError) -> UserCodeError:
+    """Return an error of a package's code that names the package."""
+    found = [each for each in _declared(GROUPS[kind]) if each.name == name]
+    return UserCodeError(f"{name!r} of {_distributions(found)} cannot be used: {error}")
+
+
+def _distributions(found: list[EntryPoint]) -> str:
+    """Return names and versions of the distributions that declare entry points."""
+    named = {f"{each.dist.name} {each.dist.version}" if each.dist is not None else each.value for each in found}
+    return " and ".join(sorted(named))

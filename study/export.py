@@ -145,7 +145,7 @@ def export_study(
     if int8:
         from study.result.int8 import check_int8
 
-        check_int8(plan, is_onnx=kind is FormatName.ONNX, max_drop=max_drop)
+        check_int8(plan, is_onnx=kind is FormatName.ONNX, max_drop=max_drop, threads=threads)
     _check_installed(kind)
     entry, weights = _student_of(plan)
     path = out if out is not None else weights.with_suffix(".int8.onnx" if int8 else kind.suffix)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from analysis.statistics.estimates import Estimate, mean_interval
 from study.plan.siblings import record_reading
 from trainables.display.numbers import counted, format_difference, format_estimate, listed
+from trainables.process.cores import check_threads
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.modality import is_text
 
@@ -136,7 +137,7 @@ def _as_dict(estimate: Estimate) -> dict[str, Any]:
     return {"value": estimate.value, **known, "n": estimate.n, "method": estimate.method}
 
 
-def check_int8(plan: "StudyPlan", *, is_onnx: bool, max_drop: float | None) -> None:
+def check_int8(plan: "StudyPlan", *, is_onnx: bool, max_drop: float | None, threads: int | None) -> None:
     """Check that an int8 program can be asked for.
 
     Raises:
@@ -151,6 +152,8 @@ def check_int8(plan: "StudyPlan", *, is_onnx: bool, max_drop: float | None) -> N
         )
     if max_drop is not None and not 0 <= max_drop < 1:
         raise UsageError(f"--max-drop {max_drop:g}: give a loss of accuracy from 0 to below 1, such as 0.01")
+    if threads is not None:
+        check_threads("--threads", threads)
 
 
 def make_int8(

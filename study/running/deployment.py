@@ -6,7 +6,6 @@ values, and the search is the same.
 """
 
 import importlib
-import os
 from typing import Final
 
 from study.cli.progress import StudyProgress
@@ -15,6 +14,7 @@ from study.plan.objectives import measures_students, threads_of
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
 from trainables.display.numbers import counted
+from trainables.process.cores import check_threads
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.measures import DEPLOY_LATENCY
 from trainables.spec.quantities import QUANTITIES
@@ -40,9 +40,7 @@ def check_measurable(plan: StudyPlan) -> None:
                 f"{asked} needs {name}, which cannot be imported ({error}). Install it: python -m pip install "
                 "'pesfkd[export]'; or leave it out: flops and parameters need nothing else"
             ) from None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads > cores:
-        raise UsageError(f"--latency {threads}: this process may use {cores} cores: give a number up to {cores}")
+    check_threads("--latency", threads)
 
 
 def measure_students(plan: StudyPlan, ledger: StudyLedger, progress: StudyProgress) -> None:

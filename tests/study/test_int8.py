@@ -110,6 +110,7 @@ def test_the_note_counts_trials_and_readings(monkeypatch, study):
         (("--int8", "--max-drop", "-0.1"), "give a loss of accuracy from 0 to below 1"),
         (("--int8", "--max-drop", "nan"), "give a loss of accuracy from 0 to below 1"),
         (("--int8", "--threads", "0"), "greater than or equal to 1"),
+        (("--int8", "--threads", "100000"), "this process may use"),
         (("--int8", "--out", "student.int8"), "must end in .onnx"),
     ],
 )

@@ -35,6 +35,7 @@ from trainables.data.image_pixels import (
 )
 from trainables.data.image_progress import with_progress
 from trainables.data.sources import DataError
+from trainables.process.cores import usable_cores
 from trainables.storage.files import replace_file
 
 # Square images up to this size are used unchanged; all others are photographs.
@@ -293,15 +294,11 @@ def run_in_threads(work: Callable[[W], T], paths: Sequence[W], threads: int | No
         return results
 
     chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=threads or _cores()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=threads or usable_cores()) as pool:
         # Pillow warns of odd metadata, transparent palettes, and photographs of more than 89 million pixels.
         warnings.simplefilter("ignore")
         for results in pool.map(attempt, chunks):
             yield from results
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keys(path: Path, names: list[str]) -> list[bytes]:

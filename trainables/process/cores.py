@@ -1,0 +1,25 @@
+"""Number of cores that this process may use."""
+
+import os
+
+from trainables.process.errors import UsageError
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_threads(flag: str, threads: int) -> None:
+    """Check that there is a core for each thread: a latency on more threads than cores means nothing.
+
+    Args:
+        flag: option that gives the number, for the message.
+        threads: number of threads.
+
+    Raises:
+        UsageError: there are fewer cores.
+    """
+    cores = usable_cores()
+    if threads > cores:
+        raise UsageError(f"{flag} {threads}: this process may use {cores} cores: give a number up to {cores}")

@@ -133,7 +133,7 @@ def test_a_card_that_is_there_is_replaced_only_by_force(study, folder, command, 
 def test_students_of_text_are_refused(study):
     text = study.plan.model_copy(update={"base": study.plan.base.model_copy(update={"dataset": "glue:rte"})})
     with pytest.raises(ValueError, match="--int8 is for students of images, and glue:rte has text"):
-        int8.check_int8(text, is_onnx=True, max_drop=None)
+        int8.check_int8(text, is_onnx=True, max_drop=None, threads=None)
 
 
 def test_changed_data_are_refused_before_a_reading(study, folder, command, tmp_path, monkeypatch):

@@ -7,11 +7,12 @@ split nevertheless: each is written to `test_readings.jsonl` in the study's fold
 `study.plan.siblings` counts it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from analysis.statistics.estimates import Estimate, mean_interval
+from analysis.statistics.estimates import Estimate, mean_interval, within_range
 from study.plan.siblings import record_reading
 from trainables.display.numbers import counted, format_difference, format_estimate, listed
 from trainables.process.cores import check_threads
@@ -225,22 +226,22 @@ def make_int8(
         )
         seeds[trial_id] = floating_share, integer_share
     floats, integers = ([pair[place] for pair in seeds.values()] for place in (0, 1))
-    drop = mean_interval([a - b for a, b in seeds.values()])
+    drop = within_range(mean_interval([a - b for a, b in seeds.values()]), -1.0, 1.0)
     if max_drop is not None and drop.value > max_drop:
         raise StudyError(
             f"quantisation to int8 loses {format_difference(drop)} of test accuracy (float32 "
-            f"{format_estimate(mean_interval(floats))}, int8 {format_estimate(mean_interval(integers))}, n = {drop.n} "
+            f"{format_estimate(_accuracy(floats))}, int8 {format_estimate(_accuracy(integers))}, n = {drop.n} "
             f"seeds), which is more than --max-drop {max_drop:g}: nothing was written"
         )
     floating, integer = programs[entry.trial_id]
-    integer = with_facts(integer, {"int8": _fact(drop, mean_interval(integers), calibrated)})
+    integer = with_facts(integer, {"int8": _fact(drop, _accuracy(integers), calibrated)})
     shape = tuple(kept.images.shape[1:])
     check_program(integer, shape, kept.student.info.num_classes, CHECKED_BATCHES)
     image_shape = (shape[0], shape[1], shape[2])
     return Int8Result(
         content=integer,
-        floating=Program(len(floating), mean_interval(floats), measure_latency(floating, image_shape, threads=threads)),
-        integer=Program(len(integer), mean_interval(integers), measure_latency(integer, image_shape, threads=threads)),
+        floating=Program(len(floating), _accuracy(floats), measure_latency(floating, image_shape, threads=threads)),
+        integer=Program(len(integer), _accuracy(integers), measure_latency(integer, image_shape, threads=threads)),
         drop=drop,
         seeds=seeds,
         calibration_images=calibrated,
@@ -248,6 +249,11 @@ def make_int8(
         operators=integer_operators(integer),
         threads=threads,
     )
+
+
+def _accuracy(shares: Sequence[float]) -> Estimate:
+    """Return the mean accuracy over seeds. Its interval ends at the possible range."""
+    return within_range(mean_interval(shares), 0.0, 1.0)
 
 
 def _fact(drop: Estimate, accuracy: Estimate, images: int) -> str:

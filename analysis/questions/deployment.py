@@ -1,4 +1,4 @@
-"""What the students of a study cost where they run: parameters, FLOPs, size and latency, by architecture.
+"""Costs of the students of a study where they run: parameters, FLOPs, size and latency, by architecture.
 
 The values do not depend on the weights and are measured once per architecture, before the trials, by ONNX Runtime on
 the CPU of the machine that runs the study (`trainables.students.deployment`).
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from trainables.display.markdown import markdown_rows
+from trainables.display.numbers import counted
 from trainables.spec.measures import (
     DEPLOY_BATCHES,
     DEPLOY_FACTS,
@@ -25,7 +27,7 @@ class DeployedStudent:
 
     Args:
         student: name of the architecture.
-        facts: its `DEPLOY_FACTS`; size, latency and threads are absent if no program was measured.
+        facts: values by the names of `DEPLOY_FACTS`; size, latency and threads are absent if no program was measured.
     """
 
     student: str
@@ -66,7 +68,7 @@ def deployment_cells(students: list[DeployedStudent]) -> tuple[tuple[str, ...], 
 
 
 def deployment_note(students: list[DeployedStudent]) -> str:
-    """Return what the columns of the table are, with the number of runs and threads."""
+    """Return a sentence on each column of the table, with the numbers of runs and threads."""
     programs = [each.facts for each in students if DEPLOY_THREADS in each.facts]
     text = "FLOPs are of a forward pass of one image. Students are measured before the trials, once per architecture."
     if not programs:
@@ -75,7 +77,7 @@ def deployment_note(students: list[DeployedStudent]) -> str:
     runs = min(int(facts[f"deploy/latency_{batch}_runs"]) for facts in programs for batch in DEPLOY_BATCHES)
     return (
         f"Size is that of the float32 ONNX program. Latency is the median of at least {runs} runs in ONNX Runtime on "
-        f"{threads} CPU thread{'s' if threads > 1 else ''} of the machine that runs the study, with the 10th and 90th "
+        f"{counted(threads, 'CPU thread')} of the machine that runs the study, with the 10th and 90th "
         f"percentile. {text}"
     )
 
@@ -98,5 +100,4 @@ def deployment_markdown(students: list[DeployedStudent]) -> str:
     if not students:
         return ""
     heads, rows = deployment_cells(students)
-    lines = [heads, ("---", *("---:" for _ in heads[1:])), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{deployment_note(students)}"
+    return "\n".join(markdown_rows(heads, rows)) + f"\n\n{deployment_note(students)}"

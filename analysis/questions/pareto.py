@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.statistics.estimates import Estimate
+from trainables.display.markdown import markdown_rows
 from trainables.display.numbers import counted, format_estimate, listed
 from trainables.spec.quantities import QUANTITIES, Quantity
 
@@ -175,6 +176,5 @@ def front_markdown(front: Front | None) -> str:
     if front is None:
         return ""
     heads, rows = front_cells(front)
-    table = [heads, ("---", *("---:" for _ in heads[1:])), *rows] if rows else []
-    lines = "\n".join(f"| {' | '.join(line)} |" for line in table)
+    lines = "\n".join(markdown_rows(heads, rows)) if rows else ""
     return "\n\n".join(part for part in (f"**{front_title(front)}**", lines, *front_notes(front)) if part)

@@ -406,7 +406,7 @@ def within_reach(difference: Estimate, measure: str) -> Estimate:
 
 def _possible(measure: str) -> tuple[float, float]:
     """Return the smallest and the largest possible value of an objective."""
-    return (-1.0, 1.0) if measure == "val/matthews" else (0.0, 1.0)
+    return (-1.0, 1.0) if measure.endswith("/matthews") else (0.0, 1.0)
 
 
 def survivor_note(trials: pa.Table) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainables.display.numbers import counted
+from trainables.display.numbers import counted, listed
 from trainables.spec.measures import ACCURACY, OBJECTIVES, objective_of
 from trainables.spec.modality import is_text
 from trainables.spec.quantities import QUANTITIES, Quantity, limit_in, objectives_in
@@ -172,9 +172,10 @@ def check_objectives(plan: ObjectivesPlan) -> None:
         )
     fixed = [name for name in plan.objectives if QUANTITIES[name].is_of_architecture]
     if fixed and len(plan.students) == 1:
+        are = "is" if len(fixed) == 1 else "are"
         raise ValueError(
-            f"--objectives {','.join(plan.objectives)}: {_are(fixed)} the same for all configs, because all have "
-            f"the student {plan.base.student}: add --search student=A,B,..., or leave out {', '.join(fixed)}"
+            f"--objectives {','.join(plan.objectives)}: {listed(fixed)} {are} the same for all configs, because all "
+            f"have the student {plan.base.student}: add --search student=A,B,..., or leave out {', '.join(fixed)}"
         )
 
 
@@ -197,8 +198,3 @@ def objective_lines(plan: ObjectivesPlan) -> list[tuple[str, str]]:
         )
         lines.append(("measures", f"{what}, of {', '.join(plan.students)}, before the trials"))
     return lines
-
-
-def _are(names: Sequence[str]) -> str:
-    """Return names with a verb, such as `latency is` or `latency and size are`."""
-    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.reading.trials import within_possible, within_reach
+from analysis.statistics.estimates import Estimate, mean_interval
 from study.plan.siblings import record_reading
+from trainables.display.markdown import markdown_rows
 from trainables.display.numbers import counted, format_difference, format_estimate, listed
 from trainables.process.cores import check_threads
 from trainables.process.errors import StudyError, UsageError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from trainables.students.file import KeptStudent
 
 WHAT: Final = "export --int8"
+_ACCURACY: Final = "test/accuracy"
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,11 @@ class Int8Result:
         """Lines of a table in Markdown: accuracy, size and latency of both programs."""
         batches = [each.batch for each in self.floating.latencies]
         heads = ["program", "test accuracy", "size (bytes)", *(f"latency, batch {each}" for each in batches)]
-        rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+        rows = []
         for name, program in (("float32", self.floating), ("int8", self.integer)):
             times = (_latency(each) for each in program.latencies)
             rows.append([name, format_estimate(program.accuracy), f"{program.size_bytes:,}", *times])
-        return [f"| {' | '.join(row)} |" for row in rows]
+        return markdown_rows(heads, rows)
 
     @property
     def notes(self) -> list[str]:
@@ -226,7 +229,7 @@ def make_int8(
         )
         seeds[trial_id] = floating_share, integer_share
     floats, integers = ([pair[place] for pair in seeds.values()] for place in (0, 1))
-    drop = within_range(mean_interval([a - b for a, b in seeds.values()]), -1.0, 1.0)
+    drop = within_reach(mean_interval([a - b for a, b in seeds.values()]), _ACCURACY)
     if max_drop is not None and drop.value > max_drop:
         raise StudyError(
             f"quantisation to int8 loses {format_difference(drop)} of test accuracy (float32 "
@@ -253,7 +256,7 @@ def make_int8(
 
 def _accuracy(shares: Sequence[float]) -> Estimate:
     """Return the mean accuracy over seeds. Its interval ends at the possible range."""
-    return within_range(mean_interval(shares), 0.0, 1.0)
+    return within_possible(mean_interval(shares), _ACCURACY)
 
 
 def _fact(drop: Estimate, accuracy: Estimate, images: int) -> str:

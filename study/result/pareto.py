@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.reading.trials import within_possible
 from analysis.statistics.estimates import mean_interval, within_range
 from analysis.statistics.pareto import non_dominated
-from study.ledger.entry import TrialEntry
+from study.ledger.entry import TrialEntry, by_config
 from study.ledger.front import SearchedConfig, searched_configs, values_of
 from study.ledger.ledger import StudyLedger
 from study.plan.objectives import quantities_of
@@ -27,8 +28,8 @@ def pareto_summary(ledger: StudyLedger) -> dict[str, Any] | None:
         return None
     quantities = (QUANTITIES[plan.objective], *(each for each in quantities_of(plan) if each.name != plan.objective))
     epochs = plan.confirm_epochs
-    confirmed = _by_config(ledger.in_stage("confirm")) if ledger.is_confirmed else {}
-    fresh = _by_config(ledger.in_stage("replicate"))
+    confirmed = _finished(ledger.in_stage("confirm")) if ledger.is_confirmed else {}
+    fresh = _finished(ledger.in_stage("replicate"))
     rows = []
     for each in searched_configs(ledger):
         trained = each.config if epochs == each.config.epochs else each.config.model_copy(update={"epochs": epochs})
@@ -69,12 +70,8 @@ def pareto_metrics(summary: Mapping[str, Any] | None) -> dict[str, float]:
     return found
 
 
-def _by_config(entries: Sequence[TrialEntry]) -> dict[str, list[TrialEntry]]:
-    found: dict[str, list[TrialEntry]] = {}
-    for entry in entries:
-        if entry.status == "finished":
-            found.setdefault(entry.config.config_id, []).append(entry)
-    return found
+def _finished(entries: Sequence[TrialEntry]) -> dict[str, list[TrialEntry]]:
+    return by_config(entry for entry in entries if entry.status == "finished")
 
 
 def _label(plan: StudyPlan, each: SearchedConfig) -> str:
@@ -94,8 +91,8 @@ def _estimates(entries: Sequence[TrialEntry], quantities: Sequence[Quantity], sp
         if each is quantities[0]:
             name = objective_of(entries[0].config.dataset, split)
             values = [entry.last.get(name, float("nan")) for entry in entries]
-        least, most = (-1.0, 1.0) if name.endswith("matthews") else (0.0, math.inf if each.name == "gap" else 1.0)
-        estimate = within_range(mean_interval(values), least, most)
+        mean = mean_interval(values)
+        estimate = within_range(mean, 0.0, math.inf) if each.name == "gap" else within_possible(mean, name)
         found[name] = {
             "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n,
             "method": estimate.method,

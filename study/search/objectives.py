@@ -1,4 +1,4 @@
-"""What a study tells Optuna about an ended trial: its values and its constraints."""
+"""Values and constraints of an ended trial, as Optuna receives them."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from study.search.samplers import sampler_outcome
 from trainables.spec.quantities import QUANTITIES
 
 
-class Told(NamedTuple):
-    """What Optuna is told about a trial.
+class OptunaOutcome(NamedTuple):
+    """Outcome of a trial for Optuna.
 
     Args:
         state: final state.
@@ -37,8 +37,8 @@ def create_optuna_study(plan: StudyPlan) -> optuna.Study:
     return optuna.create_study(directions=[QUANTITIES[name].direction for name in plan.objectives])
 
 
-def told_of(plan: StudyPlan, entry: TrialEntry) -> Told:
-    """Return what Optuna is told about an ended trial.
+def outcome_of(plan: StudyPlan, entry: TrialEntry) -> OptunaOutcome:
+    """Return the outcome of an ended trial.
 
     A finished trial without a value of an objective, or of a limited quantity, counts as failed.
     """
@@ -46,15 +46,15 @@ def told_of(plan: StudyPlan, entry: TrialEntry) -> Told:
     state, value = sampler_outcome(plan.sampler, entry.status, entry.scores)
     if not (plan.objectives or plan.limits):
         # Optuna accepts no value for a pruned trial, and uses the last reported one.
-        return Told(state, None if value is None or state == TrialState.FAIL else [value], {}, entry.scores)
+        return OptunaOutcome(state, None if value is None or state == TrialState.FAIL else [value], {}, entry.scores)
     objectives, limited = (
         values_of(entry, [QUANTITIES[name] for name in names])
         for names in (plan.objectives or (plan.objective,), [each.name for each in plan.limits])
     )
     if state != TrialState.COMPLETE or not all(map(math.isfinite, (*objectives.values(), *limited.values()))):
-        return Told(TrialState.FAIL, None, {}, {})
+        return OptunaOutcome(TrialState.FAIL, None, {}, {})
     constraints = {each.name: limited[each.name] / each.value - 1 for each in plan.limits}
-    return Told(state, list(objectives.values()), constraints, {} if plan.objectives else entry.scores)
+    return OptunaOutcome(state, list(objectives.values()), constraints, {} if plan.objectives else entry.scores)
 
 
 def attributes_of(constraints: Mapping[str, float]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from study.plan.control_tuning import tuning_trials
 from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
-from study.search.objectives import Told, attributes_of, create_optuna_study, told_of
+from study.search.objectives import OptunaOutcome, attributes_of, create_optuna_study, outcome_of
 from study.search.samplers import make_sampler
 from study.stages.choosing import choose
 from trainables.process.errors import StudyError
@@ -325,28 +325,32 @@ class StudySearch:
             return
         trial = self._optuna_trials.pop(entry.trial_id, None)
         if trial is not None:
-            told = told_of(self._plan, entry)
-            for epoch, score in told.reported.items():
+            outcome = outcome_of(self._plan, entry)
+            for epoch, score in outcome.reported.items():
                 trial.report(score, epoch)
-            for name, excess in told.constraints.items():
+            for name, excess in outcome.constraints.items():
                 trial.set_constraint(name, excess)
             # Optuna accepts no value for a pruned trial, and uses the last reported one.
-            trial.study.tell(trial, told.values if told.state == TrialState.COMPLETE else None, state=told.state)
+            trial.study.tell(
+                trial, outcome.values if outcome.state == TrialState.COMPLETE else None, state=outcome.state
+            )
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
         name, saved = self._plan.search_of(entry.config, entry.search), entry.optuna
         study = self._studies[name]
-        told = Told(TrialState.RUNNING, None, {}, {}) if entry.status is None else told_of(self._plan, entry)
-        ended = told.state.is_finished()
+        outcome = (
+            OptunaOutcome(TrialState.RUNNING, None, {}, {}) if entry.status is None else outcome_of(self._plan, entry)
+        )
+        ended = outcome.state.is_finished()
         frozen: FrozenTrial = optuna.trial.create_trial(
-            state=told.state,
-            values=told.values,
+            state=outcome.state,
+            values=outcome.values,
             params=saved["params"],
             distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
             # Optuna unpickles one of the saved attributes.
-            system_attrs={**trusted_attributes(saved["system_attrs"]), **attributes_of(told.constraints)},
-            intermediate_values=dict(told.reported),
+            system_attrs={**trusted_attributes(saved["system_attrs"]), **attributes_of(outcome.constraints)},
+            intermediate_values=dict(outcome.reported),
         )
         study.add_trial(frozen)
         for key, attribute in saved["study_attrs"].items():

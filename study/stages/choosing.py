@@ -34,8 +34,7 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
     with published settings is added as well, as far as config fields can express them. The config with the best search
     score is always confirmed, because the drop from that score measures the optimism of the search. All choices are
     made on trials of the search's number of epochs. With several objectives or limits, only configs on the front are
-    chosen. The chosen configs have the confirmation's number. This function
-    writes nothing.
+    chosen. The chosen configs have the confirmation's number. This function writes nothing.
     """
     plan = ledger.plan
     assert plan.confirmation is not None

@@ -14,6 +14,7 @@ from study.plan.objectives import threads_of
 from study.plan.options import OPTIONS
 from study.running import deployment
 from tests.study.factories import make_plan
+from trainables.process import cores
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.measures import DEPLOY_FACTS
 
@@ -109,7 +110,7 @@ def test_a_missing_package_is_named_before_any_work(tmp_path, monkeypatch, missi
 
 
 def test_more_threads_than_cores_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(deployment.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: {0, 1})
     with pytest.raises(UsageError, match="--latency 3: this process may use 2 cores: give a number up to 2"):
         deployment.check_measurable(make_plan(tmp_path, latency=3))
 

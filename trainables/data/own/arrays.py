@@ -28,7 +28,9 @@ def read_arrays(path: Path, options: Mapping[str, str]) -> RawData:
     """Read a .npz file or a folder of .npy files.
 
     Raises:
-        DataError: a file cannot be read, or its names do not tell images from labels. The message says what is allowed.
+        DataError: a file cannot be read, or the names of the arrays do not separate images from labels. The message
+            lists the allowed names.
+            lists the allowed names.
     """
     where = shown(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Checked samples of a dataset of the user's own, and what a plan needs to know of them."""
+"""Checked samples of a user's dataset, and the facts that a plan needs."""
 
 import hashlib
 from collections import Counter
@@ -29,7 +29,7 @@ _OWN: Final = "own"  # views by code of the user
 
 @dataclass(frozen=True)
 class OwnInfo:
-    """What a plan needs to know of a dataset.
+    """Facts that a plan needs about a dataset.
 
     Args:
         sizes: number of samples of each part that exists.

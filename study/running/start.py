@@ -6,6 +6,7 @@ same command can be given again. A folder that existed before, or that holds the
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _JOURNAL: Final = "journal.jsonl"
 _RECORDS: Final = "records"
 # In this order, so that a process killed meanwhile leaves a study that can be resumed, or a name that is free.
 _REMOVED: Final = (_JOURNAL, _RECORDS, PLAN_FILE, CODE_FOLDER)
+_TRIES: Final = 10
+_SECONDS_BETWEEN_TRIES: Final = 0.1
 # Journal events that precede the first work. Sizes and latencies of students are measured again in seconds.
 _BEFORE_WORK: Final = frozenset({"study", "deployment"})
 
@@ -54,9 +57,21 @@ def removed_if_refused(plan: StudyPlan, *, is_new: bool) -> Iterator[Start]:
         if not start.has_begun:
             # The error of the block is the one to show, whatever hinders the removal.
             with suppress(OSError, StudyError, UsageError):
-                _remove(plan)
+                _remove_soon(plan)
             remove_empty(created)
         raise
+
+
+def _remove_soon(plan: StudyPlan) -> None:
+    """Remove a study in which no work has begun, also if another start of that name holds the lock for a moment."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            _remove(plan)
+            break
+        except UsageError:
+            if not tries_left:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def _remove(plan: StudyPlan) -> None:

@@ -6,13 +6,11 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-import study.running.data_check
-import study.running.in_process
 from study.launch import main
 from study.ledger.journal import Journal
 from study.ledger.ledger import StudyLedger
@@ -54,42 +52,42 @@ def _bad_network(folder: Path, **_: object) -> None:
     (folder / "net.py").write_text("def make(num_classes, in_channels):\n    raise RuntimeError('broken net')\n")
 
 
-def _data_lost_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def _data_lost_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: object, **__: object) -> str:
         raise FileNotFoundError("digits have vanished")
 
     monkeypatch.setattr("trainables.tune.tasks.dataset_digest", lost)
 
 
-def _full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def _full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(places, "keep_code", full)
 
 
-def _journal_on_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def _journal_on_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Journal, "append", full)
 
 
-def _no_ray(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def _no_ray(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(address: str, **_: object) -> None:
         raise StudyError(f"Ray could not be started or reached ({address})")
 
     monkeypatch.setattr("study.running.on_ray.start_ray", fail)
 
 
-def _interrupt_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def _interrupt_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("study.running.in_process.InProcessExecutor.check_resources", interrupt)
 
 
-def _interrupt_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def _interrupt_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "study.running.in_process.InProcessExecutor.check_resources", lambda _: os.kill(os.getpid(), signal.SIGINT)
     )
@@ -135,3 +133,124 @@ def test_a_refused_study_leaves_nothing_behind(refusal, tmp_path, monkeypatch, c
     assert (done.code, reason in done.err) == (code, True), done.err
     assert "--resume" not in done.err
     assert files_in(tmp_path) == before
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    _data_lost_meanwhile(Path(), monkeypatch)
+
+
+@pytest.mark.usefixtures("refusing")
+def test_a_study_that_existed_before_is_kept_when_a_resume_is_refused(tmp_path, command):
+    begin_study(make_plan(tmp_path, name="new", executor="in-process"), "go on")
+    before = files_in(tmp_path / "new")
+    done = command(main, "--resume", "new", "--output-dir", tmp_path)
+    assert (done.code, "the dataset could not be read" in done.err) == (1, True), done.err
+    assert files_in(tmp_path / "new") >= before
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_name_in_use_is_kept(tmp_path):
+    plan = make_plan(tmp_path, name="new")
+    begin_study(plan, "go on")
+    other = plan.model_copy(update={"study_id": "another"})
+    with pytest.raises(UsageError, match="already exists"), removed_if_refused(other, is_new=True):
+        begin_study(other, "go on")
+    assert load_plan(plan.directory).study_id == plan.study_id
+
+
+def refuse(plan, meanwhile=lambda: None):
+    """Start a study that is refused after the folder is reserved."""
+    with pytest.raises(StudyError, match="refused"), removed_if_refused(plan, is_new=True):  # noqa: PT012
+        begin_study(plan, "go on")
+        meanwhile()
+        raise StudyError("refused")
+
+
+def fresh_plan(folder: Path):
+    plan = make_plan(folder)
+    plan.directory.rmdir()
+    return plan
+
+
+def test_nothing_recorded_is_lost(tmp_path):
+    plan = fresh_plan(tmp_path / "trial")
+
+    def record_trial():
+        ledger = StudyLedger(plan)
+        ledger.begin_writing()
+        ledger.open_trial("control", plan.control_config("ce"), 1)
+        ledger.close()
+
+    refuse(plan, record_trial)
+    assert len(StudyLedger(plan, read_only=True).entries) == 1
+    noted = fresh_plan(tmp_path / "note")
+    refuse(noted, lambda: (noted.directory / "notes.txt").write_text("mine"))
+    assert {"notes.txt", "plan.json"} <= files_in(noted.directory)
+    begun = fresh_plan(tmp_path / "begun")
+    with pytest.raises(StudyError, match="lost"), removed_if_refused(begun, is_new=True) as start:  # noqa: PT012
+        begin_study(begun, "go on")
+        start.has_begun = True
+        raise StudyError("lost")
+    assert load_plan(begun.directory).study_id == begun.study_id
+
+
+def test_a_study_that_another_process_resumes_meanwhile_is_kept(tmp_path):
+    plan = fresh_plan(tmp_path)
+    with closing_lock() as locks:
+        refuse(plan, lambda: locks.append(StudyLock(plan.directory).__enter__()))
+    assert load_plan(plan.directory).study_id == plan.study_id
+
+
+@contextmanager
+def closing_lock():
+    locks: list[StudyLock] = []
+    yield locks
+    for lock in locks:
+        lock.__exit__(None, None, None)
+
+
+def test_starts_of_one_name_stay_safe_while_some_are_refused(tmp_path):
+    """Half of the starts are refused. Any other start keeps its own plan, or learns that the name is in use."""
+    model = make_plan(tmp_path / "model").model_dump()
+    for turn in range(30):
+        folder, kept, others = tmp_path / str(turn), [], []
+        barrier = threading.Barrier(4)
+
+        def start(number, folder=folder, kept=kept, others=others, barrier=barrier):
+            plan = resolve_plan({**model, "output_dir": folder, "study_id": f"study-{number}"})
+            barrier.wait()
+            try:
+                with removed_if_refused(plan, is_new=True):
+                    begin_study(plan, "go on")
+                    if number % 2:
+                        raise StudyError("refused")
+                    kept.append(number)
+            except StudyError:
+                pass
+            except UsageError as error:
+                if "already exists" not in str(error) and "being run by another process" not in str(error):
+                    others.append(error)
+
+        threads = [threading.Thread(target=start, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not others
+        assert len(kept) <= 1
+        if kept:
+            assert load_plan(folder / "planned").study_id == f"study-{kept[0]}"
+        else:  # an empty folder is free for the next start
+            assert files_in(folder) <= {"planned", "planned/.lock"}
+
+
+def test_a_lock_whose_file_was_removed_is_not_taken_for_the_lock_of_the_study(tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    with StudyLock(folder):
+        (folder / ".lock").unlink()
+        with StudyLock(folder):  # a new file, which the first process does not hold
+            pass
+    with pytest.raises(NoFolderError, match="is gone"), StudyLock(tmp_path / "none"):
+        pass

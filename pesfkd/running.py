@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from study.cli.commands import resume_command
+from study.cli.commands import interrupted_at_once, resume_command
 from study.running.conduct import conduct_study, deliver_study, undelivered
 from trainables.process.errors import StudyError, UsageError
 from trainables.storage.uris import redact
@@ -67,7 +67,7 @@ def _conduct(plan: "StudyPlan", *, resumed: bool, call: str, quiet: bool, retry_
             plan, progress, resumed=resumed, command=redact(call), retry_failed=retry_failed, sets_aside=sets_aside
         )
     except KeyboardInterrupt:
-        raise StudyInterrupted(f"interrupted at once; to go on:\n  {resume_command(plan)}") from None
+        raise StudyInterrupted(interrupted_at_once(plan)) from None
     if run.interrupted:
         raise StudyInterrupted(f"interrupted; to go on:\n  {resume_command(plan)}")
     if outcome.tracking_error is not None:

@@ -23,6 +23,15 @@ def resume_command(plan: "StudyPlan") -> str:
     return _command(plan, "study.launch", "--resume", plan.name, again=URI_FIELDS)
 
 
+def interrupted_at_once(plan: "StudyPlan") -> str:
+    """Return the message for a study that the user ended at once: how to resume it, or that nothing was kept."""
+    from study.plan.folder import PLAN_FILE
+
+    if not (plan.directory / PLAN_FILE).exists():
+        return "interrupted before any work: nothing was written, and the same command starts the study again"
+    return f"interrupted at once; to go on:\n  {resume_command(plan)}"
+
+
 def sync_command(plan: "StudyPlan") -> str:
     """Return the command that delivers a study to MLflow. Secrets in URIs appear as `***`."""
     if _from_python:

@@ -92,7 +92,12 @@ def check_is_free(directory: Path, resume: str) -> None:
 
 
 def _are_leftovers(names: Iterable[str]) -> bool:
-    return all(_LEFTOVER.fullmatch(name) for name in names)
+    return all(map(is_leftover, names))
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a killed start may leave a file of this name in a study's folder before the plan is written."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def missing_plan(directory: Path) -> str:
@@ -159,6 +164,12 @@ def recorded_name(directory: Path) -> str | None:
     """Return the study name in the plan file, or None if unreadable. A renamed folder has another name."""
     name = _read(directory).get("name")
     return name if isinstance(name, str) else None
+
+
+def recorded_id(directory: Path) -> str | None:
+    """Return the study identifier in the plan file, or None if unreadable."""
+    study_id = _read(directory).get("study_id")
+    return study_id if isinstance(study_id, str) else None
 
 
 def recorded_digest(directory: Path) -> str | None:

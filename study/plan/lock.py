@@ -6,8 +6,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from trainables.process.errors import StudyError, UsageError
+
+LOCK_FILE: Final = ".lock"
+
+
+class NoFolderError(UsageError):
+    """Error for a study's folder that another process has removed."""
 
 
 class StudyLock:
@@ -20,11 +27,26 @@ class StudyLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / ".lock"
+        self._path = directory / LOCK_FILE
         self._descriptor = -1
 
     def __enter__(self) -> "StudyLock":
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._take()
+        while not self._is_in_place():  # the study that held the lock was refused and has removed the file
+            os.close(self._descriptor)
+            self._take()
+        with suppress(OSError):  # the text is only informative, so a full disk is no error
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
+        return self
+
+    def _take(self) -> None:
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            raise NoFolderError(
+                f"the folder {self._path.parent} is gone: the start of this study was refused, or it was moved"
+            ) from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -39,10 +61,13 @@ class StudyLock:
                 f"study {self._path.parent.name!r} is being run by another process ({holder or 'unknown'}): "
                 "wait for it, or end it first"
             ) from None
-        with suppress(OSError):  # the text is only informative, so a full disk is no error
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
-        return self
+
+    def _is_in_place(self) -> bool:
+        """Return whether the locked file is the one that other processes find."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

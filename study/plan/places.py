@@ -1,16 +1,18 @@
 """Checks that a study's folder, MLflow's store and Optuna's mirror do not collide with other files."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from study.plan.folder import PLAN_FILE, SHARED_FOLDERS, STORE_FILE, check_is_free
-from study.plan.lock import StudyLock
+from study.plan.lock import NoFolderError, StudyLock
 from study.plan.plan import StudyPlan
 from study.plan.user_code import CODE_FOLDER, keep_code
 from trainables.process.errors import UsageError
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
 
+_TRIES: Final = 100
 # Files that a study writes into the study folder. Hidden files are reserved as well.
 _OWN_FILES: Final = frozenset({
     PLAN_FILE, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
@@ -29,16 +31,32 @@ def begin_study(plan: StudyPlan, resume: str) -> None:
         UsageError: a study with that name exists or is being created. Nothing is changed.
     """
     check_is_free(plan.directory, resume)
-    try:
-        plan.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--output-dir: cannot write to {plan.output_dir} ({error.strerror}); give a writable folder"
-        ) from None
-    with StudyLock(plan.directory):
+    with _locked_folder(plan):
         check_is_free(plan.directory, resume)
         keep_code(plan)  # before the plan, so that a study with a plan has its code
         plan.save()
+
+
+@contextmanager
+def _locked_folder(plan: StudyPlan) -> Iterator[None]:
+    """Create the folder of a new study, and hold the study's lock.
+
+    Another start of that name that is refused in the meantime removes the folder, which is then created again.
+    """
+    with ExitStack() as stack:
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                plan.directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(StudyLock(plan.directory))
+                break
+            except NoFolderError:
+                if not tries_left:
+                    raise
+            except OSError as error:
+                raise UsageError(
+                    f"--output-dir: cannot write to {plan.output_dir} ({error.strerror}); give a writable folder"
+                ) from None
+        yield
 
 
 def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:

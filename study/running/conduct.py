@@ -1,18 +1,19 @@
 """A study from a checked plan to the stored result, for the command line and for Python alike."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.cli.commands import resume_command, sync_command
 from study.cli.request import keep_confirmation
 from trainables.process.errors import UsageError
+from trainables.storage.files import check_writable
 
 if TYPE_CHECKING:
     from study.cli.progress import StudyProgress
     from study.ledger.run import StudyRun
     from study.plan.plan import StudyPlan
     from study.result.outcome import Outcome
+    from study.running.start import Start
 
 
 def conduct_study(
@@ -37,10 +38,27 @@ def conduct_study(
     Raises:
         UsageError: the output folder cannot be written, a study with that name exists, or another process runs it.
         StudyError: a service does not answer, or the study cannot be carried out.
-        KeyboardInterrupt: the user ended the study at once. It can be resumed.
+        KeyboardInterrupt: the user ended the study at once. It can be resumed, unless no work had begun.
     """
     check_folder(plan.output_dir)
     # Slow imports (Optuna, MLflow, pyarrow, and Ray if it runs the study) happen only from here on.
+    from study.running.start import removed_if_refused
+
+    with removed_if_refused(plan, is_new=not resumed) as start:
+        return _conduct(plan, progress, resumed=resumed, command=command, retry_failed=retry_failed,
+                        sets_aside=sets_aside, start=start)  # fmt: skip
+
+
+def _conduct(
+    plan: "StudyPlan",
+    progress: "StudyProgress",
+    *,
+    resumed: bool,
+    command: str,
+    retry_failed: bool,
+    sets_aside: bool,
+    start: "Start",
+) -> "tuple[StudyRun, Outcome]":
     from study.cli.data_preview import data_warnings
     from study.plan.places import begin_study
     from study.plan.user_code import keep_code
@@ -49,6 +67,7 @@ def conduct_study(
     from trainables.process.versions import running_versions
 
     check_services(plan)
+    versions = running_versions()
     if resumed:
         keep_code(plan)  # again, if the copy was lost and the user named the same file
         keep_confirmation(plan)
@@ -60,9 +79,10 @@ def conduct_study(
         plan,
         progress=progress,
         command=command,
-        versions=running_versions(),
+        versions=versions,
         retry_failed=retry_failed,
         sets_aside=sets_aside,
+        start=start,
     )
     return run, conclude(plan, run, tracker, progress)
 
@@ -111,16 +131,13 @@ def undelivered(plan: "StudyPlan", error: Exception) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Create the output folder if it is missing, and check that it can be written.
+    """Check that the output folder can be written, or created. Nothing is left behind.
 
     Raises:
         UsageError: it cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        check_writable(folder)
     except OSError as error:
         raise UsageError(
             f"--output-dir: cannot write in {folder} ({error.strerror}); name a folder that you may write"

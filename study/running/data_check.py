@@ -1,4 +1,4 @@
-"""Check of a resumed study's data before the trials; see `study.ledger.same_data`."""
+"""Check of a study's data before any work."""
 
 from study.ledger.ledger import StudyLedger
 from study.ledger.same_data import refuse_other_data
@@ -7,8 +7,10 @@ from study.running.task_errors import TaskFailedError, TaskLostError
 from trainables.process.errors import StudyError
 
 
-def check_same_data(executor: Executor, ledger: StudyLedger) -> None:
-    """Check a resumed study's data by a task, which also loads the data for the teacher's preparation.
+def check_data(executor: Executor, ledger: StudyLedger) -> None:
+    """Check that a node can read a study's data and, in a resumed study, that they are those of the recorded trials.
+
+    The task also loads the data for the teacher's preparation. See `study.ledger.same_data`.
 
     Args:
         executor: computes the study. If the study stops meanwhile, nothing is checked.
@@ -17,8 +19,6 @@ def check_same_data(executor: Executor, ledger: StudyLedger) -> None:
     Raises:
         StudyError: the recorded trials used other data or another split, or the data cannot be read.
     """
-    if ledger.dataset is None:
-        return
     plan = ledger.plan
     data_root = str(plan.data_root) if plan.data_root is not None else None
     config = plan.example_config.model_dump(mode="json")  # with a split seed that is set for all trials
@@ -26,5 +26,5 @@ def check_same_data(executor: Executor, ledger: StudyLedger) -> None:
         found = executor.dataset_digest(config, data_root, str(plan.teachers_folder))
     except (TaskFailedError, TaskLostError) as error:
         raise StudyError(f"the dataset could not be read: {error}") from None
-    if found is not None:
+    if found is not None and ledger.dataset is not None:
         refuse_other_data(plan, ledger.dataset["digest"], found)

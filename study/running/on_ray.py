@@ -52,6 +52,8 @@ def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Ite
     start_ray(plan.address, ship_code=plan.ship_code, modules=_modules_of(plan))
 
     def parting(lost: str) -> str:
+        if not stop.start.has_begun:
+            return f"{lost}. No work had begun, and nothing was written: start the study again as before"
         return f"{lost}. What ran up to then is kept; to go on:\n  {resume_command(plan)}"
 
     stop.watch = watch = ClusterWatch(

@@ -9,8 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
@@ -31,13 +30,15 @@ from study.plan.plan import StudyPlan
 from study.plan.teacher_choice import describe_one_teacher, keep_teacher
 from study.plan.user_code import sources_in
 from study.records import RecordWriter
-from study.running.data_check import check_same_data
+from study.running.data_check import check_data
 from study.running.deployment import check_measurable, measure_students
 from study.running.executor import Executor, TrialsToRun
 from study.running.recorder import TrialRecorder
+from study.running.start import Start
 from study.running.stop import Stop
 from study.running.teacher_fill import TeacherFill, check_outputs_location
 from study.running.teacher_preparation import prepare_study_teacher
+from study.running.tracker_opening import TrackerOpening
 from study.running.trial_storage import check_trial_storage
 from study.search.optuna_mirror import Put, mirrored
 from study.search.searcher import StudySearch
@@ -81,6 +82,7 @@ def run_study(
     versions: dict[str, str],
     retry_failed: bool = False,
     sets_aside: bool = False,
+    start: Start | None = None,
 ) -> tuple[StudyRun, "StudyTracker"]:
     """Run the remaining work of a study. The caller closes the tracker once the result is complete.
 
@@ -91,22 +93,25 @@ def run_study(
         versions: code versions, for the record.
         retry_failed: whether to start failed trials again.
         sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        start: start of the study, which is told when work begins. Default: that of a study that has begun.
 
     Raises:
         StudyError: Ray or the tracking store is unusable, the disk refuses to write, or the journal has lost trials.
         UsageError: another process runs this study.
+        KeyboardInterrupt: the user interrupted the study at once, or before any work.
     """
     began = time.monotonic()
     with (
         Stop(plan.time_budget) as stop,
         StudyLock(plan.directory),
-        ThreadPoolExecutor(1, "mlflow-open") as pool,
+        TrackerOpening(lambda: _open_tracker(plan, command, versions, progress, ledger)) as opening,
         mirrored(plan, progress.warn) as mirror,
     ):
+        stop.start = start or Start()
         adopt_folder(plan.directory)
         ledger = StudyLedger(
             plan,
-            lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop),
+            lambda entry: _on_end(plan, entry, records, opening, mirror, stop),
             read_only=True,
             sets_aside=sets_aside,
         )
@@ -115,28 +120,26 @@ def run_study(
         stop.ledger = ledger
         if retry_failed:
             _retry(ledger, progress)
-        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress, ledger)
         records = open_records(plan, ledger, progress.say)
         for entry in ledger.in_stage("search"):
             mirror(entry)
-        stop.last_words = _last_words(plan, ledger, records, tracker_opens)
+        stop.last_words = _last_words(plan, ledger, records, opening)
         with _interruptible(stop, progress):
             try:
                 if _work_is_left(ledger):
-                    _search(plan, ledger, tracker_opens, mirror, progress, stop)
+                    _search(plan, ledger, opening, mirror, progress, stop)
             except KeyboardInterrupt:
-                if tracker_opens.done() and tracker_opens.exception() is None:
-                    tracker_opens.result().abandon()
+                if opening.opened is not None:
+                    opening.opened.abandon()
                 raise
             except ClusterLostError:
                 stop.last_words()
                 raise
             except StudyError:
-                if tracker_opens.done() and tracker_opens.exception() is not None:
-                    raise
-                tracker_opens.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+                if opening.opened is not None:
+                    opening.opened.finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
                 raise
-        tracker = tracker_opens.result()
+        tracker = opening.result()
         if stop.failure is not None:
             tracker.finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
             raise StudyError(
@@ -192,7 +195,6 @@ def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
 def _open_tracker(
     plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress, ledger: StudyLedger
 ) -> "StudyTracker":
-    # Importing MLflow and creating the schema takes as long as starting Ray. Both run at the same time.
     from study.tracking.tracker import open_tracker
 
     return open_tracker(plan, command=command, versions=versions, report=progress.say, watched=True, ledger=ledger)
@@ -202,7 +204,7 @@ def _on_end(
     plan: StudyPlan,
     entry: TrialEntry,
     records: RecordWriter,
-    tracker: "Future[StudyTracker]",
+    opening: TrackerOpening,
     mirror: Put,
     stop: Stop,
 ) -> None:
@@ -211,7 +213,7 @@ def _on_end(
         records.write(trial_row(plan, entry), epoch_rows(entry))
     except OSError as error:
         stop.failure = error
-    tracker.result().deliver(entry)
+    opening.result().deliver(entry)
 
 
 def _retry(ledger: StudyLedger, progress: StudyProgress) -> None:
@@ -228,19 +230,22 @@ def _work_is_left(ledger: StudyLedger) -> bool:
 def _search(
     plan: StudyPlan,
     ledger: StudyLedger,
-    tracker: "Future[StudyTracker]",
+    opening: TrackerOpening,
     mirror: Put,
     progress: StudyProgress,
     stop: Stop,
 ) -> None:
-    keep_teacher(plan)
     if measures_students(plan):
-        tracker.result()  # so that nothing else runs during the measurement
+        opening.wait_for_import()  # so that nothing else runs during the measurement
         measure_students(plan, ledger, progress)
+    _end_if_interrupted(stop)
     with _executor(plan, progress, stop) as executor:
         executor.check_resources()
-        tracker.result()  # a store that rejects writes ends the study before a teacher is trained
-        check_same_data(executor, ledger)
+        check_data(executor, ledger)
+        _end_if_interrupted(stop)
+        tracker = opening.result()  # a store that rejects writes ends the study before a teacher is trained
+        keep_teacher(plan)
+        stop.start.has_begun = True
         prepared = _prepare_teachers(plan, executor, progress)
         if prepared is None:
             return
@@ -260,7 +265,7 @@ def _search(
         progress.say(f"teacher {describe_teacher_storage(plan)}")
         if settings["teacher_outputs"] is not None and not _filled(plan, settings, executor, ledger, progress, stop):
             return
-        recorder = TrialRecorder(ledger, tracker.result(), mirror, progress, stop)
+        recorder = TrialRecorder(ledger, tracker, mirror, progress, stop)
         progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
         with progress:
             try:
@@ -269,6 +274,12 @@ def _search(
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
                     raise
+
+
+def _end_if_interrupted(stop: Stop) -> None:
+    """End a new study that is interrupted before any work, so that it leaves nothing behind."""
+    if stop.interrupted.is_set() and not stop.start.has_begun:
+        raise KeyboardInterrupt
 
 
 def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgress) -> list[dict[str, Any]] | None:
@@ -305,7 +316,7 @@ def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractC
 
 
 def _last_words(
-    plan: StudyPlan, ledger: StudyLedger, records: RecordWriter, tracker: "Future[StudyTracker]"
+    plan: StudyPlan, ledger: StudyLedger, records: RecordWriter, opening: TrackerOpening
 ) -> Callable[[], None]:
     """Return a function that completes records and MLflow after a cluster loss. Only the first call has an effect."""
     begun = threading.Lock()
@@ -313,9 +324,9 @@ def _last_words(
     def say() -> None:
         if begun.acquire(blocking=False):
             complete_records(plan, ledger, records)
-            with suppress(StudyError):
-                tracker.result().catch_up(ledger)
-                tracker.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+            if (tracker := opening.opened) is not None:
+                tracker.catch_up(ledger)
+                tracker.finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
 
     return say
 

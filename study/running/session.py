@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from study.cli.app import command_line, stdout_for_results_only
-from study.cli.commands import resume_command
+from study.cli.commands import interrupted_at_once, resume_command
 from study.running.conduct import check_folder, conduct_study, undelivered
 from trainables.process.errors import ExitCode
 from trainables.process.standard_streams import show_result
@@ -67,5 +67,5 @@ def _resume_command_shown(plan: "StudyPlan") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"interrupted at once; to go on:\n  {resume_command(plan)}", err=True)
+        typer.echo(interrupted_at_once(plan), err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None

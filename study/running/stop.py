@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from study.ledger.ledger import StudyLedger
+from study.running.start import Start
 
 
 class LossWatch(Protocol):
@@ -25,7 +26,7 @@ class LossWatch(Protocol):
 class Stop:
     """Stopping condition of the search: interrupt by the user, time budget used up, failed recording, or lost cluster.
 
-    The condition is checked between two results.
+    The condition is checked between two results. `start` is the start of the study by this command.
 
     Args:
         time_budget: seconds from now, or None.
@@ -35,6 +36,7 @@ class Stop:
         self.interrupted = threading.Event()
         self.failure: Exception | None = None
         self.ledger: StudyLedger | None = None
+        self.start = Start()
         self.watch: LossWatch | None = None
         self.last_words: Callable[[], None] = lambda: None
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None

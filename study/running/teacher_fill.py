@@ -12,7 +12,6 @@ distributed. If one process would finish them before another could start, they f
 at most about ten seconds.
 """
 
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from study.running.task_errors import TaskFailedError, TaskLostError
 from trainables.display.numbers import counted
 from trainables.display.progress import time_left
 from trainables.process.errors import StudyError
+from trainables.storage.files import check_writable
 from trainables.storage.remote_folder import RemoteFolderError, check_remote_folder
 from trainables.storage.uris import is_uri
 
@@ -240,10 +240,7 @@ def check_outputs_location(plan: StudyPlan) -> None:
         if is_uri(location):
             check_remote_folder(location)
         elif plan.address == "local":  # not on a cluster: nodes may have folders that are missing here
-            folder = Path(location)
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            check_writable(Path(location))
     except RemoteFolderError as error:
         raise StudyError(str(error)) from None
     except OSError as error:

@@ -6,7 +6,6 @@ hold the result.
 
 import re
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 from study.plan.plan import StudyPlan
 from study.search.searcher import WORKER_RESTARTS
 from trainables.process.errors import StudyError
+from trainables.storage.files import check_writable
 from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder
 from trainables.storage.uris import is_uri
 
@@ -196,10 +196,7 @@ def check_trial_storage(plan: StudyPlan) -> None:
         if is_uri(place):
             check_remote_folder(place, flag="--storage-path", purpose="checkpoints")
             return
-        folder = Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        check_writable(Path(place))
     except RemoteFolderError as error:
         raise StudyError(str(error)) from None
     except OSError as error:

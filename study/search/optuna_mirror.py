@@ -85,17 +85,22 @@ class StudyMirror:
 
     def _write_all(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(self._path)))
-            studies = {search.name: _MirroredSearch(storage, self._plan, search.name) for search in self._plan.searches}
+            studies: dict[str, _MirroredSearch] = {}
             closing = False
             while not closing:
                 entries, closing = gather(self._queue, _SECONDS_TO_GATHER)
+                if entries and not studies:  # a study that is refused before the first trial leaves no file
+                    studies = self._open()
                 for entry in entries:
                     studies[self._plan.search_of(entry.config, entry.search)].write(entry)
         except Exception as error:  # no error in the mirror may end the study
             self._failed = True
             self._report(first_line(error))
+
+    def _open(self) -> "dict[str, _MirroredSearch]":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(self._path)))
+        return {search.name: _MirroredSearch(storage, self._plan, search.name) for search in self._plan.searches}
 
     def _report(self, why: str) -> None:
         self._warn(

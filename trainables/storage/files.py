@@ -1,16 +1,19 @@
 """Atomic replacement of files, and clear error messages for full disks."""
 
 import errno
+import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 # Disk full, quota exceeded, and file size limit of the process exceeded.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TRIES: Final = 5
 
 
 class NoRoomError(OSError):
@@ -98,6 +101,37 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written to a folder, which is created and removed again if it is missing.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        new = missing_folders(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return
+        except FileNotFoundError:  # another process has removed the folder, after a check of its own
+            if not tries_left:
+                raise
+        finally:
+            remove_empty(new)
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """Return the folders that `mkdir` would create for a folder, innermost first."""
+    return list(itertools.takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders in the given order, except those that have content."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def free_space(path: Path) -> str:

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -36,7 +36,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from trainables.process.errors import StudyError
-from trainables.storage.files import free_space
+from trainables.storage.files import check_writable, free_space, missing_folders, remove_empty
 from trainables.storage.mlflow_schema import SECONDS_FOR_A_LOCK, SchemaError, check_database, prepare_file
 from trainables.storage.moved_store import find_artifacts_again
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
@@ -71,7 +71,8 @@ class TrackingError(StudyError):
 def check_tracking_uri(uri: str) -> None:
     """Check that a tracking store or server can be used, before any work starts.
 
-    The check takes at most 30 seconds if nothing answers. Missing tables of a database or an SQLite file are created.
+    The check takes at most 30 seconds if nothing answers. Missing tables of a database are created. A missing SQLite
+    file is not created: `open_client` does that once a study begins.
 
     Args:
         uri: URI of a server (`http://`), a database or an SQLite file.
@@ -86,9 +87,23 @@ def check_tracking_uri(uri: str) -> None:
     elif dialect in _DATABASES and "://" in uri:
         if dialect != "sqlite":
             _check_database(uri)
+        elif (path := sqlite_file(uri)) is not None and not path.exists() and not path.is_symlink():
+            _check_new_file(path)
+            return
         open_client(uri)
     else:
         _check_other(uri, scheme)
+
+
+def _check_new_file(path: Path) -> None:
+    """Check that an SQLite file can be created. Nothing is left behind."""
+    try:
+        check_writable(path.parent)
+    except OSError as error:
+        raise TrackingError(
+            f"the MLflow store cannot be opened ({path}): no file can be written in {path.parent} "
+            f"({error.strerror}){_advice('', str(path))}"
+        ) from None
 
 
 def _check_server(uri: str) -> None:
@@ -330,9 +345,11 @@ def _open_file(uri: str) -> MlflowClient:
             f"--tracking-uri {redact_place(uri)} does not name a file: write it as sqlite:////FOLDER/mlflow.db "
             f"(an in-memory database is lost when the process ends), {_OR_DEFAULT_STORE}."
         )
+    lock = lock_of(path)
+    new = () if lock.exists() else (lock, *missing_folders(path.parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     # If several processes create the schema at once, all but one fail.
-    with _locked(path):
+    with _locked(path), _nothing_left_without(path, new):
         prepare_file(path, _upgrade_command(uri))
         with closing(sqlite3.connect(path, timeout=SECONDS_FOR_A_LOCK, isolation_level=None)) as connection:
             # In WAL mode, readers (the UI) and the writer do not block each other. The file keeps the mode.
@@ -343,6 +360,18 @@ def _open_file(uri: str) -> MlflowClient:
         _check_search(client)
         find_artifacts_again(path)
     return client
+
+
+@contextmanager
+def _nothing_left_without(path: Path, new: Sequence[Path]) -> Iterator[None]:
+    """Remove a new lock file and new folders if the store itself is not created."""
+    try:
+        yield
+    finally:
+        if new and not path.exists():
+            lock, *folders = new
+            lock.unlink(missing_ok=True)
+            remove_empty(folders)
 
 
 @contextmanager

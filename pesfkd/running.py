@@ -58,6 +58,7 @@ def conduct(
 
 def _conduct(plan: "StudyPlan", *, resumed: bool, call: str, quiet: bool, retry_failed: bool, sets_aside: bool) -> None:
     from pesfkd.progress import progress_of  # imports pyarrow
+    from study.running.same_failure import ended_by_same_failure
 
     progress = progress_of(plan, quiet=quiet)
     if not resumed:
@@ -74,6 +75,8 @@ def _conduct(plan: "StudyPlan", *, resumed: bool, call: str, quiet: bool, retry_
         progress.warn(undelivered(plan, outcome.tracking_error))
     if run.out_of_time:
         progress.warn(f"out of time (time_budget={plan.time_budget:g}); to go on:\n  {resume_command(plan)}")
+    if run.failed_alike:
+        raise StudyError(ended_by_same_failure(run.ledger, with_traceback=True))
     if failed := outcome.summary["trials"]["failed"]:
         progress.warn(f"{failed} trials failed; the column `error` of `trials` has the reasons")
     progress.say(f"done; the study is in {plan.directory}")

@@ -32,6 +32,7 @@ from analysis.report.typesetting import unbroken
 from analysis.statistics.estimates import Estimate, mean_interval, within_range
 from analysis.statistics.nested import VarianceShare
 from analysis.statistics.power import LEVEL, MOST_SEEDS, POWER
+from trainables.display.failures import kind_of, one_line, traceback_of
 from trainables.display.numbers import (
     NETWORK_PLACES,
     format_correlation,
@@ -46,6 +47,7 @@ from trainables.display.numbers import (
 )
 
 _MOST_ROWS = 40
+_MOST_TRACEBACKS = 5
 PLANNED = (0.0025, 0.005, 0.01, 0.02, 0.04)  # differences in the table of seeds
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
 
@@ -353,14 +355,23 @@ def association_table(found: Sequence[Association], objective: str) -> Table:
 
 
 def failures_table(trials: pa.Table) -> Table | None:
-    """Tabulate the failed trials with their error messages; None if no trial failed."""
+    """Tabulate the failed trials with their error messages; None if no trial failed.
+
+    A note has the traceback of an error in code of the user, once for all trials that fail alike.
+    """
     failed = select(trials, statuses=["failed"]).to_pylist()
     if not failed:
         return None
     rows = tuple(
-        (row["name"], row["trial_id"], row["stage"], str(row["epochs"] or 0), row["error"] or "") for row in failed
+        (row["name"], row["trial_id"], row["stage"], str(row["epochs"] or 0), one_line(row["error"] or ""))
+        for row in failed
     )
-    return _shortened("Failed", ("trial", "id", "stage", "epochs", "error"), rows)
+    first: dict[tuple[str, str], str] = {}
+    for row in failed:
+        if traceback := traceback_of(row["error"] or ""):
+            first.setdefault(kind_of(row["error"]), f"{row['name']} ({row['trial_id']}):\n{traceback}")
+    table = _shortened("Failed", ("trial", "id", "stage", "epochs", "error"), rows)
+    return replace(table, notes=(*table.notes, *list(first.values())[:_MOST_TRACEBACKS]))
 
 
 def pruned_table(trials: pa.Table) -> Table | None:

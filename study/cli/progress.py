@@ -13,6 +13,7 @@ from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
+from trainables.display.failures import one_line
 from trainables.display.numbers import counted, format_number
 from trainables.display.progress import CountedBar, time_left
 
@@ -109,7 +110,7 @@ class StudyProgress:
 def trial_line(entry: TrialEntry) -> str:
     """Return one line about an ended trial."""
     outcome = {"finished": "finished", "pruned": "stopped early", "failed": "FAILED"}[entry.status or "failed"]
-    reason = f": {entry.error.splitlines()[0]}" if entry.error else ""
+    reason = f": {one_line(entry.error)}" if entry.error else ""
     return (
         f"{entry.stage} {entry.name} {outcome} after {counted(len(entry.epochs), 'epoch')}, "
         f"{entry.objective} {format_number(entry.score) or 'unknown'}, {entry.seconds:.1f} s{reason}"

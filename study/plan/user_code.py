@@ -90,8 +90,7 @@ def sources_in(plan: StudyPlan) -> list[dict[str, Any]]:
         UserCodeError: the sources of a name are not known.
     """
     found = {canonical(name).digest: sources_of(name) for name in code_names(plan)}
-    folder = code_folder(plan.directory).absolute()
-    return [{**each.to_json(), "shown": str(folder / digest)} for digest, each in found.items()]
+    return [each.to_json() for each in found.values()]
 
 
 def keep_code(plan: StudyPlan) -> None:

@@ -33,6 +33,7 @@ from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
 from study.cli.commands import power_command
 from study.cli.progress import StudyProgress
+from study.ledger.failures import failure_notes
 from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
@@ -64,6 +65,7 @@ _COST_NOTE = (
     "`cost x ce` is the ratio of training FLOPs to those of cross-entropy on the same student. Teacher passes for "
     "stored outputs are divided among the trials. Measured times are in summary.json."
 )
+_MOST_FAILURES = 5
 SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
 
 
@@ -192,8 +194,7 @@ def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[Con
             f"Incomplete ({run.incomplete_because}): {run.ledger.ended} of {run.ledger.planned} trials have ended."
         )
     failed = [entry for entry in run.ledger.entries.values() if entry.status == "failed"]
-    notes += [f"Failed: {entry.name} ({entry.trial_id}): {entry.error}" for entry in failed[:5]]
-    return notes
+    return notes + failure_notes(failed, at_most=_MOST_FAILURES)
 
 
 def _summary(

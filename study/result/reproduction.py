@@ -22,6 +22,7 @@ from study.ledger.ledger import StudyLedger
 from study.ledger.same_data import refuse_other_data
 from study.plan.plan import StudyPlan
 from trainables.costs.epoch import run_epoch
+from trainables.display.failures import message_of
 from trainables.process.errors import StudyError, UsageError
 from trainables.storage.uris import is_uri
 
@@ -241,8 +242,8 @@ def _compared(measures: dict[str, float]) -> dict[str, float]:
 
 
 def _essence(error: str | None) -> str | None:
-    """Return an error message without the source line of the error."""
-    return None if error is None else error.rpartition(" (in ")[0] or error
+    """Return an error message without the source line and the traceback of the error."""
+    return None if error is None else message_of(error)
 
 
 def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:

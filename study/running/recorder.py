@@ -3,10 +3,13 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from study.cli.progress import StudyProgress
+from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger
 from study.ledger.study_data import described
+from study.running.same_failure import SameFailure
 from study.running.stop import Stop
 from study.search.optuna_mirror import Put
+from trainables.display.failures import kind_of, traceback_of
 from trainables.spec.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ class TrialRecorder:
         self._progress = progress
         self._stop = stop
         self._on_other_data: set[str] = set()
+        self._shown_failures: set[tuple[str, str]] = set()
+        self._same_failure = SameFailure(ledger)
 
     def started(self, trial_id: str) -> None:
         """Publish a trial that begins to run."""
@@ -86,4 +91,13 @@ class TrialRecorder:
         entry = self._ledger.entries[trial_id]
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)
+        if entry.status == "failed" and entry.error:
+            self._failed(entry, entry.error)
         return entry.status is not None
+
+    def _failed(self, entry: TrialEntry, error: str) -> None:
+        """Show the traceback of an error in the user's code, once for all trials with the same error."""
+        if (traceback := traceback_of(error)) and kind_of(error) not in self._shown_failures:
+            self._shown_failures.add(kind_of(error))
+            self._progress.say(f"{entry.name} ({entry.trial_id}) failed in your code:\n{traceback}")
+        self._stop.failing_alike = self._stop.failing_alike or self._same_failure.found()

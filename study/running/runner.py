@@ -148,8 +148,9 @@ def run_study(
         complete_records(plan, ledger, records)
         tracker.catch_up(ledger)
         out_of_time = stop.out_of_time and _work_is_left(ledger)
+        failed_alike = stop.failing_alike and _work_is_left(ledger)
         ledger.close()
-    run = StudyRun(ledger, stop.interrupted.is_set(), out_of_time, time.monotonic() - began)
+    run = StudyRun(ledger, stop.interrupted.is_set(), out_of_time, time.monotonic() - began, failed_alike)
     return run, tracker
 
 

@@ -34,6 +34,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     shows_all = values["verbose"] or plan.executor == "in-process"  # output of trials, and of a debugger in a trial
     with _resume_command_shown(plan), stdout_for_results_only(verbose=shows_all) as stdout:
         from study.cli.progress import StudyProgress
+        from study.running.same_failure import ended_by_same_failure
 
         run, outcome = conduct_study(
             plan,
@@ -56,6 +57,10 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     if run.out_of_time:
         typer.echo(f"out of time (--time-budget {plan.time_budget:g}); to go on:\n  {resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.OUT_OF_TIME)
+    if run.failed_alike:
+        message = ended_by_same_failure(run.ledger, with_traceback=values["quiet"])
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(ExitCode.ERROR)
     if outcome.tracking_error:
         raise typer.Exit(ExitCode.UNDELIVERED)
     raise typer.Exit(ExitCode.FAILED_TRIALS if outcome.summary["trials"]["failed"] else ExitCode.OK)

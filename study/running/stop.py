@@ -24,7 +24,10 @@ class LossWatch(Protocol):
 
 
 class Stop:
-    """Stopping condition of the search: interrupt by the user, time budget used up, failed recording, or lost cluster.
+    """Stopping condition of the search.
+
+    It ends by the user's interrupt, a used-up time budget, a failed recording, a lost cluster, or one error in all
+    trials.
 
     The condition is checked between two results. `start` is the start of the study by this command.
 
@@ -35,6 +38,7 @@ class Stop:
     def __init__(self, time_budget: float | None) -> None:
         self.interrupted = threading.Event()
         self.failure: Exception | None = None
+        self.failing_alike = False
         self.ledger: StudyLedger | None = None
         self.start = Start()
         self.watch: LossWatch | None = None
@@ -50,7 +54,8 @@ class Stop:
         """Return whether to end the search now. Running trials can be resumed later."""
         if self.failure is None and self.ledger is not None:
             self.failure = self.ledger.failure
-        return self.interrupted.is_set() or self.out_of_time or self.failure is not None or self._cluster_is_lost
+        ends = self.interrupted.is_set() or self.out_of_time or self.failing_alike
+        return ends or self.failure is not None or self._cluster_is_lost
 
     @property
     def _cluster_is_lost(self) -> bool:

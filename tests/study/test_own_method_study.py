@@ -80,7 +80,31 @@ def test_a_comparison_delivers_the_method_and_shows_its_failures_by_name(command
     failed = [row for row in trials if row["status"] == "failed"]
     assert len(failed) == 2
     assert {row["method"].partition("@")[0] for row in failed} == {"failing.py:METHOD"}
-    assert {row["error"] for row in failed} == {"KeyError: 'mine' (in losses, failing.py:21)"}
+    for row in failed:
+        assert row["error"].startswith(
+            "KeyError: 'mine' (in losses, failing.py:21)\nTraceback (most recent call last):\n"
+        )
+        assert f'File "{files}/failing.py", line 21, in losses' in row["error"].splitlines()[2]
     assert {row["matching_power"] for row in trials} == {None, 2.0}
     assert "MLflow does not have everything" not in done.said
     assert "failing-" in done.said
+
+
+def test_a_study_in_which_every_trial_fails_alike_ends_after_three_with_one_traceback(command, tmp_path):
+    failing = METHOD.replace(
+        "    difference", "    if outputs.epoch == 1:\n        raise KeyError('all')\n    difference"
+    )
+    files = write(tmp_path / "mine", method=failing)
+    done = command(launch_main, "--space", "none", "--method", f"{files}/method.py:METHOD", "--search",
+                   "matching_power=1:4", "--set", "kd_weight=0.2", "--trials", "8", "--promising", "1", "--replicates",
+                   "1", "--epochs", "2", "--teacher-epochs", "1", "--output-dir", tmp_path / "out", "--executor",
+                   "in-process", "--name", "alike")  # fmt: skip
+    assert done.code == 1, done.said
+    rows = read_trials(tmp_path / "out" / "alike").to_pylist()
+    assert [row["status"] for row in rows] == ["failed"] * 3
+    assert done.err.count(f'File "{files}/method.py", line 21, in losses') == 1
+    assert "ended early, because all 3 trials failed by the same error in your code" in done.err
+    summary = json.loads((tmp_path / "out" / "alike" / "summary.json").read_text())
+    assert summary["incomplete_because"] == "all trials failed alike"
+    page = (tmp_path / "out" / "alike" / "report.html").read_text(encoding="utf-8")
+    assert page.count("line 21, in losses") == 1

@@ -15,12 +15,13 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from trainables.costs.epoch import run_epoch
+from trainables.display.failures import traceback_of
 from trainables.process.threads import use_one_thread
 from trainables.run.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 from trainables.run.workers import Workers
 from trainables.steps.loss_log import NonFiniteLossError
-from trainables.tune.session import WorkerLostError, begin_run, describe_error
+from trainables.tune.session import WorkerFailedError, WorkerLostError, begin_run, describe_failure
 from trainables.tune.settings import resolved
 from trainables.tune.trainable import DistillationTrainable
 
@@ -86,7 +87,7 @@ class TrialWorker:
             return None
         except Exception as error:
             self._workers.group = None  # closes the connections, so that no other worker waits for this one
-            return describe_error(error)
+            return describe_failure(error)
         return None
 
 
@@ -142,7 +143,7 @@ class WorkerGroup:
         Raises:
             NonFiniteLossError: see `DistillationRun.train_epoch`.
             WorkerLostError: if a worker's process has ended.
-            RuntimeError: if another worker raised an error.
+            WorkerFailedError: if another worker raised an error.
         """
         running = [other.run_epoch.remote() for other in self._others]
         try:
@@ -150,24 +151,37 @@ class WorkerGroup:
         except NonFiniteLossError:
             ray.wait(running, num_returns=len(running), timeout=_SECONDS_FOR_ERRORS)
             raise
-        except Exception:
+        except Exception as error:
             self.broken = True
             self.workers.group = None
-            self._raise_errors(running)
+            self._raise_errors(running, own=describe_failure(error))
             raise
         self._raise_errors(running)
         return measures
 
-    def _raise_errors(self, running: list[Any]) -> None:
+    def _raise_errors(self, running: list[Any], own: str | None = None) -> None:
+        """Raise the errors of the other workers, if any.
+
+        Args:
+            running: epochs of the other workers.
+            own: error of this worker. It is raised by the caller if it alone comes from code of the user, because the
+                other workers then only lost the connection.
+        """
         try:
             errors = ray.get(running, timeout=_SECONDS_FOR_ERRORS)
         except ray.exceptions.RayError as error:
             self.broken = True
             raise WorkerLostError(f"a worker of the trial was lost ({type(error).__name__})") from None
-        described = [f"worker {rank}: {text}" for rank, text in enumerate(errors, start=1) if text is not None]
-        if described:
-            self.broken = True
-            raise RuntimeError("; ".join(described))
+        described = {rank: text for rank, text in enumerate(errors, start=1) if text is not None}
+        if not described:
+            return
+        self.broken = True
+        of_users = {rank: text for rank, text in described.items() if traceback_of(text)}
+        if of_users:
+            rank, text = next(iter(of_users.items()))
+            raise WorkerFailedError(f"worker {rank}: {text}")
+        if own is None or not traceback_of(own):
+            raise WorkerFailedError("; ".join(f"worker {rank}: {text}" for rank, text in described.items()))
 
     def end(self) -> None:
         """End the processes of the other workers."""

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import count_costs
+from trainables.display.failures import failure_text
 from trainables.run.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 from trainables.run.workers import Workers
@@ -18,7 +19,7 @@ from trainables.spec.measures import OBJECTIVES
 from trainables.spec.trial import TrialConfig
 from trainables.students.file import keep_student
 from trainables.tune.cache import dataset_of, stores, teacher_of, teacher_outputs_of, teacher_path_of
-from trainables.user_code.loading import line_of, remember_json
+from trainables.user_code.loading import describe, line_of, remember_json
 
 # A checkpoint takes a few milliseconds here and in the driver; at most one per second keeps the cost below one percent.
 # An epoch of a real network takes longer than a second, so at most one epoch is lost.
@@ -29,6 +30,10 @@ Epoch = Callable[[DistillationRun], dict[str, float]]
 
 class WorkerLostError(RuntimeError):
     """Error for a lost worker process of a trial; Tune should restart the trial from the checkpoint."""
+
+
+class WorkerFailedError(RuntimeError):
+    """Error for errors that other workers of a trial raised. The message is that of `describe_failure`."""
 
 
 class Reporting:
@@ -58,7 +63,7 @@ class Reporting:
 
     def fail(self, error: Exception) -> None:
         """Mark the trial as failed."""
-        self.error = describe_error(error)
+        self.error = describe_failure(error)
 
     def add(self, run: DistillationRun, measures: Mapping[str, float]) -> dict[str, Any] | None:
         """Add an epoch.
@@ -253,6 +258,13 @@ def take_notes() -> list[str]:
     notes = [*_notes, *(note for store in stores.values() for note in store.take_notes())]
     _notes.clear()
     return notes
+
+
+def describe_failure(error: Exception) -> str:
+    """Return the description of an error and, if code of the user raised it, the traceback from the user's file on."""
+    if isinstance(error, WorkerFailedError):
+        return str(error)
+    return failure_text(describe_error(error), "" if line_of(error) is None else describe(error))
 
 
 def describe_error(error: Exception) -> str:

@@ -18,7 +18,7 @@ from trainables.teacher.files import (
 from trainables.teacher_outputs.store import Shard
 from trainables.tune.cache import dataset_of, store_of, teacher_of, teacher_path_of
 from trainables.tune.session import take_notes
-from trainables.user_code.loading import remember_json
+from trainables.user_code.loading import errors_explained, remember_json
 
 
 class PreparedTeacher(NamedTuple):
@@ -54,8 +54,9 @@ def prepare_teacher(
     remember_json(user_code)
     trial = TrialConfig(**config)
     kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
-    dataset = dataset_of(trial, data_root, kept)
-    path = ensure_teacher(trial, dataset, Path(folder), progress=progress)
+    with errors_explained():
+        dataset = dataset_of(trial, data_root, kept)
+        path = ensure_teacher(trial, dataset, Path(folder), progress=progress)
     notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
     return PreparedTeacher(str(path), notes)
 
@@ -87,7 +88,8 @@ def dataset_digest(
     remember_json(user_code)
     trial = TrialConfig(**config)
     kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
-    return dataset_of(trial, data_root, kept).digest
+    with errors_explained():
+        return dataset_of(trial, data_root, kept).digest
 
 
 class FillReport(NamedTuple):
@@ -123,15 +125,16 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
     config = TrialConfig(**settings["config"])
     path = teacher_path_of(settings, config)
     assert path is not None
-    dataset = dataset_of(config, settings["data_root"], path)
-    teacher = teacher_of(path, config, dataset)
-    store = store_of(settings["teacher_outputs"], config, dataset, teacher, settings["device"])
-    missing = store.missing(num_slots(store.tables.num_views, config.epochs)) if shards is None else []
-    filled, forwards, began = [], 0, time.perf_counter()
-    for shard in missing[:1] if shards is None else shards:
-        done = store.fill(shard)
-        forwards += done.forwards
-        if not done.stored:
-            break
-        filled.append(shard)
+    with errors_explained():
+        dataset = dataset_of(config, settings["data_root"], path)
+        teacher = teacher_of(path, config, dataset)
+        store = store_of(settings["teacher_outputs"], config, dataset, teacher, settings["device"])
+        missing = store.missing(num_slots(store.tables.num_views, config.epochs)) if shards is None else []
+        filled, forwards, began = [], 0, time.perf_counter()
+        for shard in missing[:1] if shards is None else shards:
+            done = store.fill(shard)
+            forwards += done.forwards
+            if not done.stored:
+                break
+            filled.append(shard)
     return FillReport(missing, filled, forwards, time.perf_counter() - began, take_notes())

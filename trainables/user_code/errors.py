@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-_HEADER: Final = "Traceback (most recent call last):\n"
+from trainables.display.failures import TRACEBACK_HEADER
+
 # Files with the frames of an import, which stand between an import statement and the imported module.
 _IMPORTING: Final = (str(Path(__file__).parent), importlib.__file__, "<frozen importlib")
 
@@ -29,7 +30,7 @@ def user_traceback(error: BaseException, files: Collection[str]) -> str:
     described = traceback.TracebackException(type(error), error, first_user_frame(error.__traceback__, files))
     between = [each for each in described.stack if not each.filename.startswith(_IMPORTING)]
     described.stack = traceback.StackSummary.from_list(between)
-    return "".join(described.format(chain=False)).removeprefix(_HEADER if not between else "").rstrip()
+    return "".join(described.format(chain=False)).removeprefix(TRACEBACK_HEADER if not between else "").rstrip()
 
 
 def first_user_frame(trace: TracebackType | None, files: Collection[str]) -> TracebackType | None:

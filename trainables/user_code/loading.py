@@ -14,6 +14,7 @@ formats an error with the user's lines alone.
 
 import builtins
 import importlib
+import linecache
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -139,6 +140,25 @@ def describe(error: BaseException) -> str:
     return user_traceback(error, _all_files())
 
 
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """Replace an error that passed through code of the user by one with the user's part of the traceback.
+
+    The message can be sent to a process that does not know the user's code. Tracebacks cannot.
+
+    Raises:
+        UserCodeError: code of the user raised an error, or called a function that did.
+    """
+    try:
+        yield
+    except UserCodeError:
+        raise
+    except Exception as error:
+        if line_of(error) is None:
+            raise
+        raise UserCodeError(f"your code raised an error:\n{describe(error)}") from None
+
+
 def line_of(error: BaseException) -> tuple[str, str, int] | None:
     """Return function, file and line of the last frame in code of the user that an error passed through, or None."""
     files, found = _all_files(), None
@@ -192,8 +212,11 @@ class _Loader(InspectLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the text."""
-        shown = self._sources.shown_as(self._file or _PACKAGE_FILE)
-        return compile(self.get_source(fullname), shown, "exec", dont_inherit=True)
+        shown, text = self._sources.shown_as(self._file or _PACKAGE_FILE), self.get_source(fullname)
+        # Tracebacks show this text, also if the file has changed or is not on this machine. Entries without a time of
+        # change are kept.
+        linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
+        return compile(text, shown, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the module, with an `__import__` that finds its neighbours."""

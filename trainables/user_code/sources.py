@@ -38,7 +38,7 @@ class Sources:
     Args:
         main: file of the module, relative to the folder: `net.py`, or `package/module.py`.
         files: text of each file, by relative name with slashes.
-        shown: folder that tracebacks show. It is not part of the digest.
+        shown: folder that tracebacks show, from which the user's files were read. It is not part of the digest.
     """
 
     main: str

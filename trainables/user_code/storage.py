@@ -1,7 +1,11 @@
-"""Folder of a study with the sources of the user's code: `DIGEST/net.py`, one subfolder per digest."""
+"""Folder of a study with the sources of the user's code: `DIGEST/net.py`, one subfolder per digest.
 
+`origins.json` has the folder from which each digest was read, for tracebacks. It may be absent.
+"""
+
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +14,7 @@ from trainables.user_code.loading import remember, remember_unusable
 from trainables.user_code.sources import Sources
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
+_ORIGINS: Final = "origins.json"
 
 
 def save_sources(sources: Iterable[Sources], folder: Path) -> None:
@@ -18,12 +23,19 @@ def save_sources(sources: Iterable[Sources], folder: Path) -> None:
     Raises:
         OSError: a file cannot be written.
     """
+    origins = _origins(folder)
+    found = dict(origins)
     for each in sources:
+        if each.shown and not Path(each.shown).is_relative_to(folder.absolute()):
+            found[each.digest] = each.shown
         for name, text in each.files.items():
             path, content = folder / each.digest / name, text.encode()
             if not (path.is_file() and path.read_bytes() == content):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, content, durable=True)
+    if found != origins:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / _ORIGINS, (json.dumps(found, indent=2) + "\n").encode(), durable=True)
 
 
 def remember_saved(folder: Path) -> None:
@@ -31,11 +43,12 @@ def remember_saved(folder: Path) -> None:
 
     Sources that were changed there are reported when they are needed, because a report needs none.
     """
+    origins = _origins(folder)
     for place in sorted(folder.glob("*")) if folder.is_dir() else ():
         if not (_DIGEST.fullmatch(place.name) and place.is_dir()):
             continue
         try:
-            found = _read(place)
+            found = _read(place, origins.get(place.name, str(place.absolute())))
         except (OSError, ValueError) as error:
             remember_unusable(place.name, f"{place} cannot be read ({error}): restore it from a copy")
             continue
@@ -45,10 +58,24 @@ def remember_saved(folder: Path) -> None:
             remember([found])
 
 
-def _read(place: Path) -> Sources | None:
-    """Return the sources in a folder named by their digest, or None if no module has that digest."""
+def _origins(folder: Path) -> dict[str, str]:
+    """Return the folder of the user from which each digest was read, as far as known."""
+    try:
+        found = json.loads((folder / _ORIGINS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(digest): str(place) for digest, place in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _read(place: Path, shown: str) -> Sources | None:
+    """Return the sources in a folder named by their digest, or None if no module has that digest.
+
+    Args:
+        place: the folder.
+        shown: folder that tracebacks show.
+    """
     paths = (path for path in sorted(place.rglob("*.py")) if path.is_file())
     texts = {path.relative_to(place).as_posix(): path.read_bytes().decode() for path in paths}
     # The digest also tells which of the files was named.
-    candidates = (Sources(name, texts, str(place)) for name in texts)
+    candidates = (Sources(name, texts, shown) for name in texts)
     return next((each for each in candidates if each.digest == place.name), None)

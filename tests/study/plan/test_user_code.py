@@ -50,7 +50,7 @@ def test_a_plan_keeps_and_sends_what_it_names_and_nothing_else(tmp_path):
         sent = json.loads(json.dumps(sources_in(plan)))
     with new_process():
         remember_json(sent)
-        assert sources_of(name).shown == str(plan.directory.absolute() / "code" / sources_of(name).digest)
+        assert sources_of(name).shown == str(tmp_path / "a")  # tracebacks show the user's file, not the study's copy
     assert make_plan(tmp_path).digest != plan.digest
 
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from analysis.figures.curves import compute_learning_curves
 from analysis.figures.drawing import capitalised
 from analysis.figures.pareto import panels_of
 from analysis.figures.study import (
     GapAgainstAccuracy,
     compute_gap_against_accuracy,
     compute_history,
-    compute_learning_curves,
     compute_parameter_effect,
 )
 from analysis.questions import adapter_why
@@ -54,6 +54,7 @@ from analysis.report.pictures import (
     curves_picture,
     effect_picture,
     front_picture,
+    gap_curves_picture,
     gap_picture,
     history_picture,
     importance_picture,
@@ -397,8 +398,10 @@ def _curves(study: StudyFolder, found: _Found) -> Section:
     confirmed = shown.labels if shown.is_confirmed else None
     curves = compute_learning_curves(study.records.trials, study.records.epochs, confirmed)
     drawn = [curve for curve in curves if np.isfinite(curve.accuracy).any()]
-    pictures = (curves_picture(drawn, always=shown.always, baseline=shown.baseline),) if drawn else ()
-    return Section("curves", "Learning curves", _note_on(shown, drawn), pictures=pictures)
+    pictures = [curves_picture(drawn, baseline=shown.baseline)] if drawn else []
+    of_gaps = gap_curves_picture(drawn, baseline=shown.baseline)
+    pictures += [] if of_gaps is None else [of_gaps]
+    return Section("curves", "Learning curves", _note_on(shown, drawn), pictures=tuple(pictures))
 
 
 def _note_on(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.figures.drawing import GAP_LABEL, GREY, INK, add_legend, new_figure, new_grid, score_label, style_of
+from analysis.figures.drawing import GAP_LABEL, GREY, INK, add_legend, new_figure, score_label, style_of
 from analysis.figures.robust import Window, find_window, limit_axes, score_window
 from analysis.reading.trials import (
     BASELINE,
@@ -40,6 +41,9 @@ Measure: TypeAlias = Literal["accuracy", "gap"]
 MEASURES: Final[tuple[Measure, ...]] = ("accuracy", "gap")
 MOST_TOGETHER: Final = 5  # curves that readers can tell apart in one panel
 _ACROSS: Final = 4  # small multiples in a row
+_ROW_INCHES: Final = 1.5
+# Place of a small panel in its cell of width and height 1.
+_LEFT, _WIDE, _LOW, _HIGH = 0.08, 0.86, 0.14, 0.66
 _PLACES: Final[Mapping[Measure, int]] = {"accuracy": SCORE_PLACES, "gap": GAP_PLACES}
 
 
@@ -145,9 +149,24 @@ def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.
 
 
 def curve_window(curves: Sequence[LearningCurve], measure: Measure) -> Window:
-    """Find the window of an axis with these curves, by all means and ends of bands."""
-    values = [value for curve in curves for part in curve.band(measure) for value in part.tolist()]
-    return score_window(values) if measure == "accuracy" else find_window(values)
+    """Find the window of an axis with these curves.
+
+    A curve is left out as a whole if its last mean is an outlier among them. The window holds the means of all others,
+    without single outlying epochs.
+    """
+    find = score_window if measure == "accuracy" else find_window
+    ends = [curve.last(measure) for curve in curves]
+    left_out = find(ends).outside(ends)
+    kept = [curve for curve, out in zip(curves, left_out, strict=True) if not out]
+    means = np.concatenate([np.array([]), *(curve.band(measure)[0] for curve in kept)])
+    inner = find(means.tolist())
+    if not left_out.any():
+        return inner
+    values = means[np.isfinite(means) & ~inner.outside(means)]
+    room = 0.1 * (float(np.ptp(values)) or 1.0)
+    low = float(values.min()) - room if any(ends[i] < values.min() for i in np.flatnonzero(left_out)) else inner.low
+    high = float(values.max()) + room if any(ends[i] > values.max() for i in np.flatnonzero(left_out)) else inner.high
+    return Window(low, high)
 
 
 def curve_label(curve: LearningCurve, measure: Measure = "accuracy") -> str:
@@ -212,37 +231,58 @@ def draw_small_multiples(
     caption = f"{_about(shown)} n = {n} each. Title: name and last mean. Grey: all other curves; dashed: {baseline}."
     caption += beyond_axis(shown, measure, window)
     title = "Learning curves" if measure == "accuracy" else "Learning curves of the sharpness gap"
-    figure, panels = new_grid(title, caption, panels=len(shown), across=_ACROSS)
-    own = next((curve for curve in shown if curve.method == baseline), None)
-    for number, (axes, curve) in enumerate(zip(panels, shown, strict=True)):
-        _draw_panel(axes, curve, shown, own, measure)
-        limit_axes(axes, y=window)
-        axes.tick_params(labelsize=7, labelbottom=number >= len(shown) - _ACROSS, labelleft=not number % _ACROSS)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-    if panels:
-        figure.supylabel(axis_label(shown, measure), fontsize=9)
-        for axes in panels[-_ACROSS:]:
-            axes.set_xlabel("epoch", fontsize=8)
+    rows = max(1, math.ceil(len(shown) / _ACROSS))
+    figure, (axes,) = new_figure(title, caption, width=9.5)
+    figure.set_figheight(1.2 + _ROW_INCHES * rows)
+    axes.set_axis_off()
+    axes.set_xlim(0, _ACROSS)
+    axes.set_ylim(-rows, 0)
+    if shown:
+        axes.text(-0.02, 0.02, axis_label(shown, measure), fontsize=8, va="bottom", color=INK)
+        _draw_cells(axes, shown, next((curve for curve in shown if curve.method == baseline), None), measure, window)
     return figure
 
 
-def _draw_panel(
-    axes: Axes,
-    curve: LearningCurve,
-    others: Sequence[LearningCurve],
-    baseline: LearningCurve | None,
-    measure: Measure,
+def _draw_cells(
+    axes: Axes, shown: Sequence[LearningCurve], baseline: LearningCurve | None, measure: Measure, window: Window
 ) -> None:
-    for other in others:
-        axes.plot(other.epoch, other.band(measure)[0], color="#d0d0d0", linewidth=0.6)
-    style = style_of(curve.method, (curve.method,))
-    if baseline is not None and baseline is not curve:
-        axes.plot(baseline.epoch, baseline.band(measure)[0], "--", color=GREY, linewidth=1.0)
-    mean, low, high = curve.band(measure)
-    axes.plot(curve.epoch, mean, color=style.colour, linewidth=1.8)
-    axes.fill_between(curve.epoch, low, high, color=style.colour, alpha=0.2, linewidth=0)
-    axes.set_title(curve_label(curve, measure), fontsize=8, loc="left", color=INK, pad=3)
+    """Draw all small panels into one matplotlib panel, which is several times as fast as one panel for each."""
+    means = [curve.band(measure)[0] for curve in shown]
+    values = window.clip(np.concatenate([part for curve in shown for part in curve.band(measure)]))
+    bottom, top = float(np.nanmin(values)), float(np.nanmax(values))
+    first, last = min(int(curve.epoch.min()) for curve in shown), max(int(curve.epoch.max()) for curve in shown)
+
+    def placed(curve: LearningCurve, heights: Floats, number: int) -> Floats:
+        """Return the points (E, 2) of a line in the cell with this number."""
+        across = number % _ACROSS + _LEFT + _WIDE * (curve.epoch - first) / max(1, last - first)
+        cut = np.clip(heights, bottom, top)
+        up = -(number // _ACROSS) - 1 + _LOW + _HIGH * (cut - bottom) / ((top - bottom) or 1.0)
+        points = np.column_stack([across, up])
+        return np.asarray(points[np.isfinite(points).all(axis=1)])
+
+    greys, dashed, own, bands, frames = [], [], [], [], []
+    for number, curve in enumerate(shown):
+        x, y = number % _ACROSS + _LEFT, -(number // _ACROSS) - 1 + _LOW
+        frames.append(np.array([[x, y + _HIGH], [x, y], [x + _WIDE, y]]))
+        greys += [placed(other, mean, number) for other, mean in zip(shown, means, strict=True)]
+        if baseline is not None and baseline is not curve:
+            dashed.append(placed(baseline, baseline.band(measure)[0], number))
+        mean, low, high = (placed(curve, part, number) for part in curve.band(measure))
+        own.append(mean)
+        bands.append(np.concatenate([low, high[::-1]]))
+        axes.text(x, y + _HIGH + 0.03, curve_label(curve, measure), fontsize=8, va="bottom", color=INK)
+        for height, value in ((y, bottom), (y + _HIGH, top)) if not number % _ACROSS else ():
+            label = format_number(value, _PLACES[measure])
+            axes.text(x - 0.02, height, label, fontsize=7, ha="right", va="center", color=INK)
+        if number >= len(shown) - _ACROSS:
+            axes.text(x, y - 0.03, f"epoch {first}", fontsize=7, ha="left", va="top", color=INK)
+            axes.text(x + _WIDE, y - 0.03, str(last), fontsize=7, ha="right", va="top", color=INK)
+    axes.add_collection(LineCollection(frames, colors=GREY, linewidths=0.6), autolim=False)
+    axes.add_collection(LineCollection(greys, colors="#d8d8d8", linewidths=0.5), autolim=False)
+    colours = [style_of(curve.method, (curve.method,)).colour for curve in shown]
+    axes.add_collection(PolyCollection(bands, facecolors=colours, alpha=0.2, linewidths=0), autolim=False)
+    axes.add_collection(LineCollection(dashed, colors=GREY, linewidths=1.0, linestyles="dashed"), autolim=False)
+    axes.add_collection(LineCollection(own, colors=colours, linewidths=1.6), autolim=False)
 
 
 def _about(curves: Sequence[LearningCurve]) -> str:

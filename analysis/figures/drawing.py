@@ -1,6 +1,5 @@
 """Shared look of all figures: palette, captions and error bars."""
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,29 +86,6 @@ def new_figure(title: str, caption: str, *, panels: int = 1, width: float = 7.0)
     """Create a figure with a number of panels side by side, the title above and the caption below."""
     figure = Figure(figsize=(width, 4.6), dpi=120, layout="constrained")
     axes = [figure.add_subplot(1, panels, panel + 1) for panel in range(panels)]
-    _prepare(figure, axes, title, caption)
-    return figure, axes
-
-
-def new_grid(
-    title: str, caption: str, *, panels: int, across: int, width: float = 9.5, height: float = 1.5
-) -> tuple[Figure, list[Axes]]:
-    """Create a figure with small panels in rows, which share their axes, the title above and the caption below.
-
-    Args:
-        title: title of the figure.
-        caption: n and method.
-        panels: number of panels.
-        across: panels in a row.
-        width: width of the figure in inches.
-        height: height of a row in inches.
-    """
-    rows = max(1, math.ceil(panels / across))
-    figure = Figure(figsize=(width, 1.2 + height * rows), dpi=120, layout="constrained")
-    axes: list[Axes] = []
-    for number in range(panels):
-        first = axes[0] if axes else None
-        axes.append(figure.add_subplot(rows, across, number + 1, sharex=first, sharey=first))
     _prepare(figure, axes, title, caption)
     return figure, axes
 

@@ -35,7 +35,7 @@ def page(report: Report) -> str:
     environment.filters |= {
         "breakable": _breakable,
         "as_json": _as_json,
-        "base64": lambda content: base64.b64encode(content).decode(),
+        "base64": _as_base64,
     }
     drawn = any(section.pictures for section in report.sections)
     live = drawn or report.best is not None or any(section.tables for section in report.sections)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.robust import Window, limit_axes, mark_outliers, outlier_note, row_window
 from analysis.statistics.estimates import Estimate
 
 # Palette of Okabe and Ito (2008), which remains distinguishable under every common colour-vision deficiency. Markers
@@ -85,14 +86,20 @@ def new_figure(title: str, caption: str, *, panels: int = 1, width: float = 7.0)
     """Create a figure with a number of panels side by side, the title above and the caption below."""
     figure = Figure(figsize=(width, 4.6), dpi=120, layout="constrained")
     axes = [figure.add_subplot(1, panels, panel + 1) for panel in range(panels)]
+    _prepare(figure, axes, title, caption)
+    return figure, axes
+
+
+def _prepare(figure: Figure, axes: Sequence[Axes], title: str, caption: str) -> None:
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color="#e6e6e6", linewidth=0.8)
         panel.set_axisbelow(True)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    wrapped = "\n".join(textwrap.wrap(caption, int(width * 16.5)))
+    letters = int(figure.get_figwidth() * 16.5)
+    # Names are not broken: neither within a word nor at a hyphen.
+    wrapped = "\n".join(textwrap.wrap(caption, letters, break_long_words=False, break_on_hyphens=False))
     figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=8, color="#444444")
-    return figure, axes
 
 
 def fix_layout(figure: Figure, *, dpi: float) -> None:
@@ -154,14 +161,19 @@ def draw_estimates(
         label: axis label, with unit.
     """
     rows = [(group, of, estimate) for group, each in groups.items() for of, estimate in each]
+    window = row_window((estimate for _, _, estimate in rows), scores=False)
+    caption += outlier_note([estimate.value for _, _, estimate in rows], window, "value")
+    caption += " Bars that reach the edge go on beyond it." if window.is_cut else ""
     figure, (axes,) = new_figure(title, caption, width=8.0)
     axes.axvline(0, color=INK, linewidth=1.0)
     labelled: set[str] = set()
     columns = 3
     for height, (group, _, estimate) in enumerate(rows):
-        if not np.isfinite(estimate.value):
-            continue
         style = style_of_number(list(groups).index(group))
+        windows = (window, Window())
+        if not np.isfinite(estimate.value) or mark_outliers(axes, [estimate.value], [height], windows,
+                                                            colour=style.colour).any():  # fmt: skip
+            continue
         lengths = bars(estimate)
         axes.errorbar(
             [estimate.value], [height], xerr=lengths, fmt=style.marker, color=style.colour, capsize=3, markersize=6,
@@ -172,6 +184,7 @@ def draw_estimates(
         of if np.isfinite(estimate.value) else f"{of}{f', {group}' if len(groups) > 1 else ''} (undefined)"
         for group, of, estimate in rows
     ]
+    limit_axes(axes, x=window)
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(label)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.drawing import BLUE, GREY, INK, ORANGE, bars, capitalised, new_figure, score_label
+from analysis.figures.robust import Window, limit_axes, mark_outliers, outlier_note, row_window
 from analysis.questions.costs import ConfigCost
 from analysis.questions.methods import split_of
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
@@ -27,14 +28,20 @@ _SAME_COST = 1.25  # points with a cost ratio up to this value share a column of
 
 def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> Figure:
     """Draw the accuracy and interval of every method, best on top, and a line at the baseline."""
-    figure, (axes,) = new_figure("Methods", f"n = {_seeds(summaries)} seeds per method; {_how(summaries)}.")
+    window = row_window((each.accuracy for each in summaries), scores=True)
+    caption = f"n = {_seeds(summaries)} seeds per method; {_how(summaries)}."
+    caption += outlier_note([each.accuracy.value for each in summaries], window, objective_of_all(summaries))
+    figure, (axes,) = new_figure("Methods", caption)
     figure.set_figheight(2.0 + _INCHES_PER_METHOD * max(6, len(summaries)))
     for row, summary in enumerate(reversed(summaries)):
         colour = ORANGE if summary.method == baseline else BLUE
         lengths = bars(summary.accuracy)
+        if mark_outliers(axes, [summary.accuracy.value], [row], (window, Window()), colour=colour).any():
+            continue
         axes.errorbar([summary.accuracy.value], [row], xerr=lengths, fmt="o", color=colour, capsize=3)
         if summary.method == baseline:
             axes.axvline(summary.accuracy.value, color=INK, linestyle=":", linewidth=1.2)
+    limit_axes(axes, x=window)
     axes.set_yticks(range(len(summaries)), [summary.method for summary in reversed(summaries)], fontsize=8)
     axes.set_xlabel(score_label(objective_of_all(summaries), split_of(summaries)))
     return figure

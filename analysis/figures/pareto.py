@@ -1,8 +1,10 @@
 """Figure of a Pareto front: the dataset's objective against each other objective, in one panel each."""
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures.drawing import BLUE, GREY, VERMILION, add_legend, bars, new_figure
+from analysis.figures.robust import Window, limit_axes, mark_outliers, outlier_note, score_window
 from analysis.questions.pareto import Front, FrontPoint, front_title
 from trainables.spec.quantities import Quantity
 
@@ -44,6 +46,11 @@ def parts_of(front: Front) -> list[tuple[str, list[FrontPoint], str]]:
     return [part for part in parts if part[1]]
 
 
+def front_window(front: Front) -> Window:
+    """Return the window of the axis of the dataset's objective."""
+    return score_window(each.values[front.quantities[0].name] for each in front.points)
+
+
 def draw_front(front: Front) -> Figure:
     """Draw the front over all searched configs, with confirmed means where there are some."""
     panels, objective = panels_of(front), front.quantities[0]
@@ -51,6 +58,8 @@ def draw_front(front: Front) -> Figure:
         f"{len(front.points)} searched configs, one seed each; line: front of the search. "
         "Confirmed means have Student t intervals, 0.95."
     )
+    window = front_window(front)
+    caption += outlier_note([each.values[objective.name] for each in front.points], window, objective.words)
     figure, axes = new_figure(front_title(front), caption, panels=len(panels))
     for panel, across in zip(axes, panels, strict=True):
         factor, label = axis_of(across)
@@ -58,9 +67,12 @@ def draw_front(front: Front) -> Figure:
         panel.step([each * factor for each in x], y, where="post", color=BLUE, linewidth=1)
         for name, points, colour in parts_of(front):
             marker = "x" if name == "beyond a limit" else "o"
+            at = np.array([each.values[across.name] * factor for each in points])
+            values = np.array([each.values[objective.name] for each in points])
+            shown = ~mark_outliers(panel, at, values, (Window(), window), colour=VERMILION)
             panel.plot(
-                [each.values[across.name] * factor for each in points],
-                [each.values[objective.name] for each in points],
+                at[shown],
+                values[shown],
                 marker, color=colour, label=name, fillstyle="full" if colour == BLUE else "none",
             )  # fmt: skip
         drawn = False
@@ -72,6 +84,7 @@ def draw_front(front: Front) -> Figure:
                     capsize=3, label=None if drawn else f"confirmed on the test split, mean of {found.n}",
                 )  # fmt: skip
                 drawn = True
+        limit_axes(panel, y=window)
         panel.set_xlabel(label)
         panel.set_ylabel(objective.words)
     add_legend(axes[0])

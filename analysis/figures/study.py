@@ -5,13 +5,12 @@ outside pyplot's global state, so a server without a display can draw it. Every 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -30,20 +29,17 @@ from analysis.figures.drawing import (
     score_label,
     style_of,
 )
+from analysis.figures.robust import Window, find_window, limit_axes, mark_outliers, outlier_note, score_window
 from analysis.questions.association import between_configs, rank_association
 from analysis.reading.landmark import GAPS, Landmark, at_epoch, at_landmark, config_means
 from analysis.reading.trials import (
-    CONFIRM,
-    REPEATED,
     SEARCH,
-    SHARPNESS_GAP,
-    STUDENT,
     StudyRecords,
     control_name,
-    method_names,
     numbers,
     objective,
     objective_measure,
+    possible_range,
     select,
     summarise_configs,
     survivor_note,
@@ -52,6 +48,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.estimates import MIN_UNITS, Estimate
 from analysis.statistics.resampling import Floats, complete, line_band, line_values
+from trainables.display.numbers import GAP_PLACES, format_settings
 
 _NOT_POOLED: Final = Estimate(math.nan, math.nan, math.nan, 0, "rank correlation: arms of imposed gaps are not pooled")
 
@@ -67,6 +64,7 @@ class History:
         best: (n,) best accuracy of the finished trials so far; nan before the first one.
         status: (n,) finished, pruned or failed.
         objective: name of the objective used as accuracy, here and in the classes below.
+        labels: (n,) trial, config and seed in lines, for hover boxes.
     """
 
     order: NDArray[np.int64]
@@ -74,6 +72,12 @@ class History:
     best: Floats
     status: tuple[str, ...]
     objective: str = "accuracy"
+    labels: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """Window of the axis of accuracies."""
+        return score_window(self.accuracy.tolist())
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class ParameterEffect:
             `analysis.reading.landmark`), not only over the drawn survivors; None for categories.
         note: note on survivors and on the trials of the correlation; or None.
         log: whether the search sampled the parameter on a logarithmic scale.
+        labels: (n,) trial, config and seed of the search trials in lines, for hover boxes.
     """
 
     parameter: str
@@ -102,6 +107,19 @@ class ParameterEffect:
     note: str | None
     objective: str = "accuracy"
     log: bool = False
+    labels: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """Window of the axis of accuracies."""
+        repeated = [estimate.value for _, estimate, _ in self.repeated]
+        return score_window([*self.searched[:, 1].tolist(), *repeated, *_values(self.references.values())])
+
+    @property
+    def is_log(self) -> bool:
+        """Whether the axis of the parameter is logarithmic: the search was, and every value is positive."""
+        values = [*self.searched[:, 0].tolist(), *(at for at, _, _ in self.repeated if math.isfinite(at))]
+        return self.log and not self.categories and bool(values) and min(values) > 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,9 @@ class GapAgainstAccuracy:
         note: trials and epoch, if some trials did not finish; else None.
         epoch: the landmark, if it is not the last epoch of all trials; else None.
         is_imposed: whether the search imposed gaps. Such arms are not pooled, so there is no line and no correlation.
+        objective: name of the objective.
+        labels: (n,) trial, config and seed in lines, for hover boxes.
+        fitted: number of configs behind the line: those within `windows`, as a diverged trial would define the line.
     """
 
     gap: Floats
@@ -134,31 +155,38 @@ class GapAgainstAccuracy:
     epoch: int | None = None
     is_imposed: bool = False
     objective: str = "accuracy"
+    labels: tuple[str, ...] = ()
+    fitted: int = 0
+
+    @property
+    def windows(self) -> tuple[Window, Window]:
+        """Windows of the axes of gaps and accuracies."""
+        gaps, accuracies = zip(*self.references.values(), strict=True) if self.references else ((), ())
+        return (
+            find_window([*self.gap.tolist(), *_values(gaps)]),
+            score_window([*self.accuracy.tolist(), *_values(accuracies)]),
+        )
 
 
-@dataclass(frozen=True)
-class LearningCurve:
-    """Mean and standard deviation per epoch over the trials of one method.
+def _values(estimates: Iterable[Estimate]) -> list[float]:
+    return [estimate.value for estimate in estimates]
 
-    Args:
-        method: distillation method, with the student if the study has several, or name of a confirmed config.
-        stage: `repeated` (controls and promising configs on fresh seeds), `search` if nothing was repeated, or
-            `confirm`.
-        n: number of trials.
-        configs: number of different configs among the trials.
-        epoch: (E,) from 1.
-        accuracy: (E, 2) mean and standard deviation, as fractions.
-        gap: (E, 2) mean and standard deviation, in nats; nan for a method without a gap.
+
+def trial_labels(trials: pa.Table) -> tuple[str, ...]:
+    """Return trial, config and seed of each trial in lines, for hover boxes. Numbers have three digits.
+
+    The lines name the config by its fields that the search varied.
     """
-
-    method: str
-    stage: str
-    n: int
-    configs: int
-    epoch: NDArray[np.int64]
-    accuracy: Floats
-    gap: Floats
-    objective: str = "accuracy"
+    fields = [name for name in varied_fields(trials) if name in trials.column_names]
+    names = [name.replace("_", " ") for name in fields]
+    columns = [trials[name].to_pylist() for name in ("name", "trial_id", "config_id", "replicate")]
+    settings = zip(*(trials[name].to_pylist() for name in fields), strict=True) if fields else [()] * trials.num_rows
+    labels = []
+    for name, trial_id, config_id, replicate, values in zip(*columns, settings, strict=True):
+        given = {each: value for each, value in zip(names, values, strict=True) if value is not None}
+        lines = [f"trial {name} ({trial_id})", f"config {config_id}, seed {replicate}"]
+        labels.append("\n".join([*lines, *([format_settings(given)] if given else [])]))
+    return tuple(labels)
 
 
 def compute_history(trials: pa.Table) -> History:
@@ -168,7 +196,10 @@ def compute_history(trials: pa.Table) -> History:
     accuracy, status = trial_scores(searched), tuple(searched["status"].to_pylist())
     counted = np.where(np.array(status, dtype=object) == "finished", accuracy, math.nan)
     # fmax ignores nan, unlike maximum.
-    return History(np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status, objective(searched))
+    return History(
+        np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status, objective(searched),
+        trial_labels(searched),
+    )  # fmt: skip
 
 
 def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int = 0) -> ParameterEffect:
@@ -195,7 +226,8 @@ def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int
     if any(isinstance(value, bool | str) for value in given):
         categories = tuple(sorted({str(value) for value in given}))
     position = [float(categories.index(str(v))) if categories else _number(v) for v in given]
-    points, _ = complete([position[: len(values)], trial_scores(searched)])
+    own, scores = np.array(position[: len(values)], dtype=np.float64), trial_scores(searched)
+    points, _ = complete([own, scores])
     landmark, survivors = at_landmark(records, searched=True), survivor_note(trials)
     return ParameterEffect(
         parameter=parameter,
@@ -207,6 +239,7 @@ def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int
         note=survivors and f"{survivors} The rank correlation uses all configs: {landmark.note}.",
         objective=objective(trials),
         log=parameter in records.searched_in_logs,
+        labels=trial_labels(searched.filter(pa.array(np.isfinite(own) & np.isfinite(scores), pa.bool_()))),
     )
 
 
@@ -234,15 +267,17 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
     """
     landmark = at_landmark(records, searched=True)
     values = [GAPS["paper"](landmark.trials), trial_scores(landmark.trials)]
-    (gap, accuracy), _ = config_means(values, landmark.trials["config_id"].to_pylist())
-    columns, units = complete([gap, accuracy])
+    (gap, accuracy), first = config_means(values, landmark.trials["config_id"].to_pylist())
+    inside = ~(find_window(gap).outside(gap) | score_window(accuracy).outside(accuracy))
+    columns, units = complete([gap[inside], accuracy[inside]])
     arms = "gap_control" in varied_fields(landmark.trials)
-    spread = bool(len(gap)) and np.ptp(gap) > 0 and not arms
-    grid = np.linspace(gap.min(), gap.max(), 50) if spread else np.empty(0)
-    line = line_values(columns, np.ones((1, len(gap))), grid)[0] if spread else np.empty(0)
+    spread = bool(len(columns)) and np.ptp(columns[:, 0]) > 0 and not arms
+    grid = np.linspace(columns[:, 0].min(), columns[:, 0].max(), 50) if spread else np.empty(0)
+    line = line_values(columns, np.ones((1, len(columns))), grid)[0] if spread else np.empty(0)
     low = high = np.full_like(line, math.nan)
-    if spread and len(gap) >= MIN_UNITS:
-        low, high = line_band(columns, units, grid, seed)
+    if spread and len(columns) >= MIN_UNITS:
+        band = line_band(columns, units, grid, seed)
+        low, high = (np.clip(each, *possible_range(objective_measure(records.trials))) for each in band)
     trials = records.trials if landmark.is_last else at_epoch(records.trials, records.epochs, landmark.epoch)
     controls = [s for s in summarise_configs(trials) if s.stage == "control" and s.gap.n]
     return GapAgainstAccuracy(
@@ -258,67 +293,9 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
         epoch=None if landmark.is_last else landmark.epoch,
         is_imposed=arms,
         objective=objective(records.trials),
+        labels=trial_labels(landmark.trials.take(pa.array(first, pa.int64()))),
+        fitted=len(columns) if spread else 0,
     )
-
-
-def compute_learning_curves(
-    trials: pa.Table, epochs: pa.Table, confirmed: Mapping[str, str] | None = None
-) -> list[LearningCurve]:
-    """Compute accuracy and gap per epoch of each method, over finished repetitions on fresh seeds.
-
-    If nothing was repeated, the curves are of the finished search trials, and `stage` is `search`.
-
-    Args:
-        trials: trials of a study.
-        epochs: epoch records of these trials.
-        confirmed: names of confirmed configs by `config_id`. If given, there is one curve per confirmed config, over
-            finished trials of the confirmation.
-    """
-    shown, stage = select(trials, stages=REPEATED), "repeated"
-    if confirmed is not None:
-        shown, stage = select(trials, stages=[CONFIRM]), CONFIRM
-        shown = shown.filter(pc.is_in(shown["config_id"], pa.array(list(confirmed), pa.string())))
-    elif not shown.num_rows:
-        shown, stage = select(trials, stages=[SEARCH]), SEARCH
-    trial_ids, configs = (shown[name].to_pylist() for name in ("trial_id", "config_id"))
-    methods = method_names(shown)
-    students = shown[STUDENT].to_pylist() if STUDENT in shown.column_names else []
-    if len(set(students)) > 1:
-        methods = [f"{method} ({student})" for method, student in zip(methods, students, strict=True)]
-    if confirmed is not None:
-        methods = [confirmed[config] for config in configs]
-    owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)
-    numbered = numbers(epochs, "epoch").astype(np.int64)
-    measure = objective_measure(shown)
-    measures = {name: numbers(epochs, name) for name in (measure, SHARPNESS_GAP)}
-    curves = []
-    for method in dict.fromkeys(methods):
-        own = {trial for trial, of in zip(trial_ids, methods, strict=True) if of == method}
-        rows = np.isin(owners, list(own))
-        grid = np.unique(numbered[rows])
-        curves.append(
-            LearningCurve(
-                method=method,
-                stage=stage,
-                n=len(own),
-                configs=len({c for c, of in zip(configs, methods, strict=True) if of == method}),
-                epoch=grid,
-                accuracy=_mean_and_spread(numbered[rows], measures[measure][rows], grid),
-                gap=_mean_and_spread(numbered[rows], measures[SHARPNESS_GAP][rows], grid),
-                objective=objective(shown),
-            )
-        )
-    return curves
-
-
-def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.int64]) -> Floats:
-    """Compute mean and standard deviation (E, 2) of the values at each epoch of the grid; nan without values."""
-    result = np.full((len(grid), 2), math.nan)
-    for row, at in enumerate(grid):
-        present = values[(epoch == at) & ~np.isnan(values)]
-        if len(present):
-            result[row] = present.mean(), present.std(ddof=1) if len(present) > 1 else 0.0
-    return result
 
 
 def draw_history(history: History) -> Figure:
@@ -328,12 +305,16 @@ def draw_history(history: History) -> Figure:
         f"n = {len(history.status)} search trials in the order of their start: "
         + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         + ". One seed per trial: the best of many is biased upwards."
+        + outlier_note(history.accuracy, history.window, history.objective)
     )
     figure, (axes,) = new_figure("Optimisation history", caption)
     finished = np.array([status == "finished" for status in history.status], dtype=bool)
     axes.step(history.order, history.best, where="post", color=VERMILION, linewidth=1.6, label="best so far")
-    axes.scatter(history.order[finished], history.accuracy[finished], s=28, color=BLUE, zorder=3, label="finished")
-    stopped = ~finished & np.isfinite(history.accuracy)
+    windows = (Window(), history.window)
+    out = mark_outliers(axes, history.order.astype(np.float64), history.accuracy, windows, colour=VERMILION)
+    shown = finished & ~out
+    axes.scatter(history.order[shown], history.accuracy[shown], s=28, color=BLUE, zorder=3, label="finished")
+    stopped = ~finished & np.isfinite(history.accuracy) & ~out
     if stopped.any():
         axes.scatter(
             history.order[stopped],
@@ -344,6 +325,7 @@ def draw_history(history: History) -> Figure:
             zorder=3,
             label="pruned or failed, at the last epoch",
         )
+    limit_axes(axes, y=windows[1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, len(history.order) + 1)
     axes.set_xlabel("search trial (order of start)")
@@ -358,12 +340,17 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
     caption = f"n = {len(effect.searched)} search trials, one seed each; {_exploratory(effect.correlation)}."
     if effect.repeated:
         caption += f" Bars: {effect.repeated[0][1].method}, repeated on fresh seeds."
+    values, accuracy = effect.searched.T
+    caption += outlier_note(accuracy, effect.window, effect.objective)
     figure, (axes,) = new_figure(f"{label.capitalize()} and {effect.objective}", _joined(caption, effect.note))
     methods = tuple(effect.references)
     for method, estimate in effect.references.items():
         draw_reference(axes, estimate, method, style_of(method, methods))
-    values, accuracy = effect.searched.T
-    axes.scatter(values, accuracy, s=26, facecolors="none", edgecolors=BLUE, label="search trial (one seed)", zorder=3)
+    shown = ~mark_outliers(axes, values, accuracy, (Window(), effect.window), colour=VERMILION)
+    axes.scatter(
+        values[shown], accuracy[shown], s=26, facecolors="none", edgecolors=BLUE, label="search trial (one seed)",
+        zorder=3,
+    )  # fmt: skip
     for number, (at, estimate, _) in enumerate(effect.repeated):
         axes.errorbar(
             [at],
@@ -377,6 +364,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
             label=f"promising config, mean of {estimate.n}" if number == 0 else None,
         )
     _scale_parameter(axes, effect)
+    limit_axes(axes, y=effect.window)
     axes.set_xlabel(label)
     axes.set_ylabel(score_label(effect.objective))
     add_legend(axes)
@@ -388,13 +376,18 @@ def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
     caption = f"n = {len(found.gap)} configs of the search, one seed each; {_exploratory(found.correlation)}."
     banded = bool(np.isfinite(found.low).any())
     if len(found.line):
-        caption += " Line: least squares" + (", pointwise 0.95 bootstrap band." if banded else ", no band.")
+        caption += " Line: least squares" + (", pointwise 0.95 bootstrap band" if banded else ", no band")
+        caption += "." if found.fitted == len(found.gap) else f", over the {found.fitted} configs within the axes."
+    windows = found.windows
+    caption += outlier_note(found.gap, windows[0], "gap", GAP_PLACES)
+    caption += outlier_note(found.accuracy, windows[1], found.objective)
     figure, (axes,) = new_figure(f"Sharpness gap and {found.objective}", _joined(caption, found.note))
     if len(found.line):
         axes.plot(found.grid, found.line, color=INK, linewidth=1.4)
     if banded:
         axes.fill_between(found.grid, found.low, found.high, color=INK, alpha=0.10, linewidth=0)
-    axes.scatter(found.gap, found.accuracy, s=28, color=BLUE, zorder=3, label="search trial (one seed)")
+    shown = ~mark_outliers(axes, found.gap, found.accuracy, windows, colour=VERMILION)
+    axes.scatter(found.gap[shown], found.accuracy[shown], s=28, color=BLUE, zorder=3, label="search trial (one seed)")
     for method, (gap, accuracy) in found.references.items():
         style = style_of(method, tuple(found.references))
         axes.errorbar(
@@ -409,33 +402,10 @@ def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
             zorder=4,
             label=f"{method}, mean of {accuracy.n}",
         )
+    limit_axes(axes, *windows)
     axes.set_xlabel(GAP_LABEL)
     axes.set_ylabel(score_label(found.objective))
     add_legend(axes)
-    return figure
-
-
-def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
-    """Draw accuracy and sharpness gap per epoch and method: mean and one standard deviation over trials."""
-    methods = tuple(curve.method for curve in curves)
-    searched = any(curve.stage == SEARCH for curve in curves)
-    source = "search trials" if searched else "repeated trials on fresh seeds"
-    counts = "; ".join(f"{c.method}: n = {c.n}, configs = {c.configs}" for c in curves) or "n = 0"
-    caption = f"Mean and one standard deviation over {source} (spread of trials, not an interval). {counts}."
-    figure, panels = new_figure("Learning curves", caption, panels=2, width=9.5)
-    for axes, measure in zip(panels, ("accuracy", "gap"), strict=True):
-        for curve in curves:
-            mean, spread = (curve.accuracy if measure == "accuracy" else curve.gap).T
-            if not np.isfinite(mean).any():
-                continue
-            style = style_of(curve.method, methods)
-            axes.plot(curve.epoch, mean, style.dash, color=style.colour, linewidth=1.6, label=curve.method)
-            axes.fill_between(curve.epoch, mean - spread, mean + spread, color=style.colour, alpha=0.15, linewidth=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("epoch")
-        words = curves[0].objective if curves else "accuracy"
-        axes.set_ylabel(score_label(words) if measure == "accuracy" else GAP_LABEL)
-        add_legend(axes)
     return figure
 
 
@@ -457,8 +427,7 @@ def _scale_parameter(axes: Axes, effect: ParameterEffect) -> None:
         axes.set_xticks(range(len(effect.categories)), effect.categories)
         axes.set_xlim(-0.5, len(effect.categories) - 0.5)
         return
-    values = effect.searched[:, 0]
-    if effect.log and len(values) and values.min() > 0:
+    if effect.is_log:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -31,8 +31,8 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
+from analysis.figures.curves import compute_learning_curves, draw_learning_curves
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods, pareto_front
-from analysis.figures.study import compute_learning_curves, draw_learning_curves
 from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.costs import config_costs
 from analysis.questions.methods import methods_table
@@ -78,10 +78,12 @@ Markdown(f"Confirmatory:\n\n{comparisons}\n\n{stability_in_words(rank_stability(
 # %% [markdown]
 # ## Learning curves
 #
-# Bands show one standard deviation over trials, not the uncertainty of the mean.
+# Bands show one standard deviation over trials, not the uncertainty of the mean. Many methods have one panel each. The
+# trials are those of the confirmation, if the methods were confirmed.
 
 # %%
-draw_learning_curves(compute_learning_curves(trials, records.epochs))
+confirmed = None if confirmation is None else {each.config_id: each.label for each in confirmation.configs}
+draw_learning_curves(compute_learning_curves(trials, records.epochs, confirmed))
 
 # %% [markdown]
 # ## Training costs

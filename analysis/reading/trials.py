@@ -390,7 +390,7 @@ def within_possible(mean: Estimate, measure: str) -> Estimate:
         mean: mean of scores.
         measure: name of the measure of the scores.
     """
-    return within_range(mean, *_possible(measure))
+    return within_range(mean, *possible_range(measure))
 
 
 def within_reach(difference: Estimate, measure: str) -> Estimate:
@@ -400,11 +400,11 @@ def within_reach(difference: Estimate, measure: str) -> Estimate:
         difference: difference of two scores.
         measure: name of the measure of the scores.
     """
-    least, most = _possible(measure)
+    least, most = possible_range(measure)
     return within_range(difference, least - most, most - least)
 
 
-def _possible(measure: str) -> tuple[float, float]:
+def possible_range(measure: str) -> tuple[float, float]:
     """Return the smallest and the largest possible value of an objective."""
     return (-1.0, 1.0) if measure.endswith("/matthews") else (0.0, 1.0)
 

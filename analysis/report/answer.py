@@ -14,10 +14,13 @@ from analysis.figures.study import GapAgainstAccuracy
 from analysis.questions.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, standing
 from analysis.questions.intervention import ImposedGap
 from analysis.questions.methods import config_label, split_of
-from analysis.reading.standing import all_standings_in_words, standing_in_words
+from analysis.questions.power import Resolution
+from analysis.reading.standing import Standing, all_standings_in_words, standing_in_words, standing_of
 from analysis.reading.trials import BASELINE, SEARCH, ConfigSummary, select, trial_scores
 from analysis.report.folder import StudyFolder
+from analysis.statistics.power import POWER
 from trainables.display.numbers import (
+    NETWORK_PLACES,
     counted,
     format_correlation,
     format_difference,
@@ -34,6 +37,13 @@ _RESTS_ON: Final[dict[Basis, str]] = {
     "searched": "Exploratory: validation split, one seed per config, which also selected the config.",
     "nothing": "No trial has finished.",
 }
+_HEADLINES: Final[dict[str, str]] = {
+    "better": f"Better than {BASELINE}",
+    "worse": f"Worse than {BASELINE}",
+    "equivalent": f"No better and no worse than {BASELINE}",
+    "open": f"Not distinguishable from {BASELINE}",
+    "none": "No comparison",
+}
 _HIGHEST: Final = " The highest of several means is slightly biased upwards."
 
 
@@ -42,16 +52,23 @@ class Answer:
     """Answer to the question of a study.
 
     Args:
+        standing: `better`, `worse` or `equivalent`; `open` if not distinguishable; `none` without a comparison.
         verdict: how the methods, or the best config, stand against the baseline.
         detail: scores of the best method, or what the study shows about the sharpness gap.
         basis: evidence behind the verdict.
         rests_on: `basis` in words.
     """
 
+    standing: Standing | Literal["none"]
     verdict: str
     detail: str
     basis: Basis
     rests_on: str
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words."""
+        return "No answer yet" if self.basis == "nothing" else _HEADLINES[self.standing]
 
 
 def answer(
@@ -61,6 +78,7 @@ def answer(
     confirmed_methods: Sequence[ConfigSummary],
     found: GapAgainstAccuracy,
     arms: Sequence[ImposedGap],
+    resolution: Resolution | None = None,
 ) -> Answer:
     """Write the answer of a study.
 
@@ -71,34 +89,71 @@ def answer(
         confirmed_methods: confirmed methods, in a study that compares methods.
         found: gap against accuracy over the search.
         arms: arms of an imposed gap, if the study has any.
+        resolution: difference that the seeds can show; None without a comparison.
     """
     rows = confirmed_methods or configs
     if study.compares_methods and rows:
         basis: Basis = "confirmed" if confirmed_methods else "repeated"
-        return Answer(_all_methods(rows), _best_method(rows), basis, _RESTS_ON[basis] + _HIGHEST * (len(rows) > 1))
-    verdict, basis = _best(study, configs, confirmed)
+        stands = _standing_of_methods(rows)
+        verdict = _all_methods(rows) + _detectable(stands, resolution)
+        return Answer(stands, verdict, _best_method(rows), basis, _RESTS_ON[basis] + _HIGHEST * (len(rows) > 1))
+    stands, verdict, basis = _best(study, configs, confirmed)
     highest = _HIGHEST if basis == "repeated" and len(_promising(configs)) > 1 else ""
-    return Answer(verdict, _gap(found, arms), basis, _RESTS_ON[basis] + highest)
+    return Answer(
+        stands, verdict + _detectable(stands, resolution), _gap(found, arms), basis, _RESTS_ON[basis] + highest
+    )
+
+
+def _standing_of_methods(rows: Sequence[ConfigSummary]) -> Standing | Literal["none"]:
+    """Return `better` if one method is, `worse` or `equivalent` if all are, else `open`."""
+    found = {
+        standing_of(each.against_baseline, each.corrected_p, each.corrected_equivalence)
+        for each in rows
+        if each.against_baseline is not None and each.against_baseline.n
+    }
+    if not found:
+        return "none"
+    return "better" if "better" in found else found.pop() if len(found) == 1 else "open"
+
+
+def _detectable(stands: str, resolution: Resolution | None) -> str:
+    """Return the least detectable difference as a sentence, if the verdict is open."""
+    if stands != "open" or resolution is None or not resolution.spreads:
+        return ""
+    several = len(resolution.compared) > 1
+    least = resolution.detectable(corrected=several)
+    size = format_number(least, NETWORK_PLACES) if math.isfinite(least) else "none, however large"
+    after = f", after Holm's correction for {len(resolution.compared)} comparisons" if several else ""
+    return f" Least detectable difference: {size} (n = {counted(resolution.seeds, 'seed')}, power {POWER:g}{after})."
 
 
 def _best(
     study: StudyFolder, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
-) -> tuple[str, Basis]:
+) -> tuple[Standing | Literal["none"], str, Basis]:
     first = None if confirmed is None else confirmed.first
     if confirmed is not None and first is not None and first.test_accuracy.n:
-        return _of_confirmed(first, confirmed), "confirmed"
+        return _standing_of_first(confirmed), _of_confirmed(first, confirmed), "confirmed"
     if rows := _promising(configs):
-        return _of_repeated(rows), "repeated"
+        against = rows[0].against_baseline
+        return "none" if against is None or not against.n else standing_of(against), _of_repeated(rows), "repeated"
     searched = select(study.records.trials, stages=[SEARCH])
     scores = [score for score in trial_scores(searched).tolist() if math.isfinite(score)]
     if not scores:
-        return "No trial has finished, so there is no answer yet.", "nothing"
+        return "none", "No trial has finished, so there is no answer yet.", "nothing"
     one = len(scores) == 1
     sentence = (
         f"{'The only finished config' if one else f'The best of {len(scores)} finished configs'} scored "
         f"{format_number(max(scores))} on one seed. No config was repeated, so there is no interval."
     )
-    return sentence, "searched"
+    return "none", sentence, "searched"
+
+
+def _standing_of_first(confirmed: ConfirmationResult) -> Standing | Literal["none"]:
+    """Return the standing of the first choice against the baseline."""
+    own = [each for each in confirmed.of_first(control=BASELINE) if each.difference.n]
+    if not own:
+        return "none"
+    return standing_of(own[0].difference, own[0].corrected_p, own[0].corrected_equivalence)
 
 
 def _promising(configs: Sequence[ConfigSummary]) -> list[ConfigSummary]:

@@ -13,11 +13,13 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from analysis.figures.calibration import dot_sizes
+from analysis.figures.curves import MEASURES, LearningCurve, Measure, best_first, curve_label, curve_window
 from analysis.figures.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bars, style_of
-from analysis.figures.intervention import ARM_STYLES
+from analysis.figures.intervention import ARM_STYLES, imposed_windows
 from analysis.figures.methods import floor_of, pareto_front, ratio_ticks, reach
-from analysis.figures.pareto import axis_of, panels_of, parts_of, stairs
-from analysis.figures.study import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
+from analysis.figures.pareto import axis_of, front_window, panels_of, parts_of, stairs
+from analysis.figures.robust import MOST_NAMED, Window, mark_of, row_window
+from analysis.figures.study import GapAgainstAccuracy, History, ParameterEffect
 from analysis.questions.calibration import Reliability, networks_of
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
@@ -37,6 +39,7 @@ Trace: TypeAlias = dict[str, Any]
 # Plotly does not wrap titles, so a title must fit below a figure on a phone.
 _GAP: Final = "sharpness gap (nats)"
 _GRID: Final = "#e6e6e6"
+_SMALL: Final = 170
 _HEIGHT: Final = 400
 _PER_ROW: Final = 26
 # Plotly names of the markers and dashes of matplotlib.
@@ -55,11 +58,12 @@ _ROOM: Final = 0.06  # fraction of an axis beyond the points
 def gap_chart(found: GapAgainstAccuracy) -> Chart:
     """Chart the gap against accuracy, with line, band and controls."""
     traces = _band(found.grid, found.line, found.low, found.high, Style(INK, "o", "-"), "least-squares line")
-    traces.append(_points(found.gap, found.accuracy, "search trial", BLUE, ["one seed"] * len(found.gap)))
+    hover = found.labels or ["one seed"] * len(found.gap)
+    traces.append(_points(found.gap, found.accuracy, "search trial", BLUE, hover))
     for method, (gap, accuracy) in found.references.items():
         style = style_of(method, tuple(found.references))
         traces.append(_estimate(gap.value, accuracy, f"{method}, mean of {accuracy.n}", style, x_estimate=gap))
-    return _chart(traces, _GAP, f"validation {found.objective}")
+    return within(_chart(traces, _GAP, f"validation {found.objective}"), *found.windows)
 
 
 def front_charts(front: Front) -> list[Chart]:
@@ -84,14 +88,14 @@ def front_charts(front: Front) -> list[Chart]:
                 trace = _estimate(each.values[across.name] * factor, found, name, style, hover=each.label)
                 traces.append({**trace, "legendgroup": "confirmed", "showlegend": not shown})
                 shown = True
-        drawn.append(_chart(traces, label, objective.words))
+        drawn.append(within(_chart(traces, label, objective.words), Window(), front_window(front)))
     return drawn
 
 
 def effect_chart(effect: ParameterEffect) -> Chart:
     """Chart a parameter against accuracy: search trials, repeated configs, and the controls as lines."""
     values, accuracy = effect.searched.T
-    traces = [_points(values, accuracy, "search trial (one seed)", BLUE, hollow=True)]
+    traces = [_points(values, accuracy, "search trial (one seed)", BLUE, effect.labels or None, hollow=True)]
     for place, (at, estimate, name) in enumerate(effect.repeated):
         label = f"promising config, mean of {estimate.n}"
         trace = _estimate(at, estimate, label, Style(BLUE, "o", "-"), hover=name)
@@ -107,9 +111,9 @@ def effect_chart(effect: ParameterEffect) -> Chart:
     if effect.categories:
         places = list(range(len(effect.categories)))
         chart["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [plain(each) for each in effect.categories]}
-    elif effect.log and everywhere and min(everywhere) > 0:
+    elif effect.is_log:
         chart["layout"]["xaxis"] |= _log_axis(*ends)
-    return chart
+    return within(chart, Window(), effect.window)
 
 
 def history_chart(history: History) -> Chart:
@@ -118,35 +122,61 @@ def history_chart(history: History) -> Chart:
     stopped = ~finished & np.isfinite(history.accuracy)
     best = _line(history.order, history.best, "best so far", Style(VERMILION, "o", "-"))
     best["line"]["shape"] = "hv"
-    traces = [best, _points(history.order[finished], history.accuracy[finished], "finished", BLUE)]
+    labels = history.labels or ("",) * len(history.status)
+    own = [label for label, each in zip(labels, finished, strict=True) if each]
+    traces = [best, _points(history.order[finished], history.accuracy[finished], "finished", BLUE, own)]
     if stopped.any():
-        words = [status for status, each in zip(history.status, stopped, strict=True) if each]
+        words = [
+            f"{status}\n{label}" for status, label, each in zip(history.status, labels, stopped, strict=True) if each
+        ]
         name = "pruned or failed, at the last epoch"
         traces.append(_points(history.order[stopped], history.accuracy[stopped], name, GREY, words, hollow=True))
-    return _chart(traces, "search trial (order of start)", f"validation {history.objective}")
+    chart = _chart(traces, "search trial (order of start)", f"validation {history.objective}")
+    return within(chart, Window(), history.window)
 
 
 def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
     """Chart accuracy and, if any method has one, gap over epochs: mean and one standard deviation by method."""
     methods = tuple(curve.method for curve in curves)
     charts = []
-    for measure in ("accuracy", "gap"):
+    for measure in MEASURES:
         traces: list[Trace] = []
         for curve in curves:
-            mean, spread = (curve.accuracy if measure == "accuracy" else curve.gap).T
+            mean, low, high = curve.band(measure)
             if np.isfinite(mean).any():
-                style = style_of(curve.method, methods)
-                traces += _band(
-                    curve.epoch,
-                    mean,
-                    mean - spread,
-                    mean + spread,
-                    style,
-                    f"{curve.method}, n{UNBROKEN}={UNBROKEN}{curve.n}",
-                )
+                name = f"{curve.method}, n{UNBROKEN}={UNBROKEN}{curve.n}"
+                traces += _band(curve.epoch, mean, low, high, style_of(curve.method, methods), name)
         if traces:
             title = f"validation {curves[0].objective}" if measure == "accuracy" else _GAP
-            charts.append(_chart(traces, "epoch", title))
+            charts.append(within(_chart(traces, "epoch", title), Window(), curve_window(curves, measure)))
+    return charts
+
+
+def small_charts(curves: Sequence[LearningCurve], measure: Measure, *, baseline: str) -> list[Chart]:
+    """Chart small multiples: one chart per curve, best accuracy first, with the name and the last mean above it."""
+    known = [curve for curve in curves if np.isfinite(curve.band(measure)[0]).any()]
+    window, charts = curve_window(known, measure), []
+    parts = [part[np.isfinite(part)] for curve in known for part in curve.band(measure)]
+    values = window.clip(np.concatenate(parts)) if parts else np.zeros(1)
+    room = _ROOM * (float(np.ptp(values)) or 1.0)
+    own = next((curve for curve in known if curve.method == baseline), None)
+    for curve in best_first(known):
+        mean, low, high = curve.band(measure)
+        traces = []
+        if own is not None and own is not curve:
+            traces.append(_line(own.epoch, own.band(measure)[0], baseline, Style(GREY, "o", "--")))
+        traces += _band(curve.epoch, mean, low, high, style_of(curve.method, (curve.method,)), curve.method)
+        chart = _chart(traces, "", "", height=_SMALL)
+        chart["layout"] |= {"showlegend": False, "margin": {"l": 40, "r": 8, "t": 30, "b": 24}}
+        chart["layout"]["font"] = {**chart["layout"]["font"], "size": 11}
+        chart["layout"]["title"] = {
+            "text": _legend(curve_label(curve, measure)),
+            "font": {"size": 12},
+            "x": 0,
+            "y": 0.97,
+        }
+        chart["layout"]["yaxis"] |= {"range": [float(values.min()) - room, float(values.max()) + room]}
+        charts.append(chart)
     return charts
 
 
@@ -154,14 +184,15 @@ def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
     """Chart accuracy and the measured gap over the imposed gap."""
     charts = []
     words = arms[0].objective if arms else "accuracy"
-    for what, title in (("accuracy", f"validation {words}"), ("gap", "the arm's own gap (nats)")):
+    titles = (("accuracy", f"validation {words}"), ("gap", "the arm's own gap (nats)"))
+    for (what, title), window in zip(titles, imposed_windows(arms), strict=True):
         traces: list[Trace] = []
         for arm in arms:
             values, style = (arm.accuracy if what == "accuracy" else arm.gap), ARM_STYLES[arm.control]
             if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
                 traces += _band(*fitted_line(arm.target, values, seed), style, f"{arm.control}, line", shown=False)
             traces.append(_points(arm.target, values, arm.control, style.colour, symbol=_SYMBOLS[style.marker]))
-        charts.append(_chart(traces, "target, or constant (nats)", title))
+        charts.append(within(_chart(traces, "target, or constant (nats)", title), Window(), window))
     return charts
 
 
@@ -266,7 +297,8 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
         hover = f"{each.method} {settings_of(each)}<br>{format_estimate(each.accuracy)}, n = {each.accuracy.n}"
         traces.append(_across(row, each.accuracy, colour, hover))
     names = [each.method for each in reversed(configs)]
-    return _rows_chart(traces, names, f"{split_of(configs)} {objective_of_all(configs)}")
+    chart = _rows_chart(traces, names, f"{split_of(configs)} {objective_of_all(configs)}")
+    return within(chart, row_window((each.accuracy for each in configs), scores=True), Window())
 
 
 def importance_chart(found: Sequence[Importance]) -> Chart:
@@ -285,6 +317,49 @@ def importance_chart(found: Sequence[Importance]) -> Chart:
     return _rows_chart(traces, names, "share")
 
 
+def within(chart: Chart, x: Window, y: Window) -> Chart:
+    """End the axes of a chart at the windows, and move the points outside to the edge, as triangles with their value.
+
+    Lines, bands and bars are cut at the edge by plotly itself.
+    """
+    named: list[dict[str, Any]] = []
+    for trace in chart["data"]:
+        if trace.get("mode") != "markers":
+            continue
+        places = [(place, at, up) for place, (at, up) in enumerate(zip(trace["x"], trace["y"], strict=True))
+                  if at is not None and up is not None]  # fmt: skip
+        for place, at, up in places:
+            if not (x.outside([at])[0] or y.outside([up])[0]):
+                continue
+            side, text = mark_of(at, up, (x, y))
+            symbols = trace["marker"].get("symbol", "circle")
+            if isinstance(symbols, str):
+                symbols = [symbols] * len(trace["x"])
+            symbols[place] = f"triangle-{side}"
+            trace["marker"] |= {"symbol": symbols}
+            trace["x"][place], trace["y"][place] = float(x.clip([at])[0]), float(y.clip([up])[0])
+            trace |= {"error_x": {"visible": False}, "error_y": {"visible": False}} if len(places) == 1 else {}
+            anchor = {"right": ("right", -8), "left": ("left", 8), "up": ("left", 8), "down": ("left", 8)}[side]
+            named.append({
+                "text": text, "x": trace["x"][place], "y": trace["y"][place], "showarrow": False, "font": {"size": 11},
+                "xanchor": anchor[0], "xshift": anchor[1],
+            })  # fmt: skip
+    for name, window in (("xaxis", x), ("yaxis", y)):
+        if window.is_cut:
+            chart["layout"][name] |= {"range": _cut_range(chart["data"], name[0], window)}
+    if named:
+        chart["layout"]["annotations"] = [*chart["layout"].get("annotations", []), *named[:MOST_NAMED]]
+    return chart
+
+
+def _cut_range(traces: Sequence[Trace], axis: str, window: Window) -> list[float]:
+    """Return the ends of an axis with all values of its traces, cut at the window."""
+    values = np.array([each for trace in traces for each in trace[axis] if each is not None], dtype=np.float64)
+    low, high = max(float(values.min()), window.low), min(float(values.max()), window.high)
+    room = _ROOM * ((high - low) or 1.0)
+    return [low - room, high + room]
+
+
 def plain(text: str) -> str:
     """Escape text from records, since plotly would interpret tags as markup."""
     return html.escape(text, quote=False)
@@ -292,24 +367,26 @@ def plain(text: str) -> str:
 
 def _legend(name: str) -> str:
     """Break a legend name into lines that fit on a phone."""
-    return "<br>".join(plain(line) for line in textwrap.wrap(name, _LEGEND_LETTERS)) or plain(name)
+    lines = textwrap.wrap(name, _LEGEND_LETTERS, break_long_words=False, break_on_hyphens=False)
+    return "<br>".join(plain(line) for line in lines) or plain(name)
 
 
 def _lines(text: str) -> str:
     """Escape the lines of a hover box."""
-    return "<br>".join(plain(line) for line in text.split("<br>"))
+    return "<br>".join(plain(line) for line in text.replace("\n", "<br>").split("<br>"))
 
 
 def _chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int = _HEIGHT) -> Chart:
-    axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside", "linecolor": GREY}
+    axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside", "linecolor": GREY,
+            "hoverformat": ".3f"}  # fmt: skip
     return {
         "data": list(traces),
         "layout": {
             "height": height,
             "margin": {"l": 48, "r": 12, "t": 12, "b": 56},
             "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
-            "paper_bgcolor": "white",
-            "plot_bgcolor": "white",
+            "paper_bgcolor": "rgba(0,0,0,0)",  # the page is light or dark
+            "plot_bgcolor": "rgba(0,0,0,0)",
             "hovermode": "closest",
             "dragmode": False,  # a finger scrolls the page
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
@@ -346,7 +423,7 @@ def _points(
             "symbol": f"{symbol}-open" if hollow else symbol,
             "line": {"width": 1.5, "color": colour},
         },
-        **({"hovertext": [plain(each) for each in hover]} if hover is not None else {}),
+        **({"hovertext": [_lines(each) for each in hover]} if hover is not None else {}),
     }
 
 

@@ -4,18 +4,17 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from analysis.figures.curves import compute_learning_curves
 from analysis.figures.drawing import capitalised
 from analysis.figures.pareto import panels_of
 from analysis.figures.study import (
     GapAgainstAccuracy,
     compute_gap_against_accuracy,
     compute_history,
-    compute_learning_curves,
     compute_parameter_effect,
 )
 from analysis.questions import adapter_why
@@ -28,6 +27,7 @@ from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.questions.intervention import ImposedGap, imposed_gaps
+from analysis.questions.methods import config_label
 from analysis.questions.pareto import front_notes, front_title, read_front
 from analysis.questions.power import LEADS, Resolution, find_resolution, resolution_texts
 from analysis.questions.searches import LEAD, compare_over_searches
@@ -46,14 +46,17 @@ from analysis.reading.trials import (
 )
 from analysis.report import tables
 from analysis.report.answer import Answer, answer
+from analysis.report.best import BestLine, best_line
 from analysis.report.deployed import deployment_table, front_table
 from analysis.report.folder import StudyFolder
+from analysis.report.health import Check, health_checks
 from analysis.report.pictures import (
     Picture,
     cost_picture,
     curves_picture,
     effect_picture,
     front_picture,
+    gap_curves_picture,
     gap_picture,
     history_picture,
     importance_picture,
@@ -77,6 +80,8 @@ from trainables.storage.uris import REDACTED
 
 _SLICED: Final = ("adapter_width", "temperature")
 _FEW_DRAWS: Final = 100
+_MOST_OPEN: Final = 2  # figures of parameters on the first screens
+_FEW_ROWS: Final = 8  # longer tables leave out the settings of each row on the first screens
 _ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
 _NO_PREDICTIONS: Final = (
     "The records come from an earlier version. They contain calibration errors, but no predictions for reliability "
@@ -106,6 +111,7 @@ class Section:
         pictures: figures below the tables.
         facts: names and values.
         commands: pairs of a description and a command line.
+        more: whether the section is collapsed, below the first screens.
     """
 
     key: str
@@ -115,6 +121,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
+    more: bool = True
 
     @property
     def is_empty(self) -> bool:
@@ -137,7 +144,9 @@ class Report:
         question: question of the study.
         facts: settings of the study, in a few words each.
         answer: answer to the question.
-        warnings: caveats that a reader needs before trusting the results.
+        best: best config to copy; None without any.
+        checks: problems that a reader needs to know before trusting the results, in one line each.
+        warnings: caveats in full.
         sections: remaining content.
     """
 
@@ -145,6 +154,8 @@ class Report:
     question: str
     facts: tuple[str, ...]
     answer: Answer
+    best: BestLine | None
+    checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     sections: tuple[Section, ...]
 
@@ -179,10 +190,11 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
     sections = (
         _results(study, found),
         _front(study),
-        _power(study, found),
         _gap(study, found),
-        _associated(found),
         _slices(study, found),
+        _further(study, found),
+        _power(study, found),
+        _associated(found),
         _curves(study, found),
         _calibration(study, found),
         _cost(study, found),
@@ -192,12 +204,17 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         _plan(study),
         _again(study),
     )
-    given = answer(study, found.configs, found.confirmed, found.confirmed_methods, found.gap, found.arms)
+    given = answer(
+        study, found.configs, found.confirmed, found.confirmed_methods, found.gap, found.arms, found.resolution
+    )
+    names = {**found.shown.labels, **{each.config_id: config_label(each) for each in found.configs}}
     return Report(
         study=study.name,
         question=_question(study),
         facts=_facts(study),
         answer=replace(given, verdict=unbroken(given.verdict), detail=unbroken(given.detail)),
+        best=best_line(study, found.confirmed_methods or found.configs),
+        checks=tuple(health_checks(study, names, found.ranges)),
         warnings=tuple(map(typeset, _warnings(study, found))),
         sections=tuple(section.typeset() for section in sections if not section.is_empty),
     )
@@ -300,13 +317,28 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
 
 
 def _results(study: StudyFolder, found: _Found) -> Section:
+    """Return the main table: confirmed methods or configs, else the repeated configs, with the figures of methods."""
+    rows = found.confirmed_methods or found.configs
+    shown: list[Table] = []
+    if found.confirmed is not None and not found.confirmed_methods:
+        shown = tables.confirmed_tables(found.confirmed)[:2]
+    elif rows:
+        shown = [tables.results_table(study, rows, found.costs, brief=len(rows) > _FEW_ROWS)]
+    pictures: tuple[Picture, ...] = ()
+    if study.compares_methods and rows:
+        pictures = (methods_picture(rows), *_cost_pictures(study, found))
+    return Section("results", "Results", (), tuple(shown), pictures, more=False)
+
+
+def _further(study: StudyFolder, found: _Found) -> Section:
+    """Return all other tables of results, and the notes."""
     shown: list[Table] = []
     texts: list[str] = []
+    rows = found.confirmed_methods or found.configs
     if found.confirmed_methods:
-        shown.append(tables.results_table(study, found.confirmed_methods, found.costs))
+        shown += [tables.results_table(study, rows, found.costs)] if len(rows) > _FEW_ROWS else []
     if found.confirmed is not None:
-        confirmed = tables.confirmed_tables(found.confirmed)
-        shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
+        shown += tables.confirmed_tables(found.confirmed)[:1] if found.confirmed_methods else []
         further = (
             tables.samples_table(found.confirmed),
             tables.factors_table(found.confirmed),
@@ -319,7 +351,8 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         is_confirmed = bool(found.confirmed_methods)
         texts += adapter_why.adapter_why_texts(study.records.trials, confirmed=is_confirmed, seed=study.seed)
     if found.configs:
-        shown.append(tables.results_table(study, found.configs, found.costs))
+        if found.confirmed is not None or len(rows) > _FEW_ROWS:
+            shown.append(tables.results_table(study, found.configs, found.costs))
         over_searches = compare_over_searches(study.records.trials, study.searches_per_method)
         shown += [] if over_searches is None else [tables.searches_table(over_searches)]
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
@@ -328,9 +361,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         notes = [note for note in notes if note not in above]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
         texts += _agreement(study)
-    drawn = found.confirmed_methods or found.configs
-    pictures = (methods_picture(drawn),) if study.compares_methods and drawn else ()
-    return Section("results", "Results", tuple(texts), tuple(shown), pictures)
+    return Section("further", "All tables and notes", tuple(texts), tuple(shown))
 
 
 def _power(study: StudyFolder, found: _Found) -> Section:
@@ -344,8 +375,7 @@ def _power(study: StudyFolder, found: _Found) -> Section:
 
 
 def _command(study: StudyFolder, module: str) -> str:
-    where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
-    return shlex.join(["python", "-m", module, study.name, *where])
+    return shlex.join(["python", "-m", module, study.name, *study.where])
 
 
 def _agreement(study: StudyFolder) -> list[str]:
@@ -373,7 +403,7 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
     if found.is_imposed:
         texts.insert(0, _IMPOSED.format(objective=found.gap.objective))
     title = f"{'Imposed sharpness gap' if found.is_imposed else 'Sharpness gap'} and {found.gap.objective}"
-    return Section("gap", title, tuple(texts), pictures=tuple(pictures))
+    return Section("gap", title, tuple(texts), pictures=tuple(pictures), more=study.compares_methods)
 
 
 def _associated(found: _Found) -> Section:
@@ -389,7 +419,9 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
     effects = [compute_parameter_effect(study.records, name, seed=study.seed) for name in wanted]
     pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
-    return Section("slices", f"Varied parameters and {found.gap.objective}", pictures=pictures)
+    return Section(
+        "slices", f"Varied parameters and {found.gap.objective}", pictures=pictures, more=len(pictures) > _MOST_OPEN
+    )
 
 
 def _curves(study: StudyFolder, found: _Found) -> Section:
@@ -397,8 +429,10 @@ def _curves(study: StudyFolder, found: _Found) -> Section:
     confirmed = shown.labels if shown.is_confirmed else None
     curves = compute_learning_curves(study.records.trials, study.records.epochs, confirmed)
     drawn = [curve for curve in curves if np.isfinite(curve.accuracy).any()]
-    pictures = (curves_picture(drawn, always=shown.always, baseline=shown.baseline),) if drawn else ()
-    return Section("curves", "Learning curves", _note_on(shown, drawn), pictures=pictures)
+    pictures = [curves_picture(drawn, baseline=shown.baseline)] if drawn else []
+    of_gaps = gap_curves_picture(drawn, baseline=shown.baseline)
+    pictures += [] if of_gaps is None else [of_gaps]
+    return Section("curves", "Learning curves", _note_on(shown, drawn), pictures=tuple(pictures))
 
 
 def _note_on(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:
@@ -420,12 +454,16 @@ def _calibration(study: StudyFolder, found: _Found) -> Section:
     return Section("calibration", "Calibration", texts, (table,), tuple(pictures))
 
 
-def _cost(study: StudyFolder, found: _Found) -> Section:
+def _cost_pictures(study: StudyFolder, found: _Found) -> tuple[Picture, ...]:
     configs, costs = found.shown.configs, found.costs
     known = [each for each in configs if each.config_id in costs and costs[each.config_id].flops_to_ce]
-    pictures = (cost_picture(configs, costs, compares=study.compares_methods),) if known else ()
+    return (cost_picture(configs, costs, compares=study.compares_methods),) if known else ()
+
+
+def _cost(study: StudyFolder, found: _Found) -> Section:
+    pictures = () if study.compares_methods else _cost_pictures(study, found)
     title = f"{capitalised(found.gap.objective)} against cost"
-    return Section("cost", title, _note_on(found.shown, known), pictures=pictures)
+    return Section("cost", title, _note_on(found.shown, pictures), pictures=pictures)
 
 
 def _front(study: StudyFolder) -> Section:
@@ -433,9 +471,9 @@ def _front(study: StudyFolder) -> Section:
     if front is None or not front.points:
         return Section("front", "Several objectives")
     if not front.on_front:
-        return Section("front", front_title(front), tuple(front_notes(front)))
+        return Section("front", front_title(front), tuple(front_notes(front)), more=False)
     pictures = (front_picture(front),) if panels_of(front) else ()
-    return Section("front", front_title(front), tables=(front_table(front),), pictures=pictures)
+    return Section("front", front_title(front), tables=(front_table(front),), pictures=pictures, more=False)
 
 
 def _deployment(study: StudyFolder) -> Section:
@@ -503,15 +541,14 @@ def _again(study: StudyFolder) -> Section:
     summary = study.summary
     command = summary.get("command")
     commands = [(f"The same study under a new name{_without_secrets(str(command))}", str(command))] if command else []
-    where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
     if study.is_complete is False and study.has_journal:
-        go_on = shlex.join(["python", "-m", "study.launch", "--resume", study.name, *where])
+        go_on = shlex.join(["python", "-m", "study.launch", "--resume", study.name, *study.where])
         commands.append(("Resume this study", go_on))
     elif study.is_complete and not study.chosen and study.has_journal:
-        confirm = shlex.join(["python", "-m", "study.confirm", study.name, *where])
+        confirm = shlex.join(["python", "-m", "study.confirm", study.name, *study.where])
         commands.append(("Confirm this study on fresh seeds and the test split", confirm))
     if select(study.records.trials, stages=[SEARCH]).num_rows and study.searched:
-        thorough = shlex.join(["python", "-m", "analysis.report", study.name, *where, "--thorough"])
+        thorough = shlex.join(["python", "-m", "analysis.report", study.name, *study.where, "--thorough"])
         commands.append(("This page with additional importances by fANOVA (a minute or more)", thorough))
     if summary.get("ui"):
         commands.append(("Show the runs in MLflow", str(summary["ui"])))

@@ -59,6 +59,11 @@ class StudyFolder:
         return self.directory.resolve().name
 
     @property
+    def where(self) -> list[str]:
+        """Arguments that give the folder of the studies to a command; empty for the default."""
+        return [] if self.directory.parent == Path("study_results") else ["--output-dir", str(self.directory.parent)]
+
+    @property
     def space(self) -> str:
         """Name of the search space; empty if neither plan nor records contain it."""
         named = self.plan.get("space") or next(iter(self.records.trials["space"].to_pylist()), None)

@@ -7,6 +7,7 @@ requests, and allows only its own two scripts, identified by their digests.
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,25 +15,31 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from analysis.report.content import Report
 from trainables.storage.files import replace_file
 
+_JOINT: Final = re.compile(r"([_+/,:=])(?=\w)")
 _TEMPLATES: Final = Path(__file__).parent / "template"
 # In JSON these escapes denote the same characters. In a page they cannot end a script or begin a comment.
 _AS_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
 
 
 def page(report: Report) -> str:
-    """Render the report as HTML; a report without figures contains no script."""
+    """Render the report as HTML; a report without figures and tables contains no script."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"as_json": _as_json, "base64": lambda content: base64.b64encode(content).decode()}
+    environment.filters |= {
+        "breakable": _breakable,
+        "as_json": _as_json,
+        "base64": _as_base64,
+    }
     drawn = any(section.pictures for section in report.sections)
-    library, script = (_library(), _read("page.js")) if drawn else ("", "")
+    live = drawn or report.best is not None or any(section.tables for section in report.sections)
+    library, script = _library() if drawn else "", _read("page.js") if live else ""
     return environment.get_template("page.html").render(
         report=report,
         style=Markup(_read("page.css")),  # noqa: S704 - ours
@@ -73,6 +80,15 @@ def _library() -> str:
 @cache
 def _read(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _breakable(name: str) -> Markup:
+    """Escape a name that may be broken after the characters that join words, and nowhere else."""
+    return Markup(_JOINT.sub(r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped
+
+
+def _as_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _as_json(value: Any) -> Markup:

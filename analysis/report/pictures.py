@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures.calibration import draw_reliability
+from analysis.figures.curves import MOST_TOGETHER, LearningCurve, Measure, draw_learning_curves, draw_small_multiples
 from analysis.figures.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, fix_layout, new_figure, style_of
 from analysis.figures.intervention import draw_imposed_gaps
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
@@ -21,11 +22,9 @@ from analysis.figures.pareto import draw_front
 from analysis.figures.study import (
     GapAgainstAccuracy,
     History,
-    LearningCurve,
     ParameterEffect,
     draw_gap_against_accuracy,
     draw_history,
-    draw_learning_curves,
     draw_parameter_effect,
 )
 from analysis.questions.calibration import Reliability
@@ -33,13 +32,11 @@ from analysis.questions.costs import ConfigCost
 from analysis.questions.importance import Importance
 from analysis.questions.intervention import ImposedGap
 from analysis.questions.pareto import Front
-from analysis.reading.trials import BASELINE, CONFIRM, ConfigSummary
+from analysis.reading.trials import BASELINE, ConfigSummary
 from analysis.report import charts
 from analysis.report.charts import Chart
 from analysis.report.typesetting import typeset
 
-# Number of curves that readers can distinguish in one panel, in addition to kd, which has a fixed style.
-_MOST_OTHERS: Final = 4
 # Names in records are not formulas. With a fixed salt, equal records give equal bytes.
 _AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
 
@@ -83,29 +80,28 @@ def history_picture(history: History) -> Picture:
     return _picture("history", lambda: draw_history(history), charts.history_chart(history))
 
 
-def curves_picture(
-    curves: Sequence[LearningCurve], *, always: Sequence[str] = (BASELINE,), baseline: str = BASELINE
-) -> Picture:
-    """Draw learning curves; if there are too many, draw those in `always` and the ones with the best final mean.
+def curves_picture(curves: Sequence[LearningCurve], *, baseline: str = BASELINE) -> Picture:
+    """Draw learning curves; if there are many, as small multiples of the accuracy.
 
     Args:
         curves: learning curves of methods or of confirmed configs.
-        always: names of curves that are always drawn.
-        baseline: name of the curve that is drawn in addition to the best four.
+        baseline: name of the curve that small multiples repeat.
     """
-    shown, most = list(curves), _MOST_OTHERS + any(curve.method == baseline for curve in curves)
-    if len(shown) > most:
-        ends = {curve.method: float(curve.accuracy[-1, 0]) if len(curve.epoch) else -np.inf for curve in shown}
-        shown.sort(key=lambda curve: (curve.method != baseline, curve.method not in always, -ends[curve.method]))
-        shown = shown[:most]
-    picture = _picture("curves", lambda: draw_learning_curves(shown), *charts.curve_charts(shown))
-    if len(shown) == len(curves):
-        return picture
-    noun = "confirmed configs" if curves[0].stage == CONFIRM else "methods"
-    named = [curve.method for curve in shown if curve.method in always]
-    always_shown = f"{', '.join(named)} and those" if named else "those"
-    left = f" Of {len(curves)} {noun}, {always_shown} with the highest final mean are shown."
-    return replace(picture, caption=picture.caption + left)
+    if len(curves) > MOST_TOGETHER:
+        return _small_multiples(curves, "accuracy", baseline)
+    return _picture("curves", lambda: draw_learning_curves(curves), *charts.curve_charts(curves))
+
+
+def gap_curves_picture(curves: Sequence[LearningCurve], *, baseline: str = BASELINE) -> Picture | None:
+    """Draw small multiples of the gap; None for few curves, which `curves_picture` draws, and without a gap."""
+    with_gap = [curve for curve in curves if np.isfinite(curve.gap).any()]
+    return _small_multiples(with_gap, "gap", baseline) if len(curves) > MOST_TOGETHER and with_gap else None
+
+
+def _small_multiples(curves: Sequence[LearningCurve], measure: Measure, baseline: str) -> Picture:
+    drawn = charts.small_charts(curves, measure, baseline=baseline)
+    key = "curves" if measure == "accuracy" else "gap-curves"
+    return _picture(key, lambda: draw_small_multiples(curves, measure, baseline=baseline), *drawn)
 
 
 def reliability_picture(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> Picture:

@@ -79,8 +79,17 @@ class Table:
         return replace(self, rows=tuple(tuple(map(unbroken, row)) for row in self.rows))
 
 
-def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]) -> Table:
-    """Tabulate configs with controls, or compared methods, as repeated on fresh seeds."""
+def results_table(
+    study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, brief: bool = False
+) -> Table:
+    """Tabulate configs with controls, or compared methods, as repeated on fresh seeds.
+
+    Args:
+        study: the study.
+        configs: one row each.
+        costs: costs by config.
+        brief: leave out the settings of each row.
+    """
     compares, words, confirmed = study.compares_methods, objective_of_all(configs), split_of(configs) == "test"
     heads = (
         "method" if compares else "config",
@@ -102,7 +111,7 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
         label = method_cell(config) if compares or config.stage == "control" else config.name
         rows.append((
             f"{label} (control)" if config.stage == "control" and not compares else label,
-            settings_of(config).replace("_", " "),
+            "" if brief else settings_of(config).replace("_", " "),
             str(config.accuracy.n),
             format_estimate(config.accuracy),
             "" if confirmed else format_estimate(config.test_accuracy),

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
+from analysis.figures.curves import compute_learning_curves, draw_learning_curves
 from analysis.figures.drawing import fix_layout
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
 from analysis.figures.pareto import draw_front, panels_of
 from analysis.figures.study import (
     compute_gap_against_accuracy,
     compute_history,
-    compute_learning_curves,
     compute_parameter_effect,
     draw_gap_against_accuracy,
     draw_history,
-    draw_learning_curves,
     draw_parameter_effect,
 )
 from analysis.questions.costs import ConfigCost
@@ -28,7 +27,6 @@ from analysis.reading.trials import (
 from study.plan.plan import StudyPlan
 from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
 
-_MOST_CURVES: Final = 7  # number of methods that can be told apart in one panel
 _DPI: Final = 150
 _COMPRESSION: Final = 2  # of 9, which would take most of the time that a figure takes
 
@@ -57,11 +55,10 @@ def draw_figures(
     folder = plan.directory / "figures"
     (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)
     trials, epochs = records.trials, records.epochs
+    curves_of = {each.config_id: each.method for each in tested} or None
     figures: dict[str, Callable[[], Figure]] = {
-        "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs)),
+        "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs, curves_of)),
     }
-    if len(plan.compared) > _MOST_CURVES:
-        del figures["learning_curves"]
     if plan.searches:
         figures |= {
             "history": lambda: draw_history(compute_history(trials)),

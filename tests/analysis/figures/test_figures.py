@@ -10,14 +10,13 @@ import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
+from analysis.figures.curves import compute_learning_curves, draw_learning_curves
 from analysis.figures.study import (
     compute_gap_against_accuracy,
     compute_history,
-    compute_learning_curves,
     compute_parameter_effect,
     draw_gap_against_accuracy,
     draw_history,
-    draw_learning_curves,
     draw_parameter_effect,
 )
 from analysis.questions.association import between_configs

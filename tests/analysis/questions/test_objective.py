@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.figures.study import compute_gap_against_accuracy, compute_learning_curves, draw_gap_against_accuracy
+from analysis.figures.curves import compute_learning_curves
+from analysis.figures.study import compute_gap_against_accuracy, draw_gap_against_accuracy
 from analysis.questions.confirmation import confirmation_table, summarise_confirmation
 from analysis.questions.methods import methods_table
 from analysis.reading.trials import (

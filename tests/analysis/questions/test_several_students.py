@@ -7,7 +7,8 @@ In these studies the large student is better than the small one by 0.10 whatever
 import numpy as np
 import pytest
 
-from analysis.figures.study import compute_gap_against_accuracy, compute_learning_curves, compute_parameter_effect
+from analysis.figures.curves import compute_learning_curves
+from analysis.figures.study import compute_gap_against_accuracy, compute_parameter_effect
 from analysis.questions.association import between_configs
 from analysis.questions.confirmation import summarise_confirmation
 from analysis.questions.power import find_resolution

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
-from analysis.figures.study import compute_learning_curves
+from analysis.figures.curves import compute_learning_curves
 from analysis.reading.trials import (
     EXAMPLE,
     ConfigSummary,

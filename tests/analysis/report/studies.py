@@ -59,6 +59,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         own = dict(attrs)
         self.elements.append((tag, own))
+        if tag == "wbr":  # place where a name may be broken; has no end
+            return
         if tag == "section":
             self._section = str(own["id"])
             self.sections.append(self._section)

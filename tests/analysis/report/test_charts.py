@@ -6,21 +6,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.figures.study import LearningCurve
+from analysis.figures.curves import LearningCurve
+from analysis.figures.study import compute_gap_against_accuracy, compute_history
 from analysis.questions.costs import ConfigCost
-from analysis.reading.trials import ConfigSummary
-from analysis.report.charts import cost_chart, curve_charts
+from analysis.report.charts import cost_chart, curve_charts, gap_chart, history_chart
 from analysis.report.pictures import cost_picture, curves_picture
-from analysis.statistics.estimates import Estimate
-
-
-def summary(name: str, value: float, half: float = 0.01) -> ConfigSummary:
-    """Return a config's summary with this accuracy."""
-    nothing = Estimate(float("nan"), float("nan"), float("nan"), 0, "none")
-    return ConfigSummary(
-        config_id=name, name=name, method=name, stage="control", varied={}, gap=nothing, test_accuracy=nothing,
-        accuracy=Estimate(value, value - half, value + half, 5, "mean"), against_baseline=None, search_accuracy=None,
-    )  # fmt: skip
+from tests.analysis.planted import records
+from tests.analysis.report.charted import summary
+from tests.analysis.synthetic import trial
 
 
 def cost(ratio: float) -> ConfigCost:
@@ -88,10 +81,41 @@ def test_names_in_a_legend_are_broken_where_a_phone_has_no_more_room() -> None:
     assert name.replace("<br>", " ").replace("\u00a0", " ") == "1: w2-T4.0, adapter lr 7.9e-05 and more, n = 5"
 
 
-def test_of_many_curves_those_asked_for_are_always_shown_and_no_two_look_alike() -> None:
+def test_many_curves_become_small_multiples_with_their_name_and_last_mean_the_best_first() -> None:
     curves = [curve(f"config {number}", 0.8 + number / 100, "confirm") for number in range(8)]
-    picture = curves_picture(curves, always=["config 0"])
-    lines = [trace for trace in picture.charts[0]["data"] if trace.get("name")]
-    assert [line["name"].split(",")[0] for line in lines] == ["config 0", "config 7", "config 6", "config 5"]
-    assert len({(line["line"]["color"], line["line"]["dash"]) for line in lines}) == 4
-    assert "Of 8 confirmed configs, config 0 and those with the highest final mean are shown." in picture.caption
+    picture = curves_picture(curves, baseline="config 0")
+    titles = [chart["layout"]["title"]["text"] for chart in picture.charts]
+    assert titles == [f"config {number} {0.8 + number / 100:.3f}" for number in range(7, -1, -1)]
+    assert {chart["layout"]["showlegend"] for chart in picture.charts} == {False}
+    assert len({tuple(chart["layout"]["yaxis"]["range"]) for chart in picture.charts}) == 1
+    assert [trace["name"] for trace in picture.charts[0]["data"] if trace.get("name")] == ["config 0", "config 7"]
+    for chart in picture.charts:
+        go.Figure(chart)  # refuses what plotly.js would ignore
+
+
+def test_a_diverged_trial_stands_at_the_edge_with_its_value_and_leaves_the_others_the_panel() -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        trial(n, **{"val/sharpness_gap": float(generator.normal()), "val/accuracy": 0.8 + 0.01 * n / 20})
+        for n in range(20)
+    ]
+    rows.append(trial(20, **{"val/sharpness_gap": 127.0, "val/accuracy": 0.1}))
+    study = records(rows)
+    chart = gap_chart(compute_gap_against_accuracy(study))
+    go.Figure(chart)
+    left, right = chart["layout"]["xaxis"]["range"]
+    bottom, top = chart["layout"]["yaxis"]["range"]
+    assert -5 < left < right < 5
+    assert 0.7 < bottom < 0.8 < top < 0.85
+    points = next(trace for trace in chart["data"] if trace.get("name") == "search trial")
+    assert points["marker"]["symbol"][20] == "triangle-right"
+    assert left <= points["x"][20] <= right
+    assert bottom <= points["y"][20] <= top
+    assert [each["text"] for each in chart["layout"]["annotations"]] == ["127.0"]
+    assert points["hovertext"][20].startswith("trial w16-T4.0-s0 (s-0020)<br>config config20, seed 0")
+    for line in chart["data"]:
+        if line.get("mode") == "lines":
+            assert all(0.0 <= value <= 1.0 for value in line["y"])
+            assert max(line["x"]) < 5
+    history = history_chart(compute_history(study.trials))
+    assert history["layout"]["yaxis"]["range"][0] > 0.7

@@ -116,10 +116,11 @@ def test_records_without_plan_and_summary_say_so_and_judge_no_range(tmp_path: Pa
     assert shown.sections == [
         "answer",
         "results",
-        "power",
         "gap",
-        "associations",
         "slices",
+        "further",
+        "power",
+        "associations",
         "curves",
         "calibration",
         "search",
@@ -135,10 +136,11 @@ def test_a_whole_study_has_all_that_it_has_records_of(whole_page: str) -> None:
         "answer",
         "warnings",
         "results",
-        "power",
         "gap",
-        "associations",
         "slices",
+        "further",
+        "power",
+        "associations",
         "curves",
         "search",
         "ended",
@@ -151,10 +153,11 @@ def test_a_whole_study_has_all_that_it_has_records_of(whole_page: str) -> None:
     assert "the loss is nan" in shown.said["ended"]
     assert "4 stopped early and 1 failed" in shown.said["ended"]
     assert "1 trial failed" in shown.said["warnings"]
+    assert "python -m study.launch --resume s" in shown.said["warnings"]
     assert SUMMARY["command"] in shown.said["again"]
     assert "2.15.0" in shown.said["again"]
     assert "study.confirm s" in shown.said["again"]
-    assert "Means are over fresh seeds." in shown.said["results"]
+    assert "Means are over fresh seeds." in shown.said["further"]
     assert "tpe" in shown.said["plan"]
     assert shown.row("w")[-1]  # the score in the search
 

@@ -1,10 +1,12 @@
 """Logged models of the confirmed trials, so that `mlflow.search_logged_models` finds the best student.
 
-Each confirmed trial with a kept student gets one logged model with its scores, settings and the place of the student's
-file. The file itself is not copied: a copy of each seed would multiply the disk space of a confirmation. The student of
-the first choice is also registered as a whole, see `study.tracking.student`.
+Each confirmed trial gets one logged model with its scores and settings. Students of the first choice are kept, and
+their models have the place of the file as tag `student_file`. The file itself is not copied: a copy of each seed would
+multiply the disk space of a confirmation. One student of the first choice is also registered as a whole, see
+`study.tracking.student`.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -35,10 +37,7 @@ def log_confirmed_models(
         runs: runs of the trials by identifier.
     """
     wanted = [
-        entry
-        for entry in entries
-        if entry.stage == "confirm" and entry.status == "finished" and entry.trial_id in runs
-        if student_path(plan, entry.trial_id).is_file()
+        entry for entry in entries if entry.stage == "confirm" and entry.status == "finished" and entry.trial_id in runs
     ]
     if not wanted:
         return
@@ -65,11 +64,12 @@ def _log(client: MlflowClient, plan: StudyPlan, experiment_id: str, entry: Trial
         "study_id": plan.study_id,
         "trial_id": entry.trial_id,
         "config_id": entry.config_id,
-        _FILE: str(student_path(plan, entry.trial_id).absolute()),
     }
+    if (path := student_path(plan, entry.trial_id)).is_file():
+        tags[_FILE] = str(path.absolute())
     params = {name: str(value) for name, value in trial_params(plan, entry).items()}
     model = client.create_logged_model(
-        experiment_id, name=entry.name.replace("#", "-"), source_run_id=run_id, tags=tags, params=params,
+        experiment_id, name=re.sub(r"[^\w-]", "_", entry.name), source_run_id=run_id, tags=tags, params=params,
         model_type=MODEL_TYPE,
     )  # fmt: skip
     now, last = int(time.time() * 1000), max(entry.epochs)

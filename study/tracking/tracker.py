@@ -8,7 +8,7 @@ trial. Ray's own MLflow callback costs ten times as much and cannot do this.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,20 +24,21 @@ from study.ledger.derivable import check_delivered
 from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
-from study.plan.repetitions import replicates_in_words
-from study.plan.teacher_choice import describe_teacher
+from study.tracking.confirmed_models import log_confirmed_models
 from study.tracking.delivery import PATIENCE, Delivery, RefusedError, first_line
+from study.tracking.experiment import earlier_name, experiment_name
+from study.tracking.groups import group_metrics, groups_of
 from study.tracking.inputs import MachineWatch, dataset_inputs
-from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
+from study.tracking.note import experiment_note, note_text
+from study.tracking.trial_run import epoch_metrics, known_costs, study_params, trial_params, trial_tags
+from study.tracking.view import NOTE_FIGURES, artifact_links, command_block, links, saved_views
 from trainables.process.errors import StudyError
-from trainables.spec.measures import COST_FACTS, DEPLOY_FACTS
-from trainables.spec.methods import METHOD_SPECS, method_spec
-from trainables.spec.own_data import short_name
-from trainables.spec.searchable import ALWAYS_READ
-from trainables.spec.trial import SEED_FIELDS
 from trainables.storage.uris import redact, redact_place
 
-METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
+# Maximum of one request to a tracking server: 1000 metrics, params and tags together, and 100 params.
+METRICS_PER_BATCH: Final = 800
+PARAMS_PER_BATCH: Final = 100
+_NOTE: Final = "mlflow.note.content"
 _REPORT: Final = "report.html"
 _LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts a longer note at an arbitrary place
 _REST_ELSEWHERE: Final = "*The full result is in `report.html`, among this run's artifacts.*"
@@ -75,18 +76,23 @@ def delivered_trials(plan: StudyPlan) -> dict[str, int]:
     """
     client = mlflow_store.open_client(plan.tracking_uri)
     try:
-        experiment = client.get_experiment_by_name(_experiment_name(plan))
-        parent = _find_parent(client, experiment.experiment_id, plan) if experiment is not None else None
-        if experiment is None or parent is None:
+        parent = _find_study(client, plan)
+        if parent is None:
             return {}
-        return _delivered(_search_children(client, experiment.experiment_id, parent.info.run_id))
+        return _delivered(_search_children(client, parent.info.experiment_id, parent.info.run_id))
     except MlflowException as error:
         why = redact(first_line(error))
         raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not respond ({why})") from None
 
 
-def _experiment_name(plan: StudyPlan) -> str:
-    return f"{short_name(plan.base.dataset)}: {plan.space}"
+def _find_study(client: MlflowClient, plan: StudyPlan) -> Run | None:
+    """Return the run of a study, also in the experiment of an earlier version, or None."""
+    for name in dict.fromkeys((experiment_name(plan), earlier_name(plan))):
+        experiment = client.get_experiment_by_name(name)
+        parent = _find_parent(client, experiment.experiment_id, plan) if experiment is not None else None
+        if parent is not None:
+            return parent
+    return None
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> Run | None:
@@ -148,7 +154,8 @@ class StudyTracker:
         self._plan = plan
         self._ledger = ledger
         self._client = mlflow_store.open_client(plan.tracking_uri)
-        self.experiment_id = self._find_experiment()
+        parent = _find_study(self._client, plan)
+        self.experiment_id = self._find_experiment() if parent is None else parent.info.experiment_id
         tags = {
             "kind": "study",
             "study": plan.name,
@@ -163,10 +170,8 @@ class StudyTracker:
             "command": command,
             "mlflow.source.name": "study.launch",
             "mlflow.source.type": "LOCAL",
-            **{name: str(value) for name, value in _constants(plan).items()},
             **versions,
         }
-        parent = _find_parent(self._client, self.experiment_id, plan)
         found = [] if parent is None else list(_search_children(self._client, self.experiment_id, parent.info.run_id))
         if ledger is not None:
             check_delivered(ledger, _delivered(found))
@@ -178,8 +183,9 @@ class StudyTracker:
                 self._client.set_tag(parent.info.run_id, "study", plan.name)
                 self._client.set_tag(parent.info.run_id, "mlflow.runName", plan.name)
         self.parent_id: str = parent.info.run_id
+        self._log_params(parent, study_params(plan))
         self._write_note()
-        self._save_view()
+        self._save_views()
         self._dataset: dict[str, Any] | None = None
         self._known_dataset: dict[str, Any] | None = None
         self._reads_test = False
@@ -204,18 +210,31 @@ class StudyTracker:
         while len(whole) > _LONGEST_NOTE and kept:
             kept -= 1
             whole = _joined([*before, *paragraphs[:kept], _REST_ELSEWHERE, command])
-        self._client.set_tag(self.parent_id, "mlflow.note.content", whole)
+        self._client.set_tag(self.parent_id, _NOTE, whole)
 
-    def _save_view(self) -> None:
-        """Save a chart view of the study's trials in the experiment.
+    def _save_views(self, collapsed: Iterable[str] = ()) -> None:
+        """Save the views of the study in the experiment, and link to them in the experiment's note.
 
-        If the server rejects the view, the page shows the trials as a table.
+        If the server rejects a view, the page shows the trials as a table.
+
+        Args:
+            collapsed: groups of trials that are one row each.
         """
-        tag = f"{VIEW_TAG}{view_key(self._plan)}"
         try:
-            self._client.set_experiment_tag(self.experiment_id, tag, saved_view(self._plan, self.parent_id))
+            for tag, view in saved_views(self._plan, self.parent_id, collapsed).items():
+                self._client.set_experiment_tag(self.experiment_id, tag, view)
+            tags = self._client.get_experiment(self.experiment_id).tags
+            note = experiment_note(tags.get(_NOTE, ""), self._plan.search_space.question, tags, self.experiment_id)
+            if note != tags.get(_NOTE):
+                self._client.set_experiment_tag(self.experiment_id, _NOTE, note)
         except MlflowException as error:
-            _log.warning("MLflow rejected the saved view of the study: %s", redact(str(error)))
+            _log.warning("MLflow rejected the saved views of the study: %s", redact(str(error)))
+
+    def _log_params(self, run: Run, params: Mapping[str, Any]) -> None:
+        """Log the params that a run lacks. A run of an earlier version has fewer of them."""
+        missing = _missing_params(run, params)
+        for start in range(0, len(missing), PARAMS_PER_BATCH):
+            self._client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_PER_BATCH])
 
     def register_dataset(self, dataset: dict[str, Any]) -> None:
         """Register the dataset of all trials. It becomes an input of the study's run with the next delivery.
@@ -236,12 +255,18 @@ class StudyTracker:
         self._delivery.abandon()
 
     def catch_up(self, ledger: StudyLedger) -> None:
-        """Queue every ended trial that has not ended in MLflow, as needed for a resumed study."""
+        """Queue every ended trial that has not ended in MLflow or lacks params, as needed for a resumed study."""
         if ledger.dataset is not None:
             self.register_dataset(ledger.dataset)
         for entry in ledger.entries.values():
-            if entry.status is not None and self._ended.get(entry.trial_id) != entry.attempt:
+            if entry.status is not None and not self._is_complete(entry):
                 self.deliver(entry)
+
+    def _is_complete(self, entry: TrialEntry) -> bool:
+        """Return whether MLflow has the end of a trial and all params, which runs of earlier versions lack."""
+        if self._ended.get(entry.trial_id) != entry.attempt:
+            return False
+        return trial_params(self._plan, entry).keys() <= self._runs[entry.trial_id].data.params.keys()
 
     def finish(
         self,
@@ -284,6 +309,8 @@ class StudyTracker:
             if run.info.status == "RUNNING" and self._is_ours(run):
                 self._client.set_terminated(run.info.run_id, status="KILLED")
         self._log_dataset()
+        self._log_groups()
+        self._log_models()
         if result_note:
             shown = artifact_links(
                 self.experiment_id, self.parent_id, _figures(artifacts), report=_REPORT in [a.name for a in artifacts]
@@ -296,6 +323,33 @@ class StudyTracker:
             log(self.parent_id, str(path), *([path.name] if path.is_dir() else []))
         self._client.set_terminated(self.parent_id, status=status)
 
+    def _log_groups(self) -> None:
+        """Log mean and interval over seeds to the runs of each repeated config, and show it as one row of the view."""
+        if self._ledger is None:
+            return
+        groups, now = groups_of(self._ledger.entries.values()), int(time.time() * 1000)
+        for entries in groups.values():
+            found = group_metrics(entries)
+            for run in (self._runs[entry.trial_id] for entry in entries if entry.trial_id in self._runs):
+                if any(run.data.metrics.get(name) != value for name, value in found.items()):
+                    # The step is the number of seeds, because the last step counts as the current value.
+                    metrics = [Metric(name, value, now, len(entries)) for name, value in found.items()]
+                    self._client.log_batch(run.info.run_id, metrics=metrics)
+        if groups:
+            self._save_views(groups)
+
+    def _log_models(self) -> None:
+        """Log the models of the confirmed trials. A server without logged models has the trials all the same."""
+        if self._ledger is None:
+            return
+        entries = list(self._ledger.entries.values())
+        try:
+            _raising_refusals(
+                lambda: log_confirmed_models(self._client, self._plan, self.experiment_id, entries, self._runs)
+            )
+        except RefusedError as error:
+            _log.warning("MLflow rejected the models of the confirmed trials: %s", error)
+
     def _is_ours(self, run: Run) -> bool:
         """Return whether the journal knows the trial of a run. Other runs are left unchanged."""
         return self._ledger is None or run.data.tags.get("trial_id") in self._ledger.entries
@@ -304,7 +358,7 @@ class StudyTracker:
         return mlflow_store.find_experiment(
             self._client,
             self._plan.tracking_uri,
-            _experiment_name(self._plan),
+            experiment_name(self._plan),
             artifacts=self._plan.output_dir / "mlartifacts",
             note=self._plan.search_space.question,
         )
@@ -355,36 +409,27 @@ class StudyTracker:
             run = self._client.create_run(
                 self.experiment_id,
                 start_time=int(entry.started * 1000),
-                tags=self._trial_tags(entry),
+                tags=trial_tags(self._plan, entry, self.parent_id),
                 run_name=entry.name,
             )
             self._runs[entry.trial_id] = run
+        elif self._ended.get(entry.trial_id) == entry.attempt:
+            self._log_params(run, trial_params(self._plan, entry))
+            return
         elif run.info.status != "RUNNING" and entry.trial_id not in delivered:
             self._client.update_run(run.info.run_id, status="RUNNING")
-        params = []
-        if entry.trial_id not in delivered:
-            wanted = trial_params(self._plan, entry).items()
-            params = [Param(name, str(value)) for name, value in wanted if name not in run.data.params]
         run_id = run.info.run_id
         done, status = delivered.get(entry.trial_id, 0), entry.status
         epochs = sorted(epoch for epoch in list(entry.epochs) if epoch > done)
-        metrics = [
-            Metric(name, value, int(entry.epoch_times[epoch] * 1000), epoch)
-            for epoch in epochs
-            for name, value in entry.epochs[epoch].items()
-            # Skip costs equal to those of the epoch before: most are constant, and every row takes MLflow time.
-            if not (name.startswith("cost/") and entry.epochs.get(epoch - 1, {}).get(name) == value)
-        ]
-        if epochs and not done:  # constant costs of the config, at step 0
-            began = int(entry.started * 1000)
-            known = (*COST_FACTS, *DEPLOY_FACTS)
-            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in known]
-            metrics = costs + metrics
-        tags = _end_tags(entry) if status is not None else []
-        # Send the excess metrics first: the tag `status` then marks a complete run.
-        while len(metrics) > METRICS_PER_BATCH:
-            self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH])
-            metrics = metrics[METRICS_PER_BATCH:]
+        metrics = epoch_metrics(entry, epochs, self._plan.objective)
+        wanted = trial_params(self._plan, entry) if entry.trial_id not in delivered else {}
+        costs, tags = known_costs(entry) if epochs and not done else ({}, [])
+        params = _missing_params(run, wanted | costs)
+        tags += _end_tags(entry) if status is not None else []
+        # Send the excess first: the tag `status` then marks a complete run.
+        while len(metrics) > METRICS_PER_BATCH or len(params) > PARAMS_PER_BATCH:
+            self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH], params=params[:PARAMS_PER_BATCH])
+            metrics, params = metrics[METRICS_PER_BATCH:], params[PARAMS_PER_BATCH:]
         if metrics or params or tags:
             self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
         delivered[entry.trial_id] = max(epochs, default=done)
@@ -393,17 +438,9 @@ class StudyTracker:
             self._client.set_terminated(run_id, status=ended, end_time=int((entry.ended or time.time()) * 1000))
             self._ended[entry.trial_id] = entry.attempt
 
-    def _trial_tags(self, entry: TrialEntry) -> dict[str, str]:
-        return {
-            "mlflow.parentRunId": self.parent_id,
-            "kind": "trial",
-            "trial_id": entry.trial_id,
-            "study": self._plan.name,
-            "study_id": self._plan.study_id,
-            "stage": entry.stage,
-            "config_id": entry.config_id,
-            **{name: str(value) for name, value in _constants(self._plan).items()},
-        }
+
+def _missing_params(run: Run, params: Mapping[str, Any]) -> list[Param]:
+    return [Param(name, str(value)) for name, value in params.items() if name not in run.data.params]
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -448,79 +485,3 @@ def _end_tags(entry: TrialEntry) -> list[RunTag]:
     if entry.error or entry.attempt > 1:  # on a retry, clear the error of the earlier attempt
         tags.append(RunTag("error", (entry.error or "")[:5000]))
     return tags
-
-
-def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """Return the parameters that vary between trials of the study and that the trial's method reads."""
-    fields = entry.config.method_spec.fields
-    return {
-        "method": entry.config.method,
-        "replicate": entry.replicate,
-        "seed": entry.config.seed,
-        **({"epochs": entry.config.epochs} if entry.config.epochs != plan.base.epochs else {}),
-        **{name: getattr(entry.config, name) for name in _numbers(plan)},
-        **{
-            name: getattr(entry.config, name)
-            for name in plan.differing
-            if name in fields or name == "adapter" or name in ALWAYS_READ
-        },
-    }
-
-
-def _numbers(plan: StudyPlan) -> list[str]:
-    """Return the numbers that a confirmation over several teachers or splits varies."""
-    request = plan.confirmation
-    several = () if request is None else (("teacher_number", request.teachers), ("split_number", request.splits))
-    return [name for name, count in several if count > 1]
-
-
-def note_text(plan: StudyPlan) -> str:
-    """Return the start of the parent's note: the question, and the plan in one sentence."""
-    return (
-        f"**{plan.search_space.question}**\n\n"
-        f"{_trials_in_words(plan)} on {replicates_in_words(plan)} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {', '.join(plan.students)} on {short_name(plan.base.dataset)}. Teacher: "
-        f"{describe_teacher(plan)}.{_confirmation_in_words(plan)}"
-    )
-
-
-def _confirmation_in_words(plan: StudyPlan) -> str:
-    if plan.confirmation is None:
-        return ""
-    seeds = plan.confirmation.seeds_in_words
-    epochs = f", in {plan.confirm_epochs} epochs each" if plan.confirm_epochs != plan.base.epochs else ""
-    request = plan.confirmation
-    several = [
-        f"{count} {name}" for count, name in ((request.splits, "splits"), (request.teachers, "teachers")) if count > 1
-    ]
-    over = f", divided over {' x '.join(several)}" if several else ""
-    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds{over}{epochs}."
-
-
-def _trials_in_words(plan: StudyPlan) -> str:
-    methods = ", ".join(method.name for method in plan.compared)
-    if not plan.compared:
-        return (
-            f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
-            f"({', '.join(plan.controls)})"
-        )
-    if plan.searches:
-        return f"For each method {plan.trials} configs by {plan.sampler}, and the best of them ({methods})"
-    return f"The methods {methods} at their published settings"
-
-
-def _constants(plan: StudyPlan) -> dict[str, Any]:
-    """Return the config fields common to all trials, without fields that no method of the study reads."""
-    seeds = SEED_FIELDS | {"method"} | _unread_fields(plan)
-    config = plan.example_config.model_dump(mode="json")
-    left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})
-    return {k: v for k, v in config.items() if k not in left_out}
-
-
-def _unread_fields(plan: StudyPlan) -> set[str]:
-    used = [dict(method.fields) for method in plan.compared]
-    used += [{"method": name} for name in plan.controls]
-    used += [] if plan.compared else [{"method": plan.base.method, "adapter": plan.base.adapter}]
-    entries = [method_spec(str(each["method"]), adapter=bool(each.get("adapter"))) for each in used]
-    everywhere = (method_spec(method, adapter=True) for method in (*METHOD_SPECS, *plan.own_methods))
-    return {field for entry in everywhere for field in entry.fields} - {f for entry in entries for f in entry.fields}

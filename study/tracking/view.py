@@ -1,25 +1,40 @@
-"""Saved view of a study's trials on the MLflow experiment page, one per study.
+"""Saved views of a study on the MLflow experiment page: the repeated configs, and all trials.
 
 MLflow's page stores saved views in tags of the experiment, as a name and the page state in JSON. A client may write
 such a tag. The format is not documented: a page version that does not know the view ignores it, and an unknown field
-falls back to a default. The study's note links to the view.
+falls back to a default. The notes of the study and of the experiment link to the views.
+
+Both views show only what varies as columns, and sort by the lower bound of a config's mean over seeds. The first row is
+therefore a repeated config, and never the luckiest seed of a search. The page loads 100 rows at a time, so this order
+also means that the repeated configs are complete before "Load more".
 """
 
 import json
 import shlex
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
 from study.plan.plan import StudyPlan
-from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, objective_in_words
+from study.tracking.groups import bound_names
+from study.tracking.trial_run import GROUP, LOG_PREFIX, SINGLE, log_searched
+from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, objective_in_words, objective_of
 from trainables.storage.uris import redact_place
 
 VIEW_TAG: Final = "mlflow.sharedViewState."
+VIEW_PREFIX: Final = "pesfkd-"
+CONFIGS: Final = "-configs"  # ending of the key of the view of configs
 _OURS: Final = "study"
 # Chart sections that the page generates from the first part of a metric name, and whether they are expanded.
 _SECTIONS: Final = {"val": True, "train": False, "cost": False}
-_COLUMNS: Final = (SHARPNESS_GAP,)
+_NAME_COLUMN: Final = "attributes.`Run Name`"
+# The page's own columns that a view orders, as they are named there.
+_FIRST_COLUMNS: Final = (_NAME_COLUMN, "tags.`stage`", "tags.`status`")
+_WIDTHS: Final = {_NAME_COLUMN: 250, "runDateAndNestInfo": 130, "duration": 80, "tags.`stage`": 80, "tags.`status`": 80}
+_WIDTH_OF_A_GROUP: Final = 340
+_WIDTH_OF_A_LETTER: Final = 8  # pixels, in a heading
+_MARGIN: Final = 40
 _MOST_AXES: Final = 8
 # By default the page puts three charts in a row, which leaves no room for titles on a laptop screen.
 _CHARTS_IN_A_ROW: Final = 2
@@ -34,25 +49,34 @@ NOTE_WIDTH: Final = 700  # pixels
 _LETTERS_IN_A_LINE: Final = 84
 
 
-def view_key(plan: StudyPlan) -> str:
-    """Return the key that selects the view in a link."""
-    return f"pesfkd-{plan.study_id}"
+def view_keys(plan: StudyPlan) -> tuple[str, str]:
+    """Return the keys that select the view of all trials and the view of the configs in a link."""
+    key = f"{VIEW_PREFIX}{plan.study_id}"
+    return key, key + CONFIGS
 
 
-def saved_view(plan: StudyPlan, parent_id: str) -> str:
-    """Return the value of the experiment tag that stores the view.
+def saved_views(plan: StudyPlan, parent_id: str, collapsed: Iterable[str] = ()) -> dict[str, str]:
+    """Return the experiment tags that store the views.
 
     Args:
         plan: the study.
         parent_id: MLflow run of the study.
+        collapsed: groups that the view of configs shows as one row each, without the seeds.
     """
-    now = int(time.time() * 1000)
-    state = json.dumps(_state(plan, parent_id), separators=(",", ":"))
-    return json.dumps({"name": plan.name, "createdAt": now, "updatedAt": now, "state": state}, separators=(",", ":"))
+    trials, configs = view_keys(plan)
+    return {
+        f"{VIEW_TAG}{trials}": _saved(plan.name, _trials_state(plan, parent_id)),
+        f"{VIEW_TAG}{configs}": _saved(f"{plan.name}: configs", _configs_state(plan, parent_id, collapsed)),
+    }
+
+
+def _saved(name: str, state: dict[str, Any]) -> str:
+    now, text = int(time.time() * 1000), json.dumps(state, separators=(",", ":"))
+    return json.dumps({"name": name, "createdAt": now, "updatedAt": now, "state": text}, separators=(",", ":"))
 
 
 def runs_address(plan: StudyPlan, experiment_id: str) -> str:
-    """Return the address of a study's trials in MLflow's UI: the saved view, as a table.
+    """Return the address of a study's trials in MLflow's UI: the saved view of all trials, as a table.
 
     Without the workflow type, the page opens its view of language-model applications, which shows no data. The address
     of a store that is no server is that of `mlflow ui` on this machine.
@@ -63,22 +87,36 @@ def runs_address(plan: StudyPlan, experiment_id: str) -> str:
     """
     is_server = plan.tracking_uri.lower().startswith(("http://", "https://"))
     server = redact_place(plan.tracking_uri).rstrip("/") if is_server else _LOCAL_UI
-    return f"{server}/{_runs(plan, experiment_id)}"
+    return f"{server}/{all_trials(experiment_id, plan.study_id)}"
 
 
-def _runs(plan: StudyPlan, experiment_id: str) -> str:
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(plan)}&{_TRAINING}"
+def all_trials(experiment_id: str, study_id: str, *, charts: bool = False) -> str:
+    """Return the address of the view of all trials, relative to the server, whose name in the browser is unknown.
+
+    Args:
+        experiment_id: experiment of the study.
+        study_id: identifier of the study.
+        charts: whether the page opens with charts instead of the table.
+    """
+    return _view(experiment_id, f"{VIEW_PREFIX}{study_id}") + ("&compareRunsMode=CHART" if charts else "")
+
+
+def configs_view(experiment_id: str, study_id: str) -> str:
+    """Return the address of the view of configs, relative to the server."""
+    return _view(experiment_id, f"{VIEW_PREFIX}{study_id}{CONFIGS}")
+
+
+def _view(experiment_id: str, key: str) -> str:
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&{_TRAINING}"
 
 
 def links(plan: StudyPlan, experiment_id: str) -> str:
-    """Return Markdown links to the trials in charts and in a table.
-
-    The links are relative, because the host name in the browser is unknown.
-    """
-    runs = _runs(plan, experiment_id)
+    """Return Markdown links to the views: configs with means over seeds, and all trials in charts and in a table."""
+    of = experiment_id, plan.study_id
+    charts, table = all_trials(*of, charts=True), all_trials(*of)
     return (
-        f"[Compare the trials in charts]({runs}&compareRunsMode=CHART) or [in a table]({runs}); "
-        f"both are the saved view “{plan.name}” of this experiment."
+        f"[Configs, mean over seeds]({configs_view(*of)}). [Compare the trials in charts]({charts}) or "
+        f"[in a table]({table}). MLflow loads 100 trials at a time, repeated configs first; the report has all of them."
     )
 
 
@@ -110,21 +148,46 @@ def artifact_links(experiment_id: str, run_id: str, figures: list[tuple[str, str
     return "\n\n".join(parts)
 
 
-def _state(plan: StudyPlan, parent_id: str) -> dict[str, Any]:
+def _trials_state(plan: StudyPlan, parent_id: str) -> dict[str, Any]:
+    return _state(plan, f"tags.`mlflow.parentRunId` = '{parent_id}'") | {"runsHiddenMode": "SHOW_ALL"}
+
+
+def _configs_state(plan: StudyPlan, parent_id: str, collapsed: Iterable[str]) -> dict[str, Any]:
+    """Return the state of a page with one row per repeated config, which holds the mean over seeds."""
+    single = " and ".join(f"tags.stage != '{stage}'" for stage in SINGLE)  # MLflow has no list of values for tags
+    state = _state(plan, f"tags.`mlflow.parentRunId` = '{parent_id}' and {single}")
+    columns = [each for each in state["selectedColumns"] if not each.startswith("tags.")]  # a group has no tags
+    return state | {
+        "selectedColumns": columns,
+        "columnOrder": [_NAME_COLUMN, *columns],
+        "columnWidths": state["columnWidths"] | {_NAME_COLUMN: _WIDTH_OF_A_GROUP},
+        "runsHiddenMode": "SHOW_ALL",
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": GROUP}]},
+        "groupsExpanded": {f"tag.{GROUP}.{group}": False for group in collapsed},
+        "useGroupedValuesInCharts": True,
+    }
+
+
+def _state(plan: StudyPlan, search_filter: str) -> dict[str, Any]:
     params = [name for name in ("method", *plan.differing) if name != "method" or plan.compared]
-    columns = [_column("tags", "stage"), _column("tags", "status")]
+    bounds = bound_names(plan.objective)
+    tested = objective_of(plan.base.dataset, "test")
+    metrics = [plan.objective, bounds.low, bounds.high, bounds.seeds, SHARPNESS_GAP, ACCURACY]
+    metrics += [tested] if plan.confirmation is not None else []
+    columns = [*_FIRST_COLUMNS[1:], *(_column("metrics", name) for name in dict.fromkeys(metrics))]
     columns += [_column("params", name) for name in params[:_MOST_AXES]]
-    columns += [_column("metrics", name) for name in dict.fromkeys((plan.objective, ACCURACY, *_COLUMNS))]
+    widths = {each: _MARGIN + _WIDTH_OF_A_LETTER * (len(each) - each.index("`") - 2) for each in columns}
     return {
-        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_id}'",
-        "orderByKey": _column("metrics", plan.objective),
+        "searchFilter": search_filter,
+        "orderByKey": _column("metrics", bounds.low),
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": columns,
-        "runsHiddenMode": "SHOW_ALL",  # the page draws ten by default
+        "columnOrder": [_NAME_COLUMN, *columns],
+        "columnWidths": widths | _WIDTHS,
         "compareRunCharts": _charts(plan, params),
         "compareRunSections": [
             _section(_OURS, plan.name, shown=True) | {"columns": _CHARTS_IN_A_ROW, "cardHeight": _CHART_HEIGHT},
@@ -148,12 +211,16 @@ def _charts(plan: StudyPlan, params: list[str]) -> list[dict[str, Any]]:
     if plan.scheduler == "asha":  # the page knows only the last value of a run
         words += ", each trial at its own last epoch"
     charts = [_scatter("gap", SHARPNESS_GAP, "METRIC", score, f"Sharpness gap against {words}")]
+    on_log_scale = log_searched(plan)
+    axes = {name: f"{LOG_PREFIX}{name}" if name in on_log_scale else name for name in params}
     for name in plan.search_space.scientific[:2]:
-        title = f"{name.replace('_', ' ').capitalize()} against {words}"
-        charts.append(_scatter(name, name, "PARAM", score, title))
-    axes = {"selectedParams": params[:_MOST_AXES], "selectedMetrics": [SHARPNESS_GAP, score], "showAllRuns": True}
+        scale = " (log10)" if name in on_log_scale else ""
+        title = f"{name.replace('_', ' ').capitalize()}{scale} against {words}"
+        charts.append(_scatter(name, axes.get(name, name), "PARAM", score, title))
     if len(params) > 1:
-        charts.append(_card("parallel", "PARALLEL", "Varied parameters") | axes)
+        shown = [axes[name] for name in params[:_MOST_AXES]]
+        lines = {"selectedParams": shown, "selectedMetrics": [SHARPNESS_GAP, score], "showAllRuns": True}
+        charts.append(_card("parallel", "PARALLEL", "Varied parameters") | lines)
     return charts
 
 

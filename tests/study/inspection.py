@@ -14,6 +14,11 @@ from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
+from study.tracking.groups import bound_names
+from study.tracking.trial_run import COST_AXES
+from trainables.spec.measures import objective_of
+
+OVER_SEEDS = [objective_of(name, split) for name in ("digits", "glue:cola", "glue:mrpc") for split in ("val", "test")]
 
 
 def runs_of(plan: StudyPlan) -> tuple[Run, list[Run]]:
@@ -45,8 +50,11 @@ def assert_whole(directory: Path, tracking_uri: str | None = None) -> None:
         assert run.info.run_name == row["name"]
         assert run.data.tags["status"] == row["status"]
         assert epochs[row["trial_id"]] == row["epochs"]
+        over_seeds = {name for measure in OVER_SEEDS for name in bound_names(measure)}
         for name, value in run.data.metrics.items():
-            assert row[name] == value
+            assert name in over_seeds or row[name] == value
+        for name in COST_AXES:
+            assert name not in run.data.params or row[name] == float(run.data.params[name])
     identities = Counter((row["config_id"], row["replicate"]) for row in trials.values())
     assert set(identities.values()) == {1}
 

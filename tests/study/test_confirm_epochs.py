@@ -27,7 +27,8 @@ from study.records import read_epochs, read_trials
 from study.rerun import main as rerun_main
 from study.result.confirmed import confirmed_tables
 from study.search.searcher import StudySearch
-from study.tracking.tracker import note_text, trial_params
+from study.tracking.note import note_text
+from study.tracking.trial_run import trial_params
 from tests.study.confirmed import confirmed_study
 from tests.study.factories import PretendedSeeds, compare, make_plan
 from tests.study.inspection import assert_whole, read_journal, runs_of

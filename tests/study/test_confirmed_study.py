@@ -134,6 +134,7 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     tested = [run for run in children if "test/accuracy" in run.data.metrics]
     assert {run.data.tags["stage"] for run in tested} == {"confirm"}
     assert len(tested) == len(confirmed)
+    assert_the_best_student_is_found(directory, parent, tested)
 
     assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)
     assert "without Ray" in done.err
@@ -201,3 +202,19 @@ def test_a_smoke_test_may_confirm_too(output_dir, command):
     result = json.loads(done.out)["confirmation"]
     assert result["seeds"] == 2
     assert any(config["label"].startswith("kd at tuned temperature") for config in result["configs"])
+
+
+def assert_the_best_student_is_found(directory, parent, tested):
+    """Assert that each confirmed trial has one logged model, and that the best one leads to a usable student's file."""
+    plan = load_plan(directory)
+    client = MlflowClient(plan.tracking_uri)
+    order = [{"field_name": "metrics.test/accuracy", "ascending": False}]
+    found = client.search_logged_models([parent.info.experiment_id], "tags.trial_id != 'none'", order_by=order)
+    ours = [model for model in found if model.model_type == "student"]
+    best = max(run.data.metrics["test/accuracy"] for run in tested)
+    assert sorted(model.source_run_id for model in ours) == sorted(run.info.run_id for run in tested)
+    assert {metric.key: metric.value for metric in ours[0].metrics}["test/accuracy"] == best
+    assert ours[0].params["student"] == plan.base.student
+    kept = [model for model in ours if "student_file" in model.tags]
+    assert len(kept) == 4  # the seeds of the first choice
+    assert load_student(Path(kept[0].tags["student_file"])).info.num_classes == 10

@@ -66,7 +66,7 @@ def test_report_figure_and_mlflow_show_the_front_and_the_students(folder):
     assert "Pareto front of val accuracy and latency" in parent.data.tags["mlflow.note.content"]
     rows = {row["trial_id"]: row for row in read_trials(folder / "two").to_pylist()}
     for child in children:
-        assert child.data.metrics[DEPLOY_LATENCY] == rows[child.data.tags["trial_id"]][DEPLOY_LATENCY]
+        assert float(child.data.params[DEPLOY_LATENCY]) == rows[child.data.tags["trial_id"]][DEPLOY_LATENCY]
 
 
 def test_a_resume_shows_the_front_measures_nothing_again_and_takes_no_other_objectives(command, folder):

@@ -16,7 +16,7 @@ from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.plan.repetitions import with_replicates
 from study.search.searcher import StudySearch
 from study.stages.confirmation import confirmation_request, describe_unfinished
-from study.tracking.tracker import note_text
+from study.tracking.note import note_text
 from tests.study.factories import PretendedSeeds, compare, make_plan
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY

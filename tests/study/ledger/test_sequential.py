@@ -12,7 +12,7 @@ from study.ledger.ledger import StudyLedger
 from study.ledger.sequential import comparisons_of, sequential_texts
 from study.plan.confirmation import ConfirmationRequest
 from study.search.searcher import StudySearch
-from study.tracking.tracker import note_text
+from study.tracking.note import note_text
 from tests.study.factories import PretendedSeeds, compare, make_plan
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY

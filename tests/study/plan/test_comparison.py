@@ -18,7 +18,8 @@ from study.plan.resolve import load_plan, resolve_plan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.search.preview import first_configs
 from study.search.searcher import StudySearch
-from study.tracking.tracker import note_text, trial_params
+from study.tracking.note import note_text
+from study.tracking.trial_run import trial_params
 from tests.study.factories import FEW, PretendedTune, compare, make_plan
 from tests.trainables.conftest import IMAGE_METHODS
 from trainables.methods.registry import METHODS

@@ -17,7 +17,7 @@ from study.plan.size import confirm_trials
 from study.search.searcher import StudySearch
 from study.stages.choosing import choose
 from study.stages.confirmation import confirmation_request, describe_unfinished
-from study.tracking.tracker import note_text
+from study.tracking.note import note_text
 from tests.study.factories import PretendedSeeds, compare, make_plan
 from tests.study.inspection import files_in
 from trainables.process.errors import StudyError, UsageError

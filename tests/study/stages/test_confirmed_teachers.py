@@ -17,7 +17,8 @@ from study.plan.resolve import load_plan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.running.recorder import TrialRecorder
 from study.search.searcher import StudySearch
-from study.tracking.tracker import note_text, trial_params
+from study.tracking.note import note_text
+from study.tracking.trial_run import trial_params
 from tests.study.factories import PretendedSeeds, compare, make_plan
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import load_dataset

@@ -85,6 +85,17 @@ def test_the_experiment_shows_its_question_and_the_study_as_a_row(page, ui, plan
     expect(page.get_by_role("link", name=plan.name, exact=True)).to_be_visible()
 
 
+def test_the_experiments_note_leads_to_a_row_per_repeated_config_with_its_interval(page, ui, plan, runs):
+    page.goto(f"{ui}/#/experiments/{runs[0].info.experiment_id}/runs?{TRAINING}")
+    address = page.get_by_role("link", name="configs", exact=True).get_attribute("href")
+    page.goto(f"{ui}/{address}")
+    repeated = [run for run in runs[1] if run.data.tags["stage"] != "search"]
+    expect(page.get_by_text(f"{len(repeated)} matching runs")).to_be_visible()
+    for group in {run.data.tags["group"] for run in repeated}:
+        expect(page.get_by_text(f"Group: {group}")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="val/accuracy_low")).to_be_visible()
+
+
 def test_the_studys_page_shows_its_note_with_table_and_figures_beside_the_facts(page, ui, plan, runs):
     open_note(page, ui, runs[0])
     expect(page.get_by_text(plan.search_space.question).first).to_be_visible()

@@ -1,25 +1,33 @@
 """Tracker with a real store: SQLite, as in the default."""
 
+import hashlib
 import http.server
 import json
 import math
 import shlex
 import threading
 import time
+from types import SimpleNamespace
+from unittest import mock
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from scipy import stats
 
 from study.cli.start_command import start_command
 from study.launch import main as launch_study
 from study.ledger.ledger import StudyLedger
 from study.search.searcher import StudySearch
-from study.tracking.tracker import StudyTracker, trial_params
-from study.tracking.view import NOTE_FIGURES, VIEW_TAG, command_block, view_key
+from study.tracking.experiment import experiment_name
+from study.tracking.tracker import StudyTracker
+from study.tracking.trial_run import trial_params
+from study.tracking.view import NOTE_FIGURES, VIEW_TAG, command_block, view_keys
 from tests.study.factories import PretendedTune, make_plan
 from trainables.process.errors import StudyError
-from trainables.spec.measures import ACCURACY
+from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
 from trainables.storage.mlflow_store import check_tracking_uri
 from trainables.teacher.command import main as train_teacher
 
@@ -72,23 +80,27 @@ def test_every_trial_is_one_run_with_its_measures_at_their_epochs(tmp_path, stor
     assert parent.data.tags["git.commit"] == "abc"
 
 
-def test_what_a_trial_costs_by_what_it_is_is_logged_once_before_its_first_epoch(tmp_path, store):
+def test_costs_known_before_the_first_step_are_params_and_tags_and_no_metrics(tmp_path, store):
     ledger, tune = begin(tmp_path, store, name="costs")
     tracker = track(ledger)
     _, settings = tune.next()
     entry = ledger.entries[settings["trial_id"]]
-    ledger.record_facts(entry.trial_id, {"cost/step_flops": 33_960.0})
+    ledger.record_facts(entry.trial_id, {"cost/step_flops": 33_960.0, "cost/forward_flops_student": 11_320.5})
     delivered = {}
     for epoch in (1, 2):
-        tune.report(settings, epoch)
+        measures = {"cost/adapter_parameters": 330.0, "cost/seconds": 0.1 * epoch, SHARPNESS_GAP: 0.2, ACCURACY: 0.5}
+        ledger.record_epoch(entry.trial_id, epoch, measures)
         tracker._deliver(entry, delivered)
     assert tracker.finish("FINISHED") is None
     run = children(tracker)[entry.trial_id]
-    history = MlflowClient(store).get_metric_history(run.info.run_id, "cost/step_flops")
-    assert [(metric.step, metric.value) for metric in history] == [(0, 33_960.0)]
+    assert run.data.params["cost/step_flops"] == "33960"
+    assert run.data.tags["cost/forward_flops_student"] == "11320.5"
+    assert run.data.tags["cost/adapter_parameters"] == "330"
+    # MLflow's Compare page opens with the first metric.
+    assert list(run.data.metrics) == [ACCURACY, SHARPNESS_GAP, "cost/seconds"]
 
 
-def test_what_varies_is_a_param_and_what_is_constant_is_a_tag(tmp_path, store):
+def test_every_setting_that_a_trial_reads_is_a_param_also_of_the_study(tmp_path, store):
     ledger, tune = begin(tmp_path, store, name="params")
     tracker = track(ledger)
     tune.run()
@@ -96,15 +108,113 @@ def test_what_varies_is_a_param_and_what_is_constant_is_a_tag(tmp_path, store):
     tracker.finish("FINISHED")
     for trial_id, run in children(tracker).items():
         entry = ledger.entries[trial_id]
-        adapter = {"adapter_width", "adapter_learning_rate"} if entry.config.method == "pesf_kd" else set()
-        assert set(run.data.params) == {"method", "replicate", "seed"} | adapter
+        config = entry.config.model_dump(mode="json")
+        adapter = {"adapter_width", "log10/adapter_width"} if entry.config.method == "pesf_kd" else set()
+        assert {"method", "replicate", "seed", "dataset", "student", "epochs"} | adapter <= run.data.params.keys()
         assert run.data.params == {k: str(v) for k, v in trial_params(ledger.plan, entry).items()}
-        assert run.data.tags["temperature"] == "4.0"
-        assert "adapter_width" not in run.data.tags
-        assert "kd_weight" in run.data.tags
-        assert not any(
-            name.startswith(("dkd_", "crd_", "sftn_")) for name in run.data.tags
-        )  # no method here reads these settings
+        assert all(str(config[name]) == each for name, each in run.data.params.items() if name in config)
+        if adapter:
+            logarithm = float(run.data.params["log10/adapter_width"])
+            assert 10**logarithm == pytest.approx(config["adapter_width"], rel=1e-5)
+        assert ("temperature" in run.data.params) == (entry.config.method != "ce")
+        assert not any(name.startswith(("dkd_", "crd_", "sftn_")) for name in run.data.params)  # read by no method here
+    parent = MlflowClient(store).get_run(tracker.parent_id)
+    assert parent.data.params["temperature"] == "4.0"
+    assert "adapter_width" not in parent.data.params  # differs between trials
+
+
+def test_seeds_of_a_config_share_mean_and_interval_and_stages_have_colours(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="groups", trials=4, confirmation={"configs": 1, "seeds": 2})
+    tune.run()
+    tracker = StudyTracker(ledger.plan, command="", versions={}, ledger=ledger)
+    tracker.catch_up(ledger)
+    assert tracker.finish("FINISHED") is None
+    runs, colours = children(tracker), {}
+    groups = {}
+    for entry in ledger.entries.values():
+        run = runs[entry.trial_id]
+        colours.setdefault(run.data.tags["mlflow.runColor"], set()).add(entry.stage)
+        groups.setdefault(run.data.tags.get("group"), []).append((entry, run))
+    assert all(len(stages) == 1 for stages in colours.values())
+    assert len(colours) == len({entry.stage for entry in ledger.entries.values()})
+    assert {entry.stage for entry, _ in groups.pop(None)} <= {"search", "tune"}
+    assert {"ce, control", "kd-T4.0, control"} < groups.keys()
+    for members in groups.values():
+        scores = [entry.score for entry, _ in members]
+        margin = stats.t.ppf(0.975, len(scores) - 1) * np.std(scores, ddof=1) / len(scores) ** 0.5
+        for _, run in members:
+            found = run.data.metrics
+            assert found["val/accuracy_mean"] == pytest.approx(np.mean(scores))
+            assert found["val/accuracy_low"] == pytest.approx(max(0.0, np.mean(scores) - margin))
+            assert found["val/accuracy_high"] == pytest.approx(min(1.0, np.mean(scores) + margin))
+            assert found["val/seeds"] == len(scores) == 2
+    # The first row of both views is a seed of the best repeated config.
+    client = MlflowClient(store)
+    for key in view_keys(ledger.plan):
+        state = json.loads(json.loads(client.get_experiment(tracker.experiment_id).tags[f"{VIEW_TAG}{key}"])["state"])
+        order = f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"
+        rows = client.search_runs([tracker.experiment_id], state["searchFilter"], order_by=[order])
+        best = max(run.data.metrics["val/accuracy_low"] for members in groups.values() for _, run in members)
+        assert rows[0].data.metrics["val/accuracy_low"] == best
+        shown = {run.data.tags["stage"] for run in rows}
+        assert ("search" in shown) == (key == view_keys(ledger.plan)[0])
+
+
+def test_a_study_of_an_earlier_version_gets_the_params_that_its_runs_lack(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="earlier")
+    tune.run(2)
+    client = MlflowClient(store)
+    experiment = client.create_experiment(f"{ledger.plan.base.dataset}: before")
+    ids = {"study": ledger.plan.name, "study_id": ledger.plan.study_id}
+    with mock.patch("study.tracking.tracker.earlier_name", lambda plan: f"{plan.base.dataset}: before"):
+        parent = client.create_run(experiment, tags={"kind": "study", **ids})
+        for entry in ledger.entries.values():
+            tags = {"kind": "trial", "trial_id": entry.trial_id, "stage": entry.stage, "temperature": "4.0", **ids}
+            run = client.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id, **tags})
+            client.log_param(run.info.run_id, "method", entry.config.method)
+            client.set_tag(run.info.run_id, "status", "finished")
+            client.set_terminated(run.info.run_id)
+        tracker = StudyTracker(ledger.plan, command="", versions={}, ledger=ledger)
+        tracker.catch_up(ledger)
+        assert tracker.finish("FINISHED") is None
+    assert (tracker.experiment_id, tracker.parent_id) == (experiment, parent.info.run_id)
+    assert len(children(tracker)) == 2
+    for trial_id, run in children(tracker).items():
+        wanted = trial_params(ledger.plan, ledger.entries[trial_id])
+        assert run.data.params == {name: str(value) for name, value in wanted.items()}
+        assert run.data.metrics == {}  # nothing was sent again
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ("digits", "digits: s"),
+        ("glue:sst2", "glue:sst2: s"),
+        (f"{FOLDER_PREFIX}/a/b/leaves", "leaves-DIGEST: s"),
+        (f"{FOLDER_PREFIX}/c/leaves/", "leaves-DIGEST: s"),
+        ("arrays:/x/scans.npz,holdout=2", "scans.npz-DIGEST: s"),
+        (f"{FOLDER_PREFIX}/{300 * 'x'}", f"{40 * 'x'}-DIGEST: s"),
+    ],
+)
+def test_names_of_experiments_are_short_and_differ_for_folders_of_one_name(dataset, shown):
+    name = experiment_name(SimpleNamespace(space="s", base=SimpleNamespace(dataset=dataset)))
+    assert name == shown.replace("DIGEST", hashlib.sha256(dataset.encode()).hexdigest()[:4])
+
+
+def test_the_experiments_note_links_to_every_study_and_keeps_the_users_words(tmp_path, store):
+    for name in ("first", "second"):
+        ledger, _ = begin(tmp_path / name, store, name=name, base={"epochs": 7})
+        tracker = track(ledger)
+        assert tracker.finish("FINISHED") is None
+    client = MlflowClient(store)
+    note = client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"]
+    assert note.startswith(f"{ledger.plan.search_space.question} Results by study: **second** (")
+    assert "**first** (" in note
+    assert f"viewStateShareKey=pesfkd-{ledger.plan.study_id}-configs&" in note
+    written = f"Mine. {note}\nAnd below."
+    client.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", written)
+    assert track(ledger).finish("FINISHED") is None
+    assert client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"] == written
 
 
 DATASET = {"digest": "0a" * 32, "train": 1077, "validation": 360}
@@ -168,7 +278,7 @@ def test_the_experiment_has_a_view_that_finds_the_studys_trials_and_fits_into_a_
     tracker.catch_up(ledger)
     tracker.finish("FINISHED", result_note="| a table |")
     client = MlflowClient(store)
-    text = client.get_experiment(tracker.experiment_id).tags[f"{VIEW_TAG}{view_key(ledger.plan)}"]
+    text = client.get_experiment(tracker.experiment_id).tags[f"{VIEW_TAG}{view_keys(ledger.plan)[0]}"]
     assert len(text) < 5000  # the limit of older servers
     view = json.loads(text)
     state = json.loads(view["state"])
@@ -179,7 +289,7 @@ def test_the_experiment_has_a_view_that_finds_the_studys_trials_and_fits_into_a_
     gap = next(chart for chart in state["compareRunCharts"] if chart["displayName"].startswith("Sharpness gap"))
     assert (gap["type"], gap["xaxis"]["key"], gap["yaxis"]["key"]) == ("SCATTER", "val/sharpness_gap", "val/accuracy")
     note = client.get_run(tracker.parent_id).data.tags["mlflow.note.content"]
-    assert f"viewStateShareKey={view_key(ledger.plan)}&workflowType=machine_learning&compareRunsMode=CHART" in note
+    assert f"viewStateShareKey={view_keys(ledger.plan)[0]}&workflowType=machine_learning&compareRunsMode=CHART" in note
 
 
 def test_the_command_in_the_note_is_the_one_to_type_in_lines_that_do_not_widen_the_page(tmp_path):

@@ -1,0 +1,82 @@
+"""Logged models of the confirmed trials, so that `mlflow.search_logged_models` finds the best student.
+
+Each confirmed trial gets one logged model with its scores and settings. Students of the first choice are kept, and
+their models have the place of the file as tag `student_file`. The file itself is not copied: a copy of each seed would
+multiply the disk space of a confirmation. One student of the first choice is also registered as a whole, see
+`study.tracking.student`.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, Metric, Run
+
+from study.ledger.entry import TrialEntry
+from study.ledger.students import student_path
+from study.plan.plan import StudyPlan
+from study.tracking.trial_run import trial_params
+from trainables.spec.measures import SHARPNESS_GAP, objective_of
+
+MODEL_TYPE: Final = "student"
+_FILE: Final = "student_file"
+
+
+def log_confirmed_models(
+    client: MlflowClient, plan: StudyPlan, experiment_id: str, entries: Iterable[TrialEntry], runs: Mapping[str, Run]
+) -> None:
+    """Create the logged models that are missing. May be called again.
+
+    Args:
+        client: client of the store.
+        plan: the study.
+        experiment_id: experiment of the study.
+        entries: trials of the study.
+        runs: runs of the trials by identifier.
+    """
+    wanted = [
+        entry for entry in entries if entry.stage == "confirm" and entry.status == "finished" and entry.trial_id in runs
+    ]
+    if not wanted:
+        return
+    known = _known(client, plan, experiment_id)
+    for entry in wanted:
+        if entry.trial_id not in known:
+            _log(client, plan, experiment_id, entry, runs[entry.trial_id].info.run_id)
+
+
+def _known(client: MlflowClient, plan: StudyPlan, experiment_id: str) -> set[str]:
+    """Return the trials with a complete logged model."""
+    found, token = set(), None
+    while True:
+        page = client.search_logged_models([experiment_id], f"tags.study_id = '{plan.study_id}'", page_token=token)
+        found |= {each.tags["trial_id"] for each in page if str(each.status) == "READY" and "trial_id" in each.tags}
+        token = page.token
+        if not token:
+            return found
+
+
+def _log(client: MlflowClient, plan: StudyPlan, experiment_id: str, entry: TrialEntry, run_id: str) -> None:
+    tags = {
+        "study": plan.name,
+        "study_id": plan.study_id,
+        "trial_id": entry.trial_id,
+        "config_id": entry.config_id,
+    }
+    if (path := student_path(plan, entry.trial_id)).is_file():
+        tags[_FILE] = str(path.absolute())
+    params = {name: str(value) for name, value in trial_params(plan, entry).items()}
+    model = client.create_logged_model(
+        experiment_id, name=re.sub(r"[^\w-]", "_", entry.name), source_run_id=run_id, tags=tags, params=params,
+        model_type=MODEL_TYPE,
+    )  # fmt: skip
+    now, last = int(time.time() * 1000), max(entry.epochs)
+    shown = (plan.objective, SHARPNESS_GAP, objective_of(plan.base.dataset, "test"), "test/accuracy")
+    # The run has these metrics already. With a model they belong to both.
+    scores = {name: entry.last[name] for name in shown if name in entry.last}
+    metrics = [Metric(name, each, now, last, model_id=model.model_id) for name, each in scores.items()]
+    client.log_batch(run_id, metrics=metrics)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, last)])
+    client.finalize_logged_model(model.model_id, "READY")  # last: an unfinished one is created again

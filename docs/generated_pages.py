@@ -64,7 +64,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-# -- methods ------------------------------------------------------------------------------------------------------------
+# -- methods ---------------------------------------------------------------------------------------------------------
 
 
 def method_pages() -> dict[str, str]:
@@ -78,8 +78,8 @@ def method_pages() -> dict[str, str]:
     lines = [
         "# Methods",
         "",
-        "Each page has the formula, the source with our deviations, the settings, and the cost of training. The pages are",
-        "written from the code, so they describe the version that you run.",
+        "Each page has the formula, the source with our deviations, the settings, and the cost of training. The pages",
+        "are written from the code, so they describe the version that you run.",
         "",
     ]
     for family, title in FAMILIES.items():
@@ -240,7 +240,7 @@ def recorded_costs() -> dict[str, str]:
     return found
 
 
-# -- command line -------------------------------------------------------------------------------------------------------
+# -- command line ----------------------------------------------------------------------------------------------------
 
 MODULES: Final = {
     "run": "study.launch", "resume": "study.launch --resume NAME", "confirm": "study.confirm", "sync": "study.sync",
@@ -260,8 +260,8 @@ def command_line_page() -> str:
         "# Command line",
         "",
         "One program, `pesfkd`, has all commands. Most exist as modules too: `pesfkd run` is `python -m study.launch`.",
-        "`pesfkd COMMAND -h` shows the common options, `--help-all` shows all. Every option of a study can also be a key of",
-        "a [config file](../reference/config_file.md) and a keyword of [`pesfkd.run`](../reference/python_api.md).",
+        "`pesfkd COMMAND -h` shows the common options, `--help-all` shows all. Every option of a study can also be a",
+        "key of a [config file](../reference/config_file.md) and a keyword of [`pesfkd.run`](../reference/python_api.md).",
         "",
     ]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
@@ -323,7 +323,7 @@ def config_file() -> str:
     return done.stdout
 
 
-# -- search spaces ------------------------------------------------------------------------------------------------------
+# -- search spaces ---------------------------------------------------------------------------------------------------
 
 
 def spaces_page() -> str:
@@ -357,7 +357,7 @@ def range_of(parameter: Any) -> str:
     return f"`{parameter.low:g}:{parameter.high:g}{ending}`"
 
 
-# -- records and measures -----------------------------------------------------------------------------------------------
+# -- records and measures --------------------------------------------------------------------------------------------
 
 
 def records_page() -> str:
@@ -411,7 +411,7 @@ def unit_in_words(name: str) -> str:
     return {"seconds": "s", "time": "UTC", "started": "UTC"}.get(last, "")
 
 
-# -- examples -----------------------------------------------------------------------------------------------------------
+# -- examples --------------------------------------------------------------------------------------------------------
 
 
 def examples_page() -> str:
@@ -419,8 +419,8 @@ def examples_page() -> str:
     lines = [
         "# Recorded studies",
         "",
-        "The results of this documentation come from these studies. Each has a plan, a summary and records. Open one with",
-        "`pesfkd.open(\"analysis/examples/NAME\")`, or write a report with",
+        "The results of this documentation come from these studies. Each has a plan, a summary and records. Open one",
+        'with `pesfkd.open("analysis/examples/NAME")`, or write a report with',
         "`python -m analysis.report NAME --output-dir analysis/examples --out report.html`.",
         "",
     ]
@@ -440,7 +440,7 @@ def examples_page() -> str:
     return tidy("\n".join(lines))
 
 
-# -- text ---------------------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------------------------
 
 
 def markdown_of(docstring: str) -> str:

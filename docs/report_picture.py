@@ -1,4 +1,6 @@
-"""Take the picture of a report for the README: `python docs/report_picture.py study_results/NAME docs/images/report.png`.
+"""Take the picture of a report for the README.
+
+Usage: `python docs/report_picture.py study_results/NAME docs/images/report.png`.
 
 An installed Chromium is needed, as for the tests of MLflow's pages.
 """

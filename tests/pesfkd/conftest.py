@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 TINY = {
     "space": "adapter_width", "trials": 2, "promising": 1, "replicates": 2, "epochs": 2, "executor": "in-process",
 }  # fmt: skip
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how_to" / "python.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "how_to" / "python.md").read_text(encoding="utf-8"), flags=re.DOTALL
+)
 
 
 class Ran(NamedTuple):

@@ -261,7 +261,8 @@ def command_line_page() -> str:
         "",
         "One program, `pesfkd`, has all commands. Most exist as modules too: `pesfkd run` is `python -m study.launch`.",
         "`pesfkd COMMAND -h` shows the common options, `--help-all` shows all. Every option of a study can also be a",
-        "key of a [config file](../reference/config_file.md) and a keyword of [`pesfkd.run`](../reference/python_api.md).",
+        "key of a [config file](../reference/config_file.md) and a keyword of",
+        "[`pesfkd.run`](../reference/python_api.md).",
         "",
     ]
     for name, command in group.commands.items():  # type: ignore[attr-defined]

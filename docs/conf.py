@@ -20,7 +20,6 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_templates"]
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 # The sources and examples of the repository are no pages. Links between pages are checked.
 suppress_warnings = ["myst.strikethrough"]
 
@@ -41,6 +40,7 @@ napoleon_google_docstring = True
 napoleon_use_rtype = False
 napoleon_custom_sections = [("Args", "params_style"), "Source"]
 default_role = "literal"
+smartquotes = False  # would turn the hyphens of options into dashes
 # Other projects' types are not linked, because the build has no network. Types of this project that are not part of the
 # interface appear in signatures by name alone.
 nitpick_ignore_regex = [

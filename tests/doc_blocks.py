@@ -14,7 +14,7 @@ PAGES: Final = (
 )
 TUTORIALS: Final = ("first_study", "own_images", "own_model", "text_task", "mlflow", "records", "cluster")
 _BLOCK: Final = re.compile(
-    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<kind>[^\n`]*)\n(?P<text>.*?)^```", re.M | re.S
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>[^\n`]*)\n(?P<text>.*?)^```", re.M | re.S
 )
 
 

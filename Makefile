@@ -12,7 +12,7 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-unit test-slow test-faults test-long test-lowest check audit format clean
+.PHONY: help setup study ui test test-unit test-slow test-faults test-long test-lowest check docs audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -59,11 +59,15 @@ test-lowest: ## a smoke study and the tests with the lowest versions that pyproj
 	$(LOWEST)/bin/python -m study.launch --space adapter_width --smoke --output-dir $(LOWEST)/studies
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
-check: $(READY) ## format, lint, types, import contracts
+check: $(READY) docs ## format, lint, types, import contracts, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Fails on every warning: broken internal links, unknown references, pages outside the table of contents.
+docs: $(READY) ## the documentation, offline, in build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --builder html docs build/docs
 
 # In an environment of its own: what it needs is no part of ours.
 audit: ## known vulnerabilities of the pinned dependencies (asks the network)

@@ -107,7 +107,7 @@ class Study:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """Result table: a row per repeated config, with means over fresh seeds, intervals and paired differences."""
+        """Result table with means over fresh seeds, intervals and paired differences; a row per repeated config."""
         import pandas as pd
 
         from analysis.questions.costs import config_costs

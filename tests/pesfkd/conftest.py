@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 TINY = {
     "space": "adapter_width", "trials": 2, "promising": 1, "replicates": 2, "epochs": 2, "executor": "in-process",
 }  # fmt: skip
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "how_to" / "python.md").read_text(encoding="utf-8"), flags=re.DOTALL
+)
 
 
 class Ran(NamedTuple):
@@ -64,7 +66,7 @@ def ran(ran_in_process: Ran) -> pesfkd.Study:
 
 @pytest.fixture(scope="session")
 def documented(tmp_path_factory: pytest.TempPathFactory, tables_made_once: Any) -> dict[str, Any]:
-    """The names that the blocks of docs/python.md define, run in their order in a folder of their own."""
+    """The names that the blocks of docs/how_to/python.md define, run in their order in a folder of their own."""
     names: dict[str, Any] = {"folder": tmp_path_factory.mktemp("document")}
     before = Path.cwd()
     os.chdir(names["folder"])

@@ -1,4 +1,4 @@
-"""The blocks of docs/python.md and the examples of docstrings run."""
+"""The blocks of docs/how_to/python.md and the examples of docstrings run."""
 
 import doctest
 

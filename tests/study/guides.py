@@ -8,7 +8,7 @@ from study.launch import main as launch_main
 from tests.conftest import Said
 from trainables.teacher.command import main as teacher_main
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "how_to"
 _MAINS = {"study.launch": launch_main, "trainables.teacher": teacher_main}
 
 

@@ -87,7 +87,7 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
         bins: number of bins. Bin b holds confidences in (b / bins, (b + 1) / bins].
 
     Returns:
-        Scalar in [0, 1]: Σ_bins (share of samples) · |accuracy - mean confidence|.
+        Scalar in [0, 1]: Σ_bins (share of samples) · `|accuracy - mean confidence|`.
 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3.

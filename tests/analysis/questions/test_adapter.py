@@ -40,7 +40,7 @@ def test_nothing_is_said_of_a_threshold_that_is_reached_of_other_trials_and_of_o
     assert adapter_warnings(trials_table(rows([0.0])).drop_columns([SHIFT])) == []
 
 
-# The shipped records lack the measure of the shift. These tests check statements of the README about them.
+# The shipped records lack the measure of the shift. These tests check statements of docs/results/methods.md about them.
 def sharpness_ranges(example, stage="confirm"):
     """Return the trials with an adapter, and for each the range of the adapted sharpness over the epochs."""
     records = open_study(EXAMPLES / example)

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.study
 
 ACCURACIES = {"ce": (0.5, 0.6, 0.7, 0.6), "kd": (0.6, 0.6, 0.8, 0.7), "dkd": (0.9, 0.8, 0.9, 0.9)}
 
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+
 
 def rows_of(stage="control"):
     """Return one trial per accuracy and method in a stage."""
@@ -164,12 +166,13 @@ def test_the_study_and_the_analysis_name_rows_alike():
 @pytest.mark.parametrize(
     ("name", "methods"), [("fashion-method", 26), ("sst2-method", 8), ("fashion-method-tuned", 20)]
 )
-def test_a_shipped_comparison_is_what_the_readme_shows(name, methods):
+def test_a_shipped_comparison_is_what_the_documentation_shows(name, methods):
     study = open_study(EXAMPLES / name)
     costs = config_costs(study)
     confirmed = compare_methods(study.trials, confirmed=True)
     assert len(confirmed) == methods
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    page = RESULTS / ("sst2.md" if name.startswith("sst2") else "methods.md")
+    shown = page.read_text(encoding="utf-8").replace("−", "-")
     for each in confirmed:
         accuracy, gap, against = each.accuracy, each.gap, each.against_baseline
         cells = [
@@ -180,29 +183,29 @@ def test_a_shipped_comparison_is_what_the_readme_shows(name, methods):
             f"{gap.value:.2f} ± {gap.high - gap.value:.2f}",
             f"{costs[each.config_id].flops_to_ce:.2f}",
         ]
-        assert f"| {' | '.join(cells)} |" in readme
+        assert f"| {' | '.join(cells)} |" in shown
 
 
-def test_the_readme_says_that_the_records_named_published_compare_kd_with_frozen_noise():
+def test_the_documentation_says_that_the_records_named_published_compare_kd_with_frozen_noise():
     study = open_study(EXAMPLES / "fashion-published")
     (found,) = (each for each in compare_methods(study.trials, confirmed=True) if each.method == "pesf_kd")
     (row,) = (
         each for each in study.trials.to_pylist() if each["config_id"] == found.config_id and each["replicate"] == 2
     )
     assert (row["adapter_learning_rate"], row["adapter_schedule"]) == (2e-5, "cosine")
-    text = " ".join((Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").replace("−", "-").split())
+    text = " ".join((RESULTS / "methods.md").read_text(encoding="utf-8").replace("−", "-").split())
     assert (
         "The records `fashion-published` are not PESF-KD as published: the adapter's rate was 2e-5 with a cosine "
         "schedule and moved it by at most 0.004 nats, so they compare `kd` with `kd` plus frozen noise."
     ) in text
-    # The README quotes no score of these records for PESF-KD.
+    # The page quotes no score of these records for PESF-KD.
     assert f"{found.accuracy.value:.3f} ± {found.accuracy.high - found.accuracy.value:.3f} on test" not in text
 
 
-def test_the_shipped_comparison_with_pkd_is_what_the_readme_says():
+def test_the_shipped_comparison_with_pkd_is_what_the_documentation_says():
     study = open_study(EXAMPLES / "sst2-pkd")
     means = {each.method: each.accuracy for each in compare_methods(study.trials)}
-    text = " ".join((Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((RESULTS / "sst2.md").read_text(encoding="utf-8").split())
     assert len(means) == 3
     for method, words in (("ce", "cross-entropy"), ("pkd", "PKD"), ("kd", "plain KD")):
         mean = means[method]

@@ -25,6 +25,8 @@ from analysis.reading.trials import (
 from analysis.statistics.estimates import Estimate
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+
 
 def accuracy(value: float | None) -> dict[str, float | None]:
     return {"val/accuracy": value}
@@ -213,7 +215,7 @@ def test_without_any_study_it_is_the_example(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("study", ["adapter_width", "temperature", "joint"])
-def test_the_examples_are_real_studies_whose_results_the_readme_shows(study: str) -> None:
+def test_the_examples_are_real_studies_whose_results_the_documentation_shows(study: str) -> None:
     folder = EXAMPLE.with_name(f"fashion-{study}")
     records = open_study(folder)
     assert records.epochs.num_rows == 8 * records.trials.num_rows
@@ -222,15 +224,15 @@ def test_the_examples_are_real_studies_whose_results_the_readme_shows(study: str
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 1_000_000
     configs = summarise_configs(records.trials)
     assert len(configs) == 4
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    assert [figures for figures in map(figures_in_readme, configs) if figures not in readme] == []
+    page = (RESULTS / "fashion_mnist.md").read_text(encoding="utf-8")
+    assert [figures for figures in map(figures_on_page, configs) if figures not in page] == []
 
 
-def test_the_shipped_text_study_is_what_the_readme_shows() -> None:
+def test_the_shipped_text_study_is_what_the_documentation_shows() -> None:
     """Means of the confirmed trials, computed here from the records."""
     confirmed = select(open_study(EXAMPLE.with_name("sst2-adapter-width")).trials, stages=["confirm"])
     assert set(confirmed["dataset"].to_pylist()) == {"glue:sst2"}
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    page = (RESULTS / "sst2.md").read_text(encoding="utf-8")
     configs = set(confirmed["config_id"].to_pylist())
     assert len(configs) == 5
     for config in configs:
@@ -240,11 +242,11 @@ def test_the_shipped_text_study_is_what_the_readme_shows() -> None:
             values = numbers(rows, name)
             low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
             cells.append(f"{values.mean():.{digits}f} ± {(high - low) / 2:.{digits}f}".replace("-", "−"))
-        assert f"| {' | '.join(cells)} |" in readme
+        assert f"| {' | '.join(cells)} |" in page
 
 
-def figures_in_readme(config: ConfigSummary) -> str:
-    """Return the cells of a repeated config in the README's table, after the name."""
+def figures_on_page(config: ConfigSummary) -> str:
+    """Return the cells of a repeated config in the table of the results, after the name."""
     accuracy, gap, against = config.accuracy, config.gap, config.against_baseline
     cells = [
         str(accuracy.n),

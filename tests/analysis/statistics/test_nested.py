@@ -12,7 +12,7 @@ from analysis.statistics import nested
 from analysis.statistics.estimates import mean_interval
 from analysis.statistics.nested import nested_mean, student_quantile, two_shares, variance_share
 
-PAGE = (Path(__file__).parents[3] / "docs" / "confirmation.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how_to" / "confirmation.md").read_text(encoding="utf-8")
 # Coverage by number of teachers and share of variance, for the interval over teachers, over seeds, and the bootstrap.
 DOCUMENTED = {
     (int(cells[0]), float(cells[1])): [float(cell) for cell in cells[2:]]

@@ -1,4 +1,4 @@
-"""Every command in docs/deploy.md is understood, and its tables are those of the code."""
+"""Every command in docs/how_to/deploy.md is understood, and its tables are those of the code."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ from trainables.students import deployment
 from trainables.students.int8 import CALIBRATION_IMAGES, CALIBRATION_SEED
 
 pytestmark = pytest.mark.unit
-TEXT = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "how_to" / "deploy.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
 
 

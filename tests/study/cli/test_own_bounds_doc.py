@@ -1,4 +1,4 @@
-"""Every command and every file in docs/own_bounds.md is understood."""
+"""Every command and every file in docs/how_to/own_bounds.md is understood."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from tests.study.factories import make_plan
 from tests.study.typed import plan_of
 from trainables.spec.searchable import FIXED_IN_A_STUDY
 
-TEXT = (Path(__file__).parents[3] / "docs" / "own_bounds.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "how_to" / "own_bounds.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "console" for line in block.splitlines()]
 FILES = [(kind, block) for kind, block in BLOCKS if kind != "console"]

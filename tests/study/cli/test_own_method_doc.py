@@ -1,4 +1,4 @@
-"""Every file and every command in docs/own_method.md is understood."""
+"""Every file and every command in docs/how_to/own_method.md is understood."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from trainables.user_code.installed import GROUPS
 
 pytestmark = pytest.mark.study
 
-TEXT = (Path(__file__).parents[3] / "docs" / "own_method.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "how_to" / "own_method.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "console" for line in block.splitlines()]
 

@@ -1,7 +1,6 @@
-"""Every command in the README runs. Commands that a test cannot run completely are run as far as possible."""
+"""Every command of the documentation runs. Commands that a test cannot run completely are run as far as possible."""
 
 import re
-import shlex
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,39 +12,46 @@ from study.cluster_files.__main__ import main as cluster_files_command
 from study.confirm import main as confirm_command
 from study.export import main as export_command
 from study.launch import main as launcher
+from study.power import main as power_command
 from study.rerun import main as rerun_command
 from study.sync import main as sync_command
+from tests.doc_blocks import ROOT, blocks, commands_of
+from tests.study.typed import plan_of
 from tests.trainables.data.conftest import random_images, write_images
 from tests.trainables.text.pretrained import fine_tuned
 from trainables.data.text.tokeniser import train_tokeniser
 from trainables.models import CheckpointInfo, build_model, save_model
 from trainables.teacher.command import main as teacher_command
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [
-    line.split("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
-]
-LAUNCHES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.launch")]
-CONFIRMS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.confirm")]
-EXPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.export")]
-RERUNS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.rerun")]
-TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
-SYNCS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.sync")]
-REPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m analysis.report")]
-FILES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.cluster_files")]
-MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
+# Tutorials run in full, and these pages have tests of their own.
+OTHERS = (
+    "docs/tutorials/",
+    "docs/how_to/own_",
+    "docs/how_to/deploy.md",
+    "docs/how_to/python.md",
+    "docs/reference/config_file.md",
+)
+LAUNCHES = commands_of("study.launch", without=(*OTHERS, "docs/results/"))
+RECORDED = [each for each in commands_of("study.launch", without=OTHERS) if each not in LAUNCHES]
+CONFIRMS = commands_of("study.confirm", without=OTHERS)
+POWERS = commands_of("study.power", without=OTHERS)
+EXPORTS = commands_of("study.export", without=OTHERS)
+RERUNS = commands_of("study.rerun", without=OTHERS)
+TEACHERS = commands_of("trainables.teacher", without=OTHERS)
+SYNCS = commands_of("study.sync", without=OTHERS)
+REPORTS = commands_of("analysis.report", without=OTHERS)
+FILES = commands_of("study.cluster_files", without=OTHERS)
+COMMANDS = [each for block in blocks() if block.kind == "console" for each in block.commands]
+MAKES = sorted({each.split()[1] for each in COMMANDS if each.startswith("make ")} | {"ui", "check", "help", "docs"})
 
 
-def test_the_readme_has_commands_to_run():
-    assert len(LAUNCHES) >= 6
-    assert SYNCS
-    assert COMMANDS[:2] == ["make study", "make test"]
+def test_the_documentation_has_commands_to_run():
+    assert len(LAUNCHES) >= 20
+    assert min(map(len, (CONFIRMS, POWERS, EXPORTS, RERUNS, TEACHERS, SYNCS, REPORTS, RECORDED))) > 0
 
 
 @pytest.mark.parametrize("arguments", LAUNCHES, ids=" ".join)
-def test_a_launch_in_the_readme_is_understood(arguments, command, in_process_study, tmp_path, monkeypatch):
+def test_a_launch_in_the_documentation_is_understood(arguments, command, in_process_study, tmp_path, monkeypatch):
     if "--resume" in arguments:
         place = ("--output-dir", in_process_study.parent, "--quiet")
         done = command(launcher, "--resume", in_process_study.name, *arguments[2:], *place)
@@ -74,14 +80,14 @@ def test_a_launch_in_the_readme_is_understood(arguments, command, in_process_stu
 
 
 @pytest.mark.parametrize("arguments", CONFIRMS, ids=" ".join)
-def test_a_confirmation_of_the_readme_is_understood(arguments, command, in_process_study):
+def test_a_confirmation_of_the_documentation_is_understood(arguments, command, in_process_study):
     place = ("--dry-run", "--output-dir", in_process_study.parent)
     done = command(confirm_command, in_process_study.name, *arguments[1:], *place)
     assert done.code == 0, done.said
     assert "choice 1: " in done.said
 
 
-def test_exports_and_reruns_of_the_readme_are_understood(command, in_process_study):
+def test_exports_and_reruns_of_the_documentation_are_understood(command, in_process_study):
     place = ("--output-dir", str(in_process_study.parent))
     for arguments in EXPORTS:  # without a confirmation; tests/study/test_export.py runs whole exports
         done = command(export_command, in_process_study.name, *arguments[1:], *place)
@@ -93,12 +99,12 @@ def test_exports_and_reruns_of_the_readme_are_understood(command, in_process_stu
 
 
 @pytest.mark.parametrize("arguments", SYNCS, ids=" ".join)
-def test_a_delivery_of_the_readme_is_made(arguments, command, in_process_study):
+def test_a_delivery_of_the_documentation_is_made(arguments, command, in_process_study):
     done = command(sync_command, in_process_study.name, *arguments[1:], "--output-dir", in_process_study.parent)
     assert done.code == 0, done.said
 
 
-def test_cluster_files_of_the_readme_are_printed(command):
+def test_cluster_files_of_the_documentation_are_printed(command):
     assert len(FILES) == 3
     for name, redirected, _ in FILES:
         assert redirected == ">"
@@ -108,7 +114,7 @@ def test_cluster_files_of_the_readme_are_printed(command):
 
 
 @pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
-def test_a_report_of_the_readme_is_written(arguments, command, in_process_study, tmp_path):
+def test_a_report_of_the_documentation_is_written(arguments, command, in_process_study, tmp_path):
     page = tmp_path / "page.html"
     options = ("--output-dir", str(in_process_study.parent), "--out", str(page))
     done = command(report_command, in_process_study.name, *arguments[1:], *options)
@@ -117,14 +123,14 @@ def test_a_report_of_the_readme_is_written(arguments, command, in_process_study,
 
 
 @pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)
-def test_a_teacher_of_the_readme_is_understood(arguments, command, tmp_path):
+def test_a_teacher_of_the_documentation_is_understood(arguments, command, tmp_path):
     done = command(teacher_command, *arguments, "--dry-run", "--output-dir", str(tmp_path / "out"))
     assert done.code == 0, done.said
     assert "trains" in done.said
     assert not (tmp_path / "out").exists()
 
 
-def test_the_smoke_study_of_the_readme_runs(launch, tmp_path):
+def test_the_smoke_study_of_the_documentation_runs(launch, tmp_path):
     """Runs in a new process without imports, in an empty folder, as right after an installation."""
     arguments = ("--space", "adapter_width", "--smoke", "--name", "smoke", "--output-dir", tmp_path)
     done = launch(*arguments, forks=False, timeout=500)
@@ -134,27 +140,49 @@ def test_the_smoke_study_of_the_readme_runs(launch, tmp_path):
 
 @pytest.mark.launcher
 @pytest.mark.parametrize("target", MAKES)
-def test_a_make_target_in_the_readme_exists(target):
+def test_a_make_target_in_the_documentation_exists(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_s_reading_of_records_works(in_process_study):
-    script = next(
-        block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "pesfkd.open" in block
-    )
-    script = script.replace("study_results/NAME", str(in_process_study)) + "\nassert len(_) == 14\n"
-    script = script.replace('pesfkd.open("', '_ = pesfkd.open("')
-    exec(script, {})
+@pytest.mark.parametrize(
+    "block",
+    [each for each in blocks() if each.kind == "python" and not each.reason and not each.page.startswith(OTHERS)],
+    ids=lambda block: block.page,
+)
+def test_python_of_the_documentation_works(block, in_process_study, tmp_path, monkeypatch, tables_made_once):
+    if "logit_matching" in block.text or "LogitMatching" in block.text:
+        return  # tests/trainables/methods/test_new_method.py runs this example
+    monkeypatch.chdir(tmp_path)
+    script = re.sub(r"study_results/(NAME|A)\b", str(in_process_study), block.text)
+    script = script.replace("study_results/B", str(ROOT / "analysis" / "examples" / "fashion-gap"))
+    with tables_made_once():
+        exec(script, {})
 
 
-def test_files_that_the_readme_names_exist():
-    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z0-9_]+\.py)`", README)) - {
-        "search_spaces/NAME.py",
-        "trainables/methods/logit_matching.py",  # the example of a new method, which has a separate test
-    }
-    assert named
-    assert [name for name in named if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("arguments", POWERS, ids=" ".join)
+def test_a_power_of_the_documentation_is_computed(arguments, command, in_process_study):
+    place = ("--output-dir", in_process_study.parent)
+    done = command(power_command, in_process_study.name, *arguments[1:], *place)
+    assert done.code == 0, done.said
+
+
+@pytest.mark.parametrize("arguments", RECORDED, ids=lambda arguments: " ".join(arguments)[:60])
+def test_a_command_of_a_recorded_study_gives_a_plan(arguments, tmp_path, data_root):
+    """The results themselves are compared with the records in tests/analysis/."""
+    plan = plan_of([*arguments, "--data-root", str(data_root)], tmp_path)
+    assert plan.space == arguments[arguments.index("--space") + 1]
+
+
+def test_programs_and_scripts_that_the_documentation_names_exist():
+    from importlib.metadata import entry_points
+
+    programs = {each.name for each in entry_points(group="console_scripts")}
+    assert {"optuna-dashboard", "mlflow", "pesfkd"} <= programs
+    scripts = {word for each in COMMANDS for word in each.split() if word.endswith(".py") and "/" in word}
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    notebooks = {word for each in COMMANDS for word in each.split() if word.startswith("analysis/notebooks/")}
+    assert len(notebooks) == 2
 
 
 @pytest.mark.launcher

@@ -61,7 +61,7 @@ def test_methods_are_counted_by_their_standing() -> None:
 
 def test_no_sentence_of_the_product_calls_an_open_difference_no_better() -> None:
     # Only these modules may contain the phrases. They test for equivalence first.
-    allowed = {"analysis/reading/standing.py", "analysis/wording/sentences.py"}
+    allowed = {"analysis/reading/standing.py", "analysis/report/answer.py", "analysis/wording/sentences.py"}
     files = [path for room in ("analysis", "study") for path in (ROOT / room).rglob("*.py")]
     found = {
         path.relative_to(ROOT).as_posix()

@@ -13,7 +13,7 @@ def test_a_trial_on_other_data_than_the_first_is_named_once():
     entries = {name: SimpleNamespace(trial_id=name, config=SimpleNamespace(split_number=n)) for name, n in
                {"s-0": 0, "s-1": 0, "s-2": 1}.items()}  # fmt: skip
     ignore = dict.fromkeys(("record_facts", "record_calibration", "record_answers"), lambda *_: None)
-    ledger = SimpleNamespace(entries=entries, dataset={"digest": "a" * 64}, **ignore)
+    ledger = SimpleNamespace(entries=entries, ended=0, dataset={"digest": "a" * 64}, **ignore)
     warned = []
     progress = SimpleNamespace(warn=warned.append, trial_changed=lambda *_: None)
     tracker = SimpleNamespace(deliver=lambda entry: None)

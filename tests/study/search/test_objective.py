@@ -8,7 +8,7 @@ import pytest
 from study.ledger.ledger import StudyLedger
 from study.search.schedulers import SearchASHA
 from study.search.searcher import StudySearch
-from study.tracking.view import saved_view
+from study.tracking.view import VIEW_TAG, saved_views, view_keys
 from tests.study.factories import PretendedTune, make_plan
 from trainables.spec.measures import ACCURACY
 
@@ -66,6 +66,7 @@ def test_a_trial_without_it_has_no_score(tmp_path):
 
 
 def test_mlflows_view_of_the_trials_is_ordered_by_it(tmp_path):
-    view = saved_view(make_plan(tmp_path, base={"dataset": "glue:cola"}), "run")
+    plan = make_plan(tmp_path, base={"dataset": "glue:cola"})
+    view = saved_views(plan, "run")[f"{VIEW_TAG}{view_keys(plan)[0]}"]
     assert "metrics.`val/matthews`" in view
     assert "Sharpness gap against Matthews correlation" in view

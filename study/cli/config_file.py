@@ -26,6 +26,7 @@ _BOOLEANS: Final = {"true": True, "yes": True, "on": True, "false": False, "no":
 _INT: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _TAG: Final = "tag:yaml.org,2002:"
+_SEVERAL: Final = (",...", "[,...]")  # ends of metavars
 _SCALES: Final = ("log", "linear", "int")
 
 
@@ -201,12 +202,26 @@ def _value(option: Option, value: Any, *, where: str) -> Any:
         return None
     if kind is list:
         return _texts(option, value, where=where)
+    if isinstance(value, list) and _takes_several(option):
+        value = _joined(option, value, where=where)
     if not isinstance(value, str):
         raise UsageError(f"{where}: {_shown(value)} is given, and {_allowed(option)} is allowed")
     found = _converted(option, kind, value)
     if found is None:
         raise UsageError(f"{where}: {_shown(value)} is given, and {_allowed(option)} is allowed")
     return found
+
+
+def _takes_several(option: Option) -> bool:
+    """Return whether the value of an option is one or more texts, separated by commas."""
+    return option.metavar is not None and option.metavar.endswith(_SEVERAL)
+
+
+def _joined(option: Option, value: list[Any], *, where: str) -> str:
+    """Return a list of texts as the value of an option that takes several texts."""
+    if not value or not all(isinstance(each, str) and each.strip() and "," not in each for each in value):
+        raise UsageError(f"{where}: {_shown(value)} is given, and {_allowed(option)} or a list of such texts is allowed")
+    return ",".join(value)
 
 
 def _converted(option: Option, kind: Any, text: str) -> Any:

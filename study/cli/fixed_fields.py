@@ -44,7 +44,11 @@ def fixed_fields(
         field, separator, value = setting.partition("=")
         if not separator:
             raise UsageError(f"--set {setting!r}: use the form FIELD=VALUE, such as --set ce_weight=0.5")
-        given[field.strip()] = value.strip()
+        name = field.strip()
+        if name in given:
+            earlier = "--temperature" if temperature is not None and name == "temperature" else "another --set"
+            raise UsageError(f"--set {setting}: {name} is given by {earlier} as well: leave out one of the two")
+        given[name] = value.strip()
     flags = {**{field: field.replace("_", "-") for field in names_into("config")}, **_OTHER_FLAGS}
     with_flags = sorted(given.keys() & flags.keys())
     if with_flags:

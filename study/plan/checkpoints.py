@@ -4,10 +4,10 @@ from pathlib import Path
 
 
 def checkpoints_of(path: Path) -> list[Path]:
-    """Return the checkpoints of a teacher. A path with a comma that exists is one checkpoint."""
+    """Return the checkpoints of a teacher, with `~` expanded. A path with a comma that exists is one checkpoint."""
     if "," not in str(path) or path.exists():
         return [path]
-    return [Path(each.strip()) for each in str(path).split(",")]
+    return [Path(each.strip()).expanduser() for each in str(path).split(",")]
 
 
 def absolute_checkpoints(path: Path) -> Path:

@@ -166,6 +166,14 @@ def test_a_dry_run_as_json_is_one_document(command, tmp_path):
         (("--space", "adapter_width", "--temperature", "-1"), "greater than or equal to 0.000001"),
         (("--space", "adapter_width", "--set", "temprature=3"), "did you mean 'temperature'"),
         (("--space", "adapter_width", "--set", "temperature"), "FIELD=VALUE"),
+        (
+            ("--space", "adapter_width", "--set", "temperature=4", "--set", "temperature=5"),
+            "--set temperature=5: temperature is given by another --set as well",
+        ),
+        (
+            ("--space", "adapter_width", "--temperature", "4", "--set", "temperature=4"),
+            "--set temperature=4: temperature is given by --temperature as well",
+        ),
         (("--space", "temperature", "--temperature", "3"), "varies temperature"),
         (("--space", "joint", "--set", "epochs=3"), "--epochs"),
         (("--space", "joint", "--name", "../out"), "use 1 to 100 letters"),

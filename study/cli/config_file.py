@@ -220,7 +220,9 @@ def _takes_several(option: Option) -> bool:
 def _joined(option: Option, value: list[Any], *, where: str) -> str:
     """Return a list of texts as the value of an option that takes several texts."""
     if not value or not all(isinstance(each, str) and each.strip() and "," not in each for each in value):
-        raise UsageError(f"{where}: {_shown(value)} is given, and {_allowed(option)} or a list of such texts is allowed")
+        raise UsageError(
+            f"{where}: {_shown(value)} is given, and {_allowed(option)} or a list of such texts is allowed"
+        )
     return ",".join(value)
 
 

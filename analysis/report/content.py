@@ -555,6 +555,8 @@ def _again(study: StudyFolder) -> Section:
     facts = [(name.removeprefix("version."), str(value)) for name, value in summary.get("versions", {}).items()]
     if summary.get("seconds"):
         facts.append(("wall time of the last run", format_duration(float(summary["seconds"]))))
+    if gpus := summary.get("gpus"):
+        facts.append(("GPUs per trial", f"{gpus['per_trial']:g}" + (f": {gpus['words']}" if gpus["words"] else "")))
     if summary.get("plan_digest"):
         facts.append(("plan digest", str(summary["plan_digest"])))
     return Section("again", "Versions and commands", facts=tuple(facts), commands=tuple(commands))

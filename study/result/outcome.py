@@ -233,6 +233,7 @@ def _summary(
         "notes": notes,
         **repetition_summary(run.ledger),
         **about_study(plan),
+        **({} if run.ledger.gpus is None else {"gpus": run.ledger.gpus}),
         "records": str(plan.directory / "records"),
         "figures": str(plan.directory / "figures"),
         "report": str(plan.directory / "report.html"),

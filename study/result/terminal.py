@@ -77,6 +77,8 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in SYMBOLS.items() if trials[status])
     console.print(f"\ntrials    {counts or 'none ended'}; {format_duration(outcome.summary['seconds'])}", markup=False)
+    if words := outcome.summary.get("gpus", {}).get("words"):
+        console.print(f"gpus      {words}", markup=False)
     console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
     console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)
     if (report := outcome.summary["report"]) is not None:

@@ -1,11 +1,11 @@
 """Front of a study with several objectives or limits, as tables; read from `summary.json`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.statistics.estimates import Estimate
+from analysis.statistics.estimates import Estimate, interval_methods
 from trainables.display.markdown import markdown_rows
 from trainables.display.numbers import counted, format_estimate, listed
 from trainables.spec.quantities import QUANTITIES, Quantity
@@ -138,8 +138,13 @@ def front_title(front: Front) -> str:
     return f"Pareto front of {listed([each.words for each in front.objectives])}"
 
 
-def front_notes(front: Front) -> list[str]:
-    """Return what the table shows, and how many configs are within the limits."""
+def front_notes(front: Front, *, above: Sequence[str] = ()) -> list[str]:
+    """Return what the table shows, and how many configs are within the limits.
+
+    Args:
+        front: the front.
+        above: methods of intervals that are named above the table already.
+    """
     total, within = len(front.points), sum(each.is_within for each in front.points)
     notes = []
     if front.limits:
@@ -157,7 +162,13 @@ def front_notes(front: Front) -> list[str]:
         )
     counts = {estimate.n for each in front.on_front for estimate in each.confirmed.values()}
     repeated = {estimate.n for each in front.on_front for estimate in each.fresh.values()}
-    methods = sorted({e.method for p in front.on_front for e in (*p.fresh.values(), *p.confirmed.values()) if e.n > 1})
+    methods = interval_methods(
+        each.method
+        for point in front.on_front
+        for each in (*point.fresh.values(), *point.confirmed.values())
+        if each.n > 1
+    )
+    methods = [each for each in methods if each not in above]
     for what, numbers in (("fresh seeds", repeated), ("confirmed", counts)):
         if numbers:
             low, high = min(numbers), max(numbers)

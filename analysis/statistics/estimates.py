@@ -77,6 +77,12 @@ class Estimate:
             return False
         return -self.smallest_effect < self.low and self.high < self.smallest_effect
 
+    def as_json(self) -> dict[str, Any]:
+        """Return value, interval, n and method as JSON values; a number that is not defined is None."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        return {**known, "n": self.n, "method": self.method}
+
     def __str__(self) -> str:
         return format_in_full(self)
 

@@ -44,7 +44,7 @@ from analysis.reading.trials import (
     within_reach,
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
-from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
+from analysis.statistics.estimates import Estimate, interval_methods, mean_interval, paired_difference
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import (
     counted,
@@ -545,7 +545,7 @@ def confirmation_table(result: ConfirmationResult) -> str:
     methods |= {each.beyond_seeds.mean.method for each in result.comparisons if each.beyond_seeds is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
     methods |= {method.test_accuracy.method for method in result.methods}
-    notes = [*([result.note.rstrip(".")] if result.note else []), *sorted(methods)]
+    notes = [*([result.note.rstrip(".")] if result.note else []), *interval_methods(methods)]
     return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
 
 

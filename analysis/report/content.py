@@ -403,7 +403,8 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
     if found.is_imposed:
         texts.insert(0, _IMPOSED.format(objective=found.gap.objective))
     title = f"{'Imposed sharpness gap' if found.is_imposed else 'Sharpness gap'} and {found.gap.objective}"
-    return Section("gap", title, tuple(texts), pictures=tuple(pictures), more=study.compares_methods)
+    more = study.compares_methods or _has_front(study)
+    return Section("gap", title, tuple(texts), pictures=tuple(pictures), more=more)
 
 
 def _associated(found: _Found) -> Section:
@@ -419,9 +420,8 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
     effects = [compute_parameter_effect(study.records, name, seed=study.seed) for name in wanted]
     pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
-    return Section(
-        "slices", f"Varied parameters and {found.gap.objective}", pictures=pictures, more=len(pictures) > _MOST_OPEN
-    )
+    more = len(pictures) > _MOST_OPEN or _has_front(study)
+    return Section("slices", f"Varied parameters and {found.gap.objective}", pictures=pictures, more=more)
 
 
 def _curves(study: StudyFolder, found: _Found) -> Section:
@@ -464,6 +464,12 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
     pictures = () if study.compares_methods else _cost_pictures(study, found)
     title = f"{capitalised(found.gap.objective)} against cost"
     return Section("cost", title, _note_on(found.shown, pictures), pictures=pictures)
+
+
+def _has_front(study: StudyFolder) -> bool:
+    """Return whether the first screens show the configs of several objectives or limits, which leaves no more room."""
+    front = read_front(study.summary)
+    return front is not None and bool(front.points)
 
 
 def _front(study: StudyFolder) -> Section:

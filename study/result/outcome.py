@@ -129,8 +129,8 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     pareto = pareto_summary(run.ledger)
     if pareto is not None:
         summary["pareto"] = _json_ready(pareto)
-    front = read_front(summary)
     summary["students"] = {each.student: each.facts for each in students}
+    front = read_front(summary)
     best = find_best(plan, run.ledger, configs, confirmed if run.complete else None)
     summary["best"] = None if best is None else _json_ready(best.as_dict())
     summary["runs"] = runs = runs_address(plan, tracker.experiment_id)

@@ -1,7 +1,6 @@
 """MLflow's pages of a real study: the server started by `make ui`, viewed in a headless Chromium."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +8,15 @@ from urllib.parse import quote
 
 import pytest
 from mlflow.entities import Run
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.tracking.view import NOTE_WIDTH
+from tests.browsers import chromium
 from tests.study.inspection import runs_of
-from tests.study.servers import PATIENCE, free_port, mlflow_server, require
+from tests.study.servers import PATIENCE, free_port, mlflow_server
 from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -43,15 +43,8 @@ def runs(plan: StudyPlan) -> tuple[Run, list[Run]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    require(program, "Chromium (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        # Chromium's sandbox needs rights that root in a container lacks. The browser visits only loopback.
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=program, args=arguments, timeout=PATIENCE * 1000)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

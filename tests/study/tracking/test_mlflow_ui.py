@@ -74,7 +74,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     expect.set_options(timeout=PATIENCE * 1000)
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
     context.set_default_timeout(PATIENCE * 1000)
-    # Every page is a first visit: MLflow stores the state of its pages here. On a first visit, MLflow's assistant covers
+    # Every page is a first visit: MLflow stores the state of its pages here. The assistant of a first visit would cover
     # a third of the page.
     context.add_init_script(
         "localStorage.clear(); localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"

@@ -173,11 +173,11 @@ def objective(trials: pa.Table) -> str:
 
 
 def objective_note(trials: pa.Table) -> str | None:
-    """Return a sentence that explains which objective "accuracy" stands for; None if it is accuracy itself."""
+    """Return a sentence that names the objective that is called score; None if it is accuracy."""
     words = _objectives(trials)
     if words == ["accuracy"]:
         return None
-    return f"Accuracy here means the objective of the task: {' or '.join(words)}."
+    return f"The score is the objective of the task: {' or '.join(words)}."
 
 
 def objective_measure(trials: pa.Table) -> str:

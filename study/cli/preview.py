@@ -9,6 +9,7 @@ from analysis.statistics.power import LEVEL, POWER, attainable_level, least_dete
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
+from study.plan.beliefs import belief_lines
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest
 from study.plan.control_tuning import tuned_configs, tuning_trials
 from study.plan.methods import BASELINE
@@ -61,6 +62,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY and not plan.objectives else []),
         *(f"{name:<11}{text}" for name, text in objective_lines(plan)),
         f"varies     {_varies(plan)}",
+        *(f"{name:<11}{text}" for name, text in belief_lines(plan)),
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + (f"; {_equal_searches(plan)}" if plan.compared and plan.searches else ""),
         f"trials     {'' if plan.replicates_detect is None else 'at most '}{plan.total_trials} = {_sum_of_trials(plan)}"

@@ -93,6 +93,9 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "objectives", ",".join(plan.objectives)
     for limit in plan.limits:
         yield "limit", limit.text
+    for belief in plan.prior:
+        is_student = belief.field == "student"
+        yield "prior", f"student={typed_reference(plan, str(belief.value))}" if is_student else belief.text
     if plan.latency is not None:
         yield "latency", plan.latency
     if plan.replicates_detect is None:

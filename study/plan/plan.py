@@ -23,12 +23,14 @@ from pydantic import (
 
 from search_spaces import Bounds, MethodComparison, SearchSpace, with_bounds
 from search_spaces.space import definition_of
+from study.plan.beliefs import Belief
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
 from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
 from study.plan.objectives import Limit, check_objectives
 from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
+from study.plan.ray_only import RAY_ONLY
 from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
 from trainables.models.taken_weights import TakenWeights
@@ -65,15 +67,6 @@ _REPLICATES_OF_DIGESTS: Final = 3
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
-# Execution fields that only Ray supports: the values that --executor in-process accepts, and why it rejects others.
-RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
-    "max_concurrent": ((None, 1), "runs one trial after the other"),
-    "pack": ((1,), "runs one trial after the other, and packs none"),
-    "workers_per_trial": ((1,), "has no processes of a trial"),
-    "trial_timeout": ((None,), "cannot end a trial that hangs, which would be this process"),
-    "address": (("local",), "uses no cluster"),
-    "ship_code": ((False,), "uses no nodes that code could be sent to"),
-}
 
 
 class StudyPlan(BaseModel):
@@ -91,6 +84,8 @@ class StudyPlan(BaseModel):
     (`study.plan.objectives`). `latency` is the number of threads for measuring students before the search.
 
     `search` has bounds given by the user. They replace those of the space, or add fields to the search.
+
+    `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`).
 
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
@@ -136,6 +131,7 @@ class StudyPlan(BaseModel):
     scheduler: Scheduler = default_of("scheduler")
     objectives: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
+    prior: tuple[Belief, ...] = ()
     latency: int | None = Field(default_of("latency"), ge=1, le=MOST_THREADS)
     seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
     executor: ExecutorName = default_of("executor")

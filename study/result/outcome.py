@@ -36,6 +36,7 @@ from study.cli.progress import StudyProgress
 from study.ledger.failures import failure_notes
 from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
+from study.plan.beliefs import belief_notes
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, confirmation_notes, sampler_notes
 from study.plan.plan import StudyPlan
@@ -185,7 +186,12 @@ def _publish(
 
 
 def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
-    notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
+    notes = [
+        *_first_notes(plan, configs),
+        _COST_NOTE,
+        *(f"{note}." for note in sampler_notes(plan)),
+        *belief_notes(plan),
+    ]
     notes += [*confirmation_notes(plan), *sibling_notes(plan), *repetition_texts(run.ledger)]
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
         notes.append(f"The correlation is over {landmark.note}.")

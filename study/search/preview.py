@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from study.plan.methods import ComparedMethod
 from study.plan.plan import StudyPlan
+from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
 from trainables.spec.searchable import ALWAYS_READ
 
@@ -25,6 +26,8 @@ def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
     (search,) = plan.searches
     for number in range(min(_SHOWN, plan.trials)):
         study.sampler = make_sampler(plan.sampler, study_seed=plan.seed, number=number)
+        if point := proposed_point(plan, search, number, plan.seed):
+            study.enqueue_trial(point)
         suggested = search.suggest(study.ask())
         configs.append({name: suggested[name] for name in plan.search_space.varied})
     return configs

@@ -30,6 +30,7 @@ from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.objectives import OptunaOutcome, attributes_of, create_optuna_study, outcome_of
+from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
 from study.stages.choosing import choose
 from trainables.process.errors import StudyError
@@ -192,8 +193,9 @@ class StudySearch:
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
         seed = derive_seed(self._plan.seed, "search", search.number) if search.number else self._plan.seed
         study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number)
-        if search.first is not None and number == 0:
-            study.enqueue_trial(search.first)
+        point = proposed_point(self._plan, search, number, seed)
+        if point:
+            study.enqueue_trial(point)
         trial = study.ask()
         config = self._plan.configure(search.suggest(trial))
         replicate = self._replicate_for(config, search.number)

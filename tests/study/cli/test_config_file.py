@@ -271,6 +271,8 @@ def test_the_command_line_overrides_the_file_and_the_file_the_environment(tmp_pa
         "--space none --search temperature=1:32:log --search adapter_kind=serial,parallel --set ce_weight=0.5",
         "--space method --methods ce,kd,dkd+adapter --replicates auto --detect 0.01 --most-seeds 30",
         "--space method_tuned --methods kd,dist --search temperature=1:32 --trials 3 --budget flops",
+        "--space none --search student=cnn_3_4,cnn_8_16 --search temperature=1:8 --prior temperature=4:2 "
+        "--prior student=cnn_8_16 --limit gap=1",
         "--space joint --method dkd --adapter --confirm 2 --seeds auto --executor in-process --time-budget 9 --name 07",
         "--space temperature --tracking-uri sqlite:///elsewhere.db --teacher-outputs-limit 1GiB --smoke",
     ],

@@ -202,6 +202,7 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
     from study.plan.notes import confirmation_notes, left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
     from study.plan.teacher_storage import reckon_teacher_storage
+    from study.plan.warm_start import warm_start_notes
     from study.search.preview import first_configs
 
     images, storage = images_summary(plan), reckon_teacher_storage(plan)
@@ -218,7 +219,12 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
         "splits": 1 if plan.confirmation is None else plan.confirmation.splits,
         "detectable": planned_resolution(plan),
         **count_plan_sources(plan),
-        "notes": [*belief_notes(plan), *sampler_notes(plan), *confirmation_notes(plan)],
+        "notes": [
+            *warm_start_notes(plan.warm_start),
+            *belief_notes(plan),
+            *sampler_notes(plan),
+            *confirmation_notes(plan),
+        ],
         **({"left_out": left_out(plan)} if plan.compared else {}),
         "teacher_outputs": {**storage._asdict(), "passes_saved": storage.passes_saved},
     }

@@ -143,6 +143,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values are out of bounds or contradict each other, or a study with that name exists.
     """
+    from study.ledger.earlier import with_earlier
     from study.plan.beliefs import check_beliefs
     from study.plan.bounds import refuse_given_twice, with_start
     from study.plan.bounds_checks import check_bounds
@@ -211,6 +212,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_space_fits_method(plan)
     check_bounds(plan)
     check_beliefs(plan)
+    plan = with_earlier(plan, values["warm_start"])
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)
@@ -382,6 +384,7 @@ def resumed_plan(
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
+    from study.plan.warm_start import check_same_earlier
 
     _check_text(given)
     given = with_replicates(given)
@@ -400,6 +403,7 @@ def resumed_plan(
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
+    check_same_earlier(plan, given.get("warm_start"))
     _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
     # A time budget applies to one run. A resumed run has no budget unless the user gives one. When the executor changes

@@ -193,6 +193,10 @@ OPTIONS: Final[dict[str, Option]] = {
             "number of threads of this machine. Needs pesfkd[export]. Default: 1 if latency or size is an objective or "
             "has a limit, else not measured.",
             into="plan", metavar="THREADS", least=1),
+        _search("warm_start", str | None, None, "question",
+            "Earlier studies, by name or folder. Their trials of the same question go to the sampler with their "
+            "values; of other studies, the best configs are proposed first.",
+            metavar="NAME,..."),
         _search("prior", list[str] | None, None, "question",
             "Belief that a value of a searched field is good, such as temperature=4 or temperature=4:2. SPREAD is a "
             "standard deviation, or a factor on a log scale. The value is proposed first, and proposals near it become "

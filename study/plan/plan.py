@@ -33,6 +33,7 @@ from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.ray_only import RAY_ONLY
 from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
+from study.plan.warm_start import EarlierStudy
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import LAYERS_PATTERN, is_known_to_draw_nothing, is_packable
 from trainables.spec.bounds import SEEDS
@@ -85,7 +86,8 @@ class StudyPlan(BaseModel):
 
     `search` has bounds given by the user. They replace those of the space, or add fields to the search.
 
-    `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`).
+    `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`). `warm_start` has
+    earlier studies that it starts from (`study.plan.warm_start`).
 
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
@@ -132,6 +134,7 @@ class StudyPlan(BaseModel):
     objectives: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     prior: tuple[Belief, ...] = ()
+    warm_start: tuple[EarlierStudy, ...] = ()
     latency: int | None = Field(default_of("latency"), ge=1, le=MOST_THREADS)
     seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
     executor: ExecutorName = default_of("executor")
@@ -545,7 +548,8 @@ class StudyPlan(BaseModel):
         if self.digest_version != DIGEST_VERSION:
             return recorded_digest(self.directory) or "unknown"
         left_out = EXECUTION_FIELDS | {"study_id", "digest_version", "output_dir", "name", "confirmation", "base"}
-        content = self.model_dump(mode="json", exclude=set(left_out), exclude_defaults=True)
+        places: dict[str, Any] = {"warm_start": {"__all__": {"place"}}}  # an earlier study may move
+        content = self.model_dump(mode="json", exclude=dict.fromkeys(left_out, True) | places, exclude_defaults=True)
         return digest_of({**content, "base": self.base.changed_fields})
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:

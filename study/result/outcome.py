@@ -41,6 +41,7 @@ from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, confirmation_notes, sampler_notes
 from study.plan.plan import StudyPlan
 from study.plan.siblings import sibling_notes
+from study.plan.warm_start import warm_start_notes
 from study.result.best import BestConfig, find_best
 from study.result.confirmed import (
     confirmation_metrics,
@@ -190,6 +191,7 @@ def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[Con
         *_first_notes(plan, configs),
         _COST_NOTE,
         *(f"{note}." for note in sampler_notes(plan)),
+        *warm_start_notes(plan.warm_start),
         *belief_notes(plan),
     ]
     notes += [*confirmation_notes(plan), *sibling_notes(plan), *repetition_texts(run.ledger)]

@@ -23,6 +23,7 @@ def proposed_point(plan: StudyPlan, search: Search, number: int, seed: int) -> d
     points = [first] if first else []
     if believed and not believed.items() <= first.items():
         points.append(believed)
+    points += [dict(point) for each in plan.warm_start for point in each.first]
     if number < len(points):
         return points[number]
     if not believed:

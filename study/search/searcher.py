@@ -32,6 +32,7 @@ from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.objectives import OptunaOutcome, attributes_of, create_optuna_study, outcome_of
 from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
+from study.search.warm_start import optuna_trials
 from study.stages.choosing import choose
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig, derive_seed
@@ -89,6 +90,11 @@ class StudySearch:
         self._studies: dict[str, optuna.Study] = {search.name: create_optuna_study(plan) for search in self._searches}
         # Some samplers keep state in study attributes. Changed attributes are recorded with the next trial.
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
+        self._earlier: list[FrozenTrial] = []
+        if plan.warm_start:
+            (search,) = self._searches
+            self._earlier = optuna_trials(plan, search, ledger.deployment)
+            self._studies[search.name].add_trials(self._earlier)
         self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
         for entry in ledger.in_stage("search"):
             try:
@@ -192,7 +198,7 @@ class StudySearch:
     def _open_search_trial(self, search: Search, number: int) -> TrialEntry:
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
         seed = derive_seed(self._plan.seed, "search", search.number) if search.number else self._plan.seed
-        study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number)
+        study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number, earlier=self._earlier)
         point = proposed_point(self._plan, search, number, seed)
         if point:
             study.enqueue_trial(point)

@@ -98,6 +98,8 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     for belief in plan.prior:
         is_student = belief.field == "student"
         yield "prior", f"student={typed_reference(plan, str(belief.value))}" if is_student else belief.text
+    if plan.until is not None:
+        yield "until", plan.until
     if plan.latency is not None:
         yield "latency", plan.latency
     if plan.replicates_detect is None:

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from study.plan.until import RULE
+
 Panel = Literal["Question", "Size", "Search", "Resources and storage", "Teacher", "Command"]
 # Part of an option: the question of the study, the execution, which may change on resume, or one command.
 Part = Literal["question", "execution", "command"]
@@ -202,6 +204,9 @@ OPTIONS: Final[dict[str, Option]] = {
             "standard deviation, or a factor on a log scale. The value is proposed first, and proposals near it become "
             "rare later; repeatable.",
             metavar="FIELD=VALUE[:SPREAD]"),
+        _search("until", Literal["no-gain"] | None, None, "question",
+            f"no-gain ends the search {RULE}. --trials is then the largest number.",
+            into="plan", metavar="no-gain"),
         _search("seed", int, 0, "question",
             "Seed of the study, for the sampler and for the seeds of all trials.",
             into="plan"),

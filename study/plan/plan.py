@@ -33,6 +33,7 @@ from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.ray_only import RAY_ONLY
 from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
+from study.plan.until import Until, check_until
 from study.plan.warm_start import EarlierStudy
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import LAYERS_PATTERN, is_known_to_draw_nothing, is_packable
@@ -87,15 +88,14 @@ class StudyPlan(BaseModel):
     `search` has bounds given by the user. They replace those of the space, or add fields to the search.
 
     `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`). `warm_start` has
-    earlier studies that it starts from (`study.plan.warm_start`).
+    earlier studies that it starts from (`study.plan.warm_start`). `until` may end it early (`study.plan.until`).
 
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
 
     A study comparing methods (`compared`) has no controls. If the study tunes the methods, each method has
     `searches_per_method` separate searches with `trials` configs each, and the `promising` best configs of each search
-    are repeated. Otherwise nothing is
-    searched and each method's starting config is repeated.
+    are repeated. Otherwise nothing is searched and each method's starting config is repeated.
 
     Trials read the frozen teacher's outputs from files or run the teacher live. The two ways differ in the last digits
     of a result. With `teacher_outputs="auto"`, the choice is made once, at planning time, and stored in
@@ -135,6 +135,7 @@ class StudyPlan(BaseModel):
     limits: tuple[Limit, ...] = ()
     prior: tuple[Belief, ...] = ()
     warm_start: tuple[EarlierStudy, ...] = ()
+    until: Until | None = default_of("until")
     latency: int | None = Field(default_of("latency"), ge=1, le=MOST_THREADS)
     seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
     executor: ExecutorName = default_of("executor")
@@ -342,6 +343,7 @@ class StudyPlan(BaseModel):
     @model_validator(mode="after")
     def _check_objectives(self) -> Self:
         check_objectives(self)
+        check_until(self)
         return self
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from analysis.statistics.estimates import Estimate
 from study.cli.commands import power_command
 from study.cli.progress import StudyProgress
 from study.ledger.failures import failure_notes
+from study.ledger.no_gain import no_gain_notes, no_gain_summary
 from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
 from study.plan.beliefs import belief_notes
@@ -193,6 +194,7 @@ def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[Con
         *(f"{note}." for note in sampler_notes(plan)),
         *warm_start_notes(plan.warm_start),
         *belief_notes(plan),
+        *no_gain_notes(plan, run.ledger.in_stage("search")),
     ]
     notes += [*confirmation_notes(plan), *sibling_notes(plan), *repetition_texts(run.ledger)]
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
@@ -240,6 +242,7 @@ def _summary(
         },
         "notes": notes,
         **repetition_summary(run.ledger),
+        **no_gain_summary(plan, run.ledger.in_stage("search")),
         **about_study(plan),
         "records": str(plan.directory / "records"),
         "figures": str(plan.directory / "figures"),

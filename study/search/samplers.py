@@ -40,8 +40,9 @@ from typing import TYPE_CHECKING, Final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from study.plan.notes import IGNORE_PRUNED, STARTUP
+from study.plan.notes import IGNORE_PRUNED
 from study.plan.plan import Sampler
+from study.plan.until import STARTUP
 from trainables.spec.trial import derive_seed
 
 if TYPE_CHECKING:

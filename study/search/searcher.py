@@ -19,7 +19,7 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from study.ledger.budget import search_targets
+from study.ledger.budget import search_targets, searched_in_all
 from study.ledger.entry import PROCESS_DIED, Status, TrialEntry
 from study.ledger.events import first_error_line
 from study.ledger.ledger import StudyLedger
@@ -188,7 +188,7 @@ class StudySearch:
         searched = self._ledger.in_stage("search")
         if self._plan.budget == "trials":
             number, turn = divmod(len(searched), max(1, len(self._searches)))
-            return (self._searches[turn], number) if len(searched) < self._plan.searched else None
+            return (self._searches[turn], number) if len(searched) < searched_in_all(self._plan, searched) else None
         targets = search_targets(self._plan, searched)
         begun = Counter(self._plan.search_of(entry.config, entry.search) for entry in searched)
         able = [each for each in self._searches if begun[each.name] < (targets[each.name] or 0)]

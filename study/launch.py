@@ -198,9 +198,11 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary
     from study.cli.preview import count_plan_sources, gpu_notes, planned_resolution
+    from study.plan.beliefs import belief_notes
     from study.plan.notes import confirmation_notes, left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
     from study.plan.teacher_storage import reckon_teacher_storage
+    from study.plan.warm_start import warm_start_notes
     from study.search.preview import first_configs
 
     images, storage = images_summary(plan), reckon_teacher_storage(plan)
@@ -217,7 +219,13 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
         "splits": 1 if plan.confirmation is None else plan.confirmation.splits,
         "detectable": planned_resolution(plan),
         **count_plan_sources(plan),
-        "notes": [*gpu_notes(plan), *sampler_notes(plan), *confirmation_notes(plan)],
+        "notes": [
+            *gpu_notes(plan),
+            *warm_start_notes(plan.warm_start),
+            *belief_notes(plan),
+            *sampler_notes(plan),
+            *confirmation_notes(plan),
+        ],
         **({"left_out": left_out(plan)} if plan.compared else {}),
         "teacher_outputs": {**storage._asdict(), "passes_saved": storage.passes_saved},
     }

@@ -188,7 +188,7 @@ def _of_plan(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in options_of(read_plan(path)):
         text = Plain("true" if value is True else str(value))
-        if name in ("set", "search", "limit"):
+        if name in ("set", "search", "limit", "prior"):
             found.setdefault(name, []).append(text)
         else:
             found[name] = text

@@ -13,7 +13,7 @@ from study.plan.plan import StudyPlan
 from trainables.storage.uris import redact_place
 
 _WIDTH: Final = 100
-_MAPPINGS: Final = ("set", "search", "limit")
+_MAPPINGS: Final = ("set", "search", "limit", "prior")
 # Given options that no plan contains, or that a plan leaves out because they are of one run.
 _OF_ONE_RUN: Final = ("name", "time_budget", "download")
 _WITHOUT_QUOTES: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*|[0-9]+(\.[0-9]+)?")

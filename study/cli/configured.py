@@ -10,7 +10,9 @@ from trainables.process.errors import UsageError
 from trainables.storage.uris import REDACTED
 
 # Repeatable options of the form FIELD=..., merged by field.
-_BY_FIELD: Final = ("hold", "search", "limit")
+_BY_FIELD: Final = ("hold", "search", "limit", "prior")
+# Those that determine the values of a field. A belief about a field says nothing about the allowed values.
+_VALUES: Final = ("hold", "search", "limit")
 
 
 def with_config(
@@ -19,7 +21,8 @@ def with_config(
     """Return the values of all options, and those given by the user, with those of the config file added.
 
     The command line overrides the file, and the file overrides environment variables. A field that the command line
-    searches or fixes replaces that field in the file, however the file gives it.
+    searches or fixes replaces that field in the file, however the file gives it. Beliefs of the file about a field are
+    replaced if the command line fixes the field, or has another belief about it.
 
     Args:
         values: values of all options of the command, among them `config`, the file.
@@ -32,8 +35,9 @@ def with_config(
     own = {name: value for name, value in given.items() if name not in from_environment}
     file = {name: with_home(name, value) for name, value in read_config(values["config"], values).items()}
     fields = _fields_of(own)
+    dropped = {**dict.fromkeys(_VALUES, fields), "prior": _fields_of(own, ("hold", "prior"))}
     for name in _BY_FIELD:
-        kept = [each for each in file.get(name) or () if _field(each) not in fields]
+        kept = [each for each in file.get(name) or () if _field(each) not in dropped[name]]
         file[name] = [*kept, *(own.get(name) or ())]
         if not file[name]:
             del file[name]
@@ -50,10 +54,15 @@ def with_config(
     return {**values, **merged}, merged
 
 
-def _fields_of(own: Mapping[str, Any]) -> set[str]:
-    """Return the config fields that options search or fix."""
+def _fields_of(own: Mapping[str, Any], repeatable: Collection[str] = _VALUES) -> set[str]:
+    """Return the config fields that options search or fix.
+
+    Args:
+        own: options by name.
+        repeatable: names of the options of the form FIELD=... to read.
+    """
     fixed = {name for name in own if name == "temperature" or name in names_into("config")}
-    return fixed | {_field(each) for name in _BY_FIELD for each in own.get(name) or ()}
+    return fixed | {_field(each) for name in repeatable for each in own.get(name) or ()}
 
 
 def _field(argument: str) -> str:

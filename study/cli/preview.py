@@ -9,13 +9,13 @@ from analysis.statistics.power import LEVEL, POWER, attainable_level, least_dete
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
+from study.plan.beliefs import belief_lines
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest
 from study.plan.control_tuning import tuned_configs, tuning_trials
 from study.plan.gpu_notes import idle_note
 from study.plan.gpus import AUTO, gpus_in_words
 from study.plan.methods import BASELINE
 from study.plan.notes import (
-    STARTUP,
     comparison_notes,
     confirmation_notes,
     describe_teacher_storage,
@@ -28,6 +28,7 @@ from study.plan.repetitions import replicates_in_words
 from study.plan.siblings import sibling_notes
 from study.plan.size import confirm_trials, epochs_total
 from study.plan.teacher_choice import describe_teacher
+from study.plan.until import RULE, STARTUP
 from trainables.data.registry import dataset_info
 from trainables.display.numbers import p_bound
 from trainables.process.errors import UsageError
@@ -64,9 +65,12 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY and not plan.objectives else []),
         *(f"{name:<11}{text}" for name, text in objective_lines(plan)),
         f"varies     {_varies(plan)}",
+        *(f"starts at  {each.words}" for each in plan.warm_start),
+        *(f"{name:<11}{text}" for name, text in belief_lines(plan)),
+        *([f"until      the search ends {RULE}"] if plan.until is not None else []),
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + (f"; {_equal_searches(plan)}" if plan.compared and plan.searches else ""),
-        f"trials     {'' if plan.replicates_detect is None else 'at most '}{plan.total_trials} = {_sum_of_trials(plan)}"
+        f"trials     {'at most ' * _may_end_early(plan)}{plan.total_trials} = {_sum_of_trials(plan)}"
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"repeats    {_repeats(plan)}"] if plan.replicates_detect is not None else []),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
@@ -115,6 +119,11 @@ def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
         return count_sources(info, plan.data_root, seed=plan.example_config.split_seed)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _may_end_early(plan: StudyPlan) -> bool:
+    """Return whether results decide the number of trials."""
+    return plan.replicates_detect is not None or plan.until is not None
 
 
 def _split(plan: StudyPlan) -> str:

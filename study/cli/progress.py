@@ -11,6 +11,7 @@ from rich.console import Console
 
 from study.ledger.entry import TrialEntry
 from study.ledger.ledger import StudyLedger
+from study.ledger.no_gain import no_gain_text
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
 from trainables.display.failures import one_line
@@ -37,6 +38,7 @@ class StudyProgress:
         self._began: float | None = None
         self._done_before = 0
         self._warned: set[str] = set()
+        self._until = plan.until
         self._bar = CountedBar.on_terminal(self._console, "trials", self._total)
 
     def __enter__(self) -> "StudyProgress":
@@ -93,6 +95,8 @@ class StudyProgress:
         """Update the display after a trial has reported or ended."""
         if self._console.quiet:
             return
+        if self._until is not None and entry.stage == "search" and entry.status is not None:
+            self._say_end_of_search(ledger)
         ended, self._total = ledger.ended, ledger.planned
         if self._began is None:
             self._began, self._done_before = time.monotonic(), ended
@@ -100,6 +104,13 @@ class StudyProgress:
             self._bar.update(ended, self._state(ledger, ended), total=self._total)
         if entry.status is not None:
             self.say(f"[{ended}/{self._total}] {trial_line(entry)}", style=_STYLES.get(entry.status, ""))
+
+    def _say_end_of_search(self, ledger: StudyLedger) -> None:
+        """Say once that the search has ended without gain."""
+        text = no_gain_text(ledger.plan, ledger.in_stage("search"))
+        if text is not None:
+            self._until = None
+            self.say(text[0].lower() + text[1:].removesuffix("."))
 
     def _state(self, ledger: StudyLedger, ended: int) -> str:
         parts = [f"{len(ledger.unfinished)} running"]

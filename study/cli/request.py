@@ -42,6 +42,7 @@ def _plan_values(values: dict[str, Any], methods: Sequence[str] = ()) -> dict[st
         values: options by name.
         methods: methods of the user's own in the study, by canonical name.
     """
+    from study.plan.beliefs import read_beliefs
     from study.plan.bounds import given_bounds
     from study.plan.objectives import given_objectives
 
@@ -75,6 +76,7 @@ def _plan_values(values: dict[str, Any], methods: Sequence[str] = ()) -> dict[st
         **({"search": search} if search else {}),
         **objectives,
         **({"overrides": overrides} if overrides else {}),
+        **({"prior": read_beliefs(plain["prior"], methods)} if plain.get("prior") else {}),
         **{flag: plain[flag] for flag in (*names_into("plan"), "replicates_detect") if flag in plain},
         "base": {flag: plain[flag] for flag in names_into("config") if plain.get(flag) is not None},
     }
@@ -143,6 +145,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values are out of bounds or contradict each other, or a study with that name exists.
     """
+    from study.ledger.earlier import with_earlier
+    from study.plan.beliefs import check_beliefs
     from study.plan.bounds import refuse_given_twice, with_start
     from study.plan.bounds_checks import check_bounds
     from study.plan.checks import (
@@ -209,6 +213,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_address_form(plan.address)
     check_space_fits_method(plan)
     check_bounds(plan)
+    check_beliefs(plan)
+    plan = with_earlier(plan, values["warm_start"])
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)
@@ -375,10 +381,12 @@ def resumed_plan(
     from study.plan.network_checks import check_networks
     from study.plan.own_code import with_canonical_code
     from study.plan.places import check_store_place
-    from study.plan.plan import EXECUTION_FIELDS, RAY_ONLY, URI_FIELDS
+    from study.plan.plan import EXECUTION_FIELDS, URI_FIELDS
+    from study.plan.ray_only import RAY_ONLY
     from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
+    from study.plan.warm_start import check_same_earlier
 
     _check_text(given)
     given = with_replicates(given)
@@ -397,6 +405,7 @@ def resumed_plan(
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
+    check_same_earlier(plan, given.get("warm_start"))
     _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
     # A time budget applies to one run. A resumed run has no budget unless the user gives one. When the executor changes

@@ -93,6 +93,13 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "objectives", ",".join(plan.objectives)
     for limit in plan.limits:
         yield "limit", limit.text
+    if plan.warm_start:
+        yield "warm_start", ",".join(each.place for each in plan.warm_start)
+    for belief in plan.prior:
+        is_student = belief.field == "student"
+        yield "prior", f"student={typed_reference(plan, str(belief.value))}" if is_student else belief.text
+    if plan.until is not None:
+        yield "until", plan.until
     if plan.latency is not None:
         yield "latency", plan.latency
     if plan.replicates_detect is None:

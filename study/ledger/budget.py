@@ -1,4 +1,4 @@
-"""Number of trials of each search: equal for all, or as many as equal FLOPs pay for.
+"""Number of trials of each search: equal for all, as many as equal FLOPs pay for, or until there is no gain.
 
 With `budget="flops"`, a search may spend as many FLOPs as `trials` trials of cross-entropy on the same student. The
 cost of a method is the fact `cost/step_flops_to_ce` of the search's first trial that reported it: the FLOPs of a step,
@@ -6,31 +6,21 @@ without passes for storing teacher outputs, which many trials share. Until then 
 time. The numbers follow from the journal alone, so a resumed study finds the same ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, Protocol
 
+from study.ledger.no_gain import Ended, find_no_gain
 from study.plan.plan import StudyPlan
-from trainables.spec.trial import TrialConfig
 
 COST: Final = "cost/step_flops_to_ce"
 
 
-class Searched(Protocol):
+class Searched(Ended, Protocol):
     """Trial of a search, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
-
-    config: TrialConfig
 
     @property
     def search(self) -> str | None:
         """Name of the search, if recorded."""
-
-    @property
-    def status(self) -> str | None:
-        """Final status; None until the trial ends."""
-
-    @property
-    def facts(self) -> Mapping[str, float]:
-        """Facts reported by the trial."""
 
 
 def search_targets(plan: StudyPlan, searched: Iterable[Searched]) -> dict[str, int | None]:
@@ -41,7 +31,9 @@ def search_targets(plan: StudyPlan, searched: Iterable[Searched]) -> dict[str, i
         searched: trials of all searches so far, oldest first.
     """
     if plan.budget == "trials":
-        return {search.name: plan.trials for search in plan.searches}
+        searched = list(searched)
+        has_ended = find_no_gain(plan, searched) is not None  # then no further trial begins
+        return {search.name: len(searched) if has_ended else plan.trials for search in plan.searches}
     own: dict[str, list[Searched]] = {search.name: [] for search in plan.searches}
     for entry in searched:
         own[plan.search_of(entry.config, entry.search)].append(entry)
@@ -59,7 +51,7 @@ def _target(plan: StudyPlan, entries: list[Searched]) -> int | None:
 
 def searched_in_all(plan: StudyPlan, searched: Iterable[Searched]) -> int:
     """Return the number of trials of all searches, at most as long as it is unknown."""
-    if plan.budget == "trials":
+    if plan.budget == "trials" and plan.until is None:
         return plan.searched
     targets = search_targets(plan, searched).values()
     return sum(plan.trials if target is None else target for target in targets)

@@ -35,3 +35,22 @@ def refuse_other_data(plan: StudyPlan, recorded: str, found: str) -> None:
         f"compared, so nothing was run. The records can still be read and reported.{by_source} Start a new study under "
         "another name, or restore the files and the version used at the start."
     )
+
+
+def refuse_earlier_of_other_data(plan: StudyPlan, found: str) -> None:
+    """Check that a new study uses the data of the earlier trials that its sampler gets with their values.
+
+    Args:
+        plan: study plan.
+        found: digest of the current data.
+
+    Raises:
+        StudyError: the digests differ.
+    """
+    for each in plan.warm_start:
+        if each.used and each.dataset_digest != found:
+            raise StudyError(
+                f"--warm-start {each.place}: study {each.name!r} ran on other data or another split: the digest of "
+                f"{plan.base.dataset} is {found[:_SHOWN]} here, but {str(each.dataset_digest)[:_SHOWN]} there. Scores "
+                "on different data cannot be compared: leave out --warm-start, or restore the files"
+            )

@@ -92,6 +92,24 @@ def _read(argument: str, methods: Sequence[str]) -> Bounds:
     return _choices(field, text, limits, shown)
 
 
+def read_value(text: str, limits: FieldLimits, shown: str) -> Value:
+    """Return a single value that a field accepts.
+
+    Args:
+        text: the value as typed.
+        limits: limits of the field.
+        shown: the argument, for messages.
+
+    Raises:
+        UsageError: the field does not accept the value.
+    """
+    if limits.kind in ("float", "int"):
+        return _number(text, limits, shown)
+    if not _is_accepted(text, limits):
+        raise UsageError(f"{shown}: {text!r} is not allowed; allowed are {limits.in_words}")
+    return _value(text, limits, shown)
+
+
 def _forms(limits: FieldLimits) -> str:
     return FORMS if limits.kind in ("float", "int") else "values A,B,..."
 

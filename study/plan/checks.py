@@ -4,6 +4,8 @@ import os
 from typing import Any, Final
 
 from search_spaces import Bounds, SearchSpace
+from study.plan.beliefs import Belief
+from study.plan.objectives import Limit
 from study.plan.places import check_mirror_place
 from study.plan.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from study.plan.teacher_storage import check_teacher_storage
@@ -63,8 +65,8 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message; bounds as typed on the command line."""
-    if isinstance(value, tuple) and value and all(isinstance(each, Bounds) for each in value):
+    """Return a value for a message; bounds, limits and beliefs as typed on the command line."""
+    if isinstance(value, tuple) and value and all(isinstance(each, Bounds | Limit | Belief) for each in value):
         return ", ".join(each.text for each in value)
     return repr(value)
 

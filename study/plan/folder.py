@@ -21,13 +21,15 @@ from trainables.storage.sqlite_uri import PLAIN, SQLitePathError, sqlite_uri
 from trainables.storage.uris import is_uri
 
 PLAN_FILE: Final = "plan.json"
+# Trials of earlier studies from which the search starts.
+WARM_START_FILE: Final = "warm_start.json"
 STORE_FILE: Final = "mlflow.db"
 # Subfolders of an output folder that are not studies.
 SHARED_FOLDERS: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
 # Windows, and shared folders on Windows, treat these names as devices.
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 # Files left by a start that was killed before the plan was written.
-_LEFTOVER: Final = re.compile(r"code|\.lock|\.writable-[0-9]+|\..*\.partial")
+_LEFTOVER: Final = re.compile(r"code|warm_start\.json|\.lock|\.writable-[0-9]+|\..*\.partial")
 _PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_path", "teacher_outputs_path")
 
 

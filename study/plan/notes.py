@@ -12,8 +12,6 @@ from trainables.spec.architectures import LITERATURE_NAMES
 from trainables.spec.modality import is_text
 from trainables.storage.uris import is_uri, redact_place
 
-# First suggestions of tpe and gp, which are random.
-STARTUP: Final = 10
 IGNORE_PRUNED: Final = frozenset({"gp", "cmaes", "nsga2"})
 
 _WITH_LARGE_WEIGHTS: Final = ("at", "fitnet", "sp")  # published loss weights are too large for models with few channels

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from study.plan.until import RULE
+
 Panel = Literal["Question", "Size", "Search", "Resources and storage", "Teacher", "Command"]
 # Part of an option: the question of the study, the execution, which may change on resume, or one command.
 Part = Literal["question", "execution", "command"]
@@ -193,6 +195,18 @@ OPTIONS: Final[dict[str, Option]] = {
             "number of threads of this machine. Needs pesfkd[export]. Default: 1 if latency or size is an objective or "
             "has a limit, else not measured.",
             into="plan", metavar="THREADS", least=1),
+        _search("warm_start", str | None, None, "question",
+            "Earlier studies, by name or folder. Their trials of the same question go to the sampler with their "
+            "values; of other studies, the best configs are proposed first.",
+            metavar="NAME,..."),
+        _search("prior", list[str] | None, None, "question",
+            "Belief that a value of a searched field is good, such as temperature=4 or temperature=4:2. SPREAD is a "
+            "standard deviation, or a factor on a log scale. The value is proposed first, and proposals near it become "
+            "rare later; repeatable.",
+            metavar="FIELD=VALUE[:SPREAD]"),
+        _search("until", Literal["no-gain"] | None, None, "question",
+            f"no-gain ends the search {RULE}. --trials is then the largest number.",
+            into="plan", metavar="no-gain"),
         _search("seed", int, 0, "question",
             "Seed of the study, for the sampler and for the seeds of all trials.",
             into="plan"),

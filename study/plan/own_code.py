@@ -43,8 +43,9 @@ def with_canonical_code(values: Mapping[str, Any], *, dataset: str) -> dict[str,
     for option, kind in _KINDS.items():
         if isinstance(text := found.get(option), str):
             found[option] = _without_package(f"--{option}", kind, text)
-    if found.get("search"):
-        found["search"] = [_search(argument) for argument in found["search"]]
+    for option in ("search", "prior"):
+        if found.get(option):
+            found[option] = [_by_field(option, argument) for argument in found[option]]
     found = with_canonical_names(found, dataset=dataset)
     for option in ("method", "space"):
         if isinstance(text := found.get(option), str):
@@ -105,11 +106,11 @@ def _is_ours(kind: Kind, name: str) -> bool:
     return True
 
 
-def _search(argument: str) -> str:
+def _by_field(option: str, argument: str) -> str:
     field, separator, text = argument.partition("=")
     if field.strip() != "student":
         return argument
-    flag = f"--search {argument}"
+    flag = f"--{option} {argument}"
     return f"{field}{separator}{','.join(_without_package(flag, 'model', each.strip()) for each in text.split(','))}"
 
 

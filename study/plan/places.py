@@ -5,10 +5,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from study.plan.folder import PLAN_FILE, SHARED_FOLDERS, STORE_FILE, check_is_free
+from study.plan.folder import PLAN_FILE, SHARED_FOLDERS, STORE_FILE, WARM_START_FILE, check_is_free
 from study.plan.lock import NoFolderError, StudyLock
 from study.plan.plan import StudyPlan
 from study.plan.user_code import CODE_FOLDER, keep_code
+from study.plan.warm_start import keep_earlier_trials
 from trainables.process.errors import UsageError
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
 
@@ -16,7 +17,7 @@ _TRIES: Final = 100
 # Files that a study writes into the study folder. Hidden files are reserved as well.
 _OWN_FILES: Final = frozenset({
     PLAN_FILE, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
-    "teacher_progress.json", CODE_FOLDER,
+    "teacher_progress.json", CODE_FOLDER, WARM_START_FILE,
 })  # fmt: skip
 
 
@@ -33,7 +34,8 @@ def begin_study(plan: StudyPlan, resume: str) -> None:
     check_is_free(plan.directory, resume)
     with _locked_folder(plan):
         check_is_free(plan.directory, resume)
-        keep_code(plan)  # before the plan, so that a study with a plan has its code
+        keep_code(plan)  # before the plan, so that a study with a plan has its code and the trials it starts from
+        keep_earlier_trials(plan.warm_start, plan.directory)
         plan.save()
 
 

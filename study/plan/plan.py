@@ -23,6 +23,7 @@ from pydantic import (
 
 from search_spaces import Bounds, MethodComparison, SearchSpace, with_bounds
 from search_spaces.space import definition_of
+from study.plan.beliefs import Belief
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
 from study.plan.gpus import AUTO as AUTO_GPUS
@@ -31,8 +32,11 @@ from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
 from study.plan.objectives import Limit, check_objectives
 from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
+from study.plan.ray_only import RAY_ONLY
 from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
+from study.plan.until import Until, check_until
+from study.plan.warm_start import EarlierStudy
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import LAYERS_PATTERN, is_known_to_draw_nothing, is_packable
 from trainables.spec.bounds import SEEDS
@@ -67,15 +71,6 @@ _REPLICATES_OF_DIGESTS: Final = 3
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
-# Execution fields that only Ray supports: the values that --executor in-process accepts, and why it rejects others.
-RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
-    "max_concurrent": ((None, 1), "runs one trial after the other"),
-    "pack": ((1,), "runs one trial after the other, and packs none"),
-    "workers_per_trial": ((1,), "has no processes of a trial"),
-    "trial_timeout": ((None,), "cannot end a trial that hangs, which would be this process"),
-    "address": (("local",), "uses no cluster"),
-    "ship_code": ((False,), "uses no nodes that code could be sent to"),
-}
 
 
 class StudyPlan(BaseModel):
@@ -94,13 +89,15 @@ class StudyPlan(BaseModel):
 
     `search` has bounds given by the user. They replace those of the space, or add fields to the search.
 
+    `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`). `warm_start` has
+    earlier studies that it starts from (`study.plan.warm_start`). `until` may end it early (`study.plan.until`).
+
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
 
     A study comparing methods (`compared`) has no controls. If the study tunes the methods, each method has
     `searches_per_method` separate searches with `trials` configs each, and the `promising` best configs of each search
-    are repeated. Otherwise nothing is
-    searched and each method's starting config is repeated.
+    are repeated. Otherwise nothing is searched and each method's starting config is repeated.
 
     Trials read the frozen teacher's outputs from files or run the teacher live. The two ways differ in the last digits
     of a result. With `teacher_outputs="auto"`, the choice is made once, at planning time, and stored in
@@ -138,6 +135,9 @@ class StudyPlan(BaseModel):
     scheduler: Scheduler = default_of("scheduler")
     objectives: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
+    prior: tuple[Belief, ...] = ()
+    warm_start: tuple[EarlierStudy, ...] = ()
+    until: Until | None = default_of("until")
     latency: int | None = Field(default_of("latency"), ge=1, le=MOST_THREADS)
     seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
     executor: ExecutorName = default_of("executor")
@@ -336,6 +336,7 @@ class StudyPlan(BaseModel):
     @model_validator(mode="after")
     def _check_objectives(self) -> Self:
         check_objectives(self)
+        check_until(self)
         return self
 
     @model_validator(mode="after")
@@ -542,7 +543,8 @@ class StudyPlan(BaseModel):
         if self.digest_version != DIGEST_VERSION:
             return recorded_digest(self.directory) or "unknown"
         left_out = EXECUTION_FIELDS | {"study_id", "digest_version", "output_dir", "name", "confirmation", "base"}
-        content = self.model_dump(mode="json", exclude=set(left_out), exclude_defaults=True)
+        places: dict[str, Any] = {"warm_start": {"__all__": {"place"}}}  # an earlier study may move
+        content = self.model_dump(mode="json", exclude=dict.fromkeys(left_out, True) | places, exclude_defaults=True)
         return digest_of({**content, "base": self.base.changed_fields})
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:

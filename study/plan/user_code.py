@@ -28,7 +28,7 @@ def with_canonical_names(values: Mapping[str, Any], *, dataset: str) -> dict[str
     """Return options with each network and dataset of the user's own, as `net.py:make`, by its canonical name.
 
     The networks are those of --student and --teacher, the members of an ensemble of teachers, and the students of
-    --search. The sources become known to this process. Nothing of them is executed.
+    --search and --prior. The sources become known to this process. Nothing of them is executed.
 
     Args:
         values: options by name.
@@ -46,16 +46,17 @@ def with_canonical_names(values: Mapping[str, Any], *, dataset: str) -> dict[str
     for option in _NETWORKS:
         if isinstance(text := values.get(option), str):
             found[option] = ensemble_name([_canonical(f"--{option}", each, dataset) for each in _members(text)])
-    if values.get("search"):
-        found["search"] = [_canonical_search(argument, dataset) for argument in values["search"]]
+    for option in ("search", "prior"):
+        if values.get(option):
+            found[option] = [_canonical_student(option, argument, dataset) for argument in values[option]]
     return found
 
 
-def _canonical_search(argument: str, dataset: str) -> str:
+def _canonical_student(option: str, argument: str, dataset: str) -> str:
     field, separator, text = argument.partition("=")
     if field.strip() != "student":
         return argument
-    names = (_canonical(f"--search {argument}", each.strip(), dataset) for each in text.split(","))
+    names = (_canonical(f"--{option} {argument}", each.strip(), dataset) for each in text.split(","))
     return f"{field}{separator}{','.join(names)}"
 
 

@@ -34,12 +34,15 @@ from analysis.statistics.estimates import Estimate
 from study.cli.commands import power_command
 from study.cli.progress import StudyProgress
 from study.ledger.failures import failure_notes
+from study.ledger.no_gain import no_gain_notes, no_gain_summary
 from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
+from study.plan.beliefs import belief_notes
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, confirmation_notes, sampler_notes
 from study.plan.plan import StudyPlan
 from study.plan.siblings import sibling_notes
+from study.plan.warm_start import warm_start_notes
 from study.result.best import BestConfig, find_best
 from study.result.confirmed import (
     confirmation_metrics,
@@ -185,7 +188,14 @@ def _publish(
 
 
 def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
-    notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
+    notes = [
+        *_first_notes(plan, configs),
+        _COST_NOTE,
+        *(f"{note}." for note in sampler_notes(plan)),
+        *warm_start_notes(plan.warm_start),
+        *belief_notes(plan),
+        *no_gain_notes(plan, run.ledger.in_stage("search")),
+    ]
     notes += [*confirmation_notes(plan), *sibling_notes(plan), *repetition_texts(run.ledger)]
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
         notes.append(f"The correlation is over {landmark.note}.")
@@ -232,6 +242,7 @@ def _summary(
         },
         "notes": notes,
         **repetition_summary(run.ledger),
+        **no_gain_summary(plan, run.ledger.in_stage("search")),
         **about_study(plan),
         **({} if run.ledger.gpus is None else {"gpus": run.ledger.gpus}),
         "records": str(plan.directory / "records"),

@@ -1,7 +1,7 @@
 """Check of a study's data before any work."""
 
 from study.ledger.ledger import StudyLedger
-from study.ledger.same_data import refuse_other_data
+from study.ledger.same_data import refuse_earlier_of_other_data, refuse_other_data
 from study.running.executor import Executor
 from study.running.task_errors import TaskFailedError, TaskLostError
 from trainables.process.errors import StudyError
@@ -28,3 +28,5 @@ def check_data(executor: Executor, ledger: StudyLedger) -> None:
         raise StudyError(f"the dataset could not be read: {error}") from None
     if found is not None and ledger.dataset is not None:
         refuse_other_data(plan, ledger.dataset["digest"], found)
+    elif found is not None:
+        refuse_earlier_of_other_data(plan, found)

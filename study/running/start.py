@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from study.ledger.journal import read_lines
-from study.plan.folder import PLAN_FILE, is_leftover, recorded_id
+from study.plan.folder import PLAN_FILE, WARM_START_FILE, is_leftover, recorded_id
 from study.plan.lock import LOCK_FILE, StudyLock
 from study.plan.plan import StudyPlan
 from study.plan.user_code import CODE_FOLDER
@@ -23,7 +23,7 @@ from trainables.storage.files import missing_folders, remove_empty
 _JOURNAL: Final = "journal.jsonl"
 _RECORDS: Final = "records"
 # In this order, so that a process killed meanwhile leaves a study that can be resumed, or a name that is free.
-_REMOVED: Final = (_JOURNAL, _RECORDS, PLAN_FILE, CODE_FOLDER)
+_REMOVED: Final = (_JOURNAL, _RECORDS, PLAN_FILE, WARM_START_FILE, CODE_FOLDER)
 _TRIES: Final = 10
 _SECONDS_BETWEEN_TRIES: Final = 0.1
 # Journal events that precede the first work. Latencies of students and the memory of a GPU are measured in seconds.

@@ -4,7 +4,10 @@ from typing import Any, Final
 
 from study.plan.methods import ComparedMethod
 from study.plan.plan import StudyPlan
+from study.search.objectives import create_optuna_study
+from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
+from study.search.warm_start import optuna_trials
 from trainables.spec.searchable import ALWAYS_READ
 
 _SHOWN: Final = 5
@@ -13,18 +16,26 @@ _SHOWN: Final = 5
 def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
     """Return the first configs of a search that do not depend on results.
 
-    Samplers start with random points. Later points depend on results and cannot be predicted.
+    Samplers start with random points. Later points depend on results and cannot be predicted. Of a search that starts
+    from trials of other studies, only the first point is known, and none if sizes or latencies are not yet measured.
     """
     import optuna
 
     if plan.compared:  # each method starts at published settings
         return [_shown_settings(plan, method) for method in plan.compared]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
+    study = create_optuna_study(plan)
     configs = []
     (search,) = plan.searches
-    for number in range(min(_SHOWN, plan.trials)):
-        study.sampler = make_sampler(plan.sampler, study_seed=plan.seed, number=number)
+    earlier = optuna_trials(plan, search, {}) if plan.warm_start else []
+    study.add_trials(earlier)
+    shown = _SHOWN
+    if used := sum(each.used for each in plan.warm_start):
+        shown = 1 if len(earlier) == used else 0
+    for number in range(min(shown, plan.trials)):
+        study.sampler = make_sampler(plan.sampler, study_seed=plan.seed, number=number, earlier=earlier)
+        if point := proposed_point(plan, search, number, plan.seed):
+            study.enqueue_trial(point)
         suggested = search.suggest(study.ask())
         configs.append({name: suggested[name] for name in plan.search_space.varied})
     return configs

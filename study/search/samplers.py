@@ -34,14 +34,15 @@ same number of suggestions by a model, even if trials of one method fail.
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from study.plan.notes import IGNORE_PRUNED, STARTUP
+from study.plan.notes import IGNORE_PRUNED
 from study.plan.plan import Sampler
+from study.plan.until import STARTUP
 from trainables.spec.trial import derive_seed
 
 if TYPE_CHECKING:
@@ -50,8 +51,18 @@ if TYPE_CHECKING:
 _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler for suggestion `number` (from 0) of a study."""
+def make_sampler(
+    name: Sampler, *, study_seed: int, number: int, earlier: Sequence[FrozenTrial] = ()
+) -> optuna.samplers.BaseSampler:
+    """Return the sampler for a suggestion of a study.
+
+    Args:
+        name: name of the sampler.
+        study_seed: seed of the study.
+        number: number of the suggestion, from 0.
+        earlier: finished trials of other studies, from which CMA-ES starts (Nomura et al., Warm Starting CMA-ES for
+            Hyperparameter Optimization, AAAI 2021). Other samplers read them from the Optuna study.
+    """
     seed = derive_seed(study_seed, "sampler", number) % 2**32
     startup = STARTUP if number < STARTUP else 1  # a model needs one finished trial
     with warnings.catch_warnings():
@@ -74,7 +85,9 @@ def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.sampl
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
             case "cmaes":
-                return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+                return optuna.samplers.CmaEsSampler(
+                    seed=seed, warn_independent_sampling=False, source_trials=[*earlier] or None
+                )
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=12)
 

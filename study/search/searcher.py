@@ -19,7 +19,7 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
-from study.ledger.budget import search_targets
+from study.ledger.budget import search_targets, searched_in_all
 from study.ledger.entry import PROCESS_DIED, Status, TrialEntry
 from study.ledger.events import first_error_line
 from study.ledger.ledger import StudyLedger
@@ -30,7 +30,9 @@ from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.objectives import OptunaOutcome, attributes_of, create_optuna_study, outcome_of
+from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
+from study.search.warm_start import optuna_trials
 from study.stages.choosing import choose
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig, derive_seed
@@ -88,6 +90,11 @@ class StudySearch:
         self._studies: dict[str, optuna.Study] = {search.name: create_optuna_study(plan) for search in self._searches}
         # Some samplers keep state in study attributes. Changed attributes are recorded with the next trial.
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
+        self._earlier: list[FrozenTrial] = []
+        if plan.warm_start:
+            (search,) = self._searches
+            self._earlier = optuna_trials(plan, search, ledger.deployment)
+            self._studies[search.name].add_trials(self._earlier)
         self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
         for entry in ledger.in_stage("search"):
             try:
@@ -181,7 +188,7 @@ class StudySearch:
         searched = self._ledger.in_stage("search")
         if self._plan.budget == "trials":
             number, turn = divmod(len(searched), max(1, len(self._searches)))
-            return (self._searches[turn], number) if len(searched) < self._plan.searched else None
+            return (self._searches[turn], number) if len(searched) < searched_in_all(self._plan, searched) else None
         targets = search_targets(self._plan, searched)
         begun = Counter(self._plan.search_of(entry.config, entry.search) for entry in searched)
         able = [each for each in self._searches if begun[each.name] < (targets[each.name] or 0)]
@@ -191,9 +198,10 @@ class StudySearch:
     def _open_search_trial(self, search: Search, number: int) -> TrialEntry:
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
         seed = derive_seed(self._plan.seed, "search", search.number) if search.number else self._plan.seed
-        study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number)
-        if search.first is not None and number == 0:
-            study.enqueue_trial(search.first)
+        study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number, earlier=self._earlier)
+        point = proposed_point(self._plan, search, number, seed)
+        if point:
+            study.enqueue_trial(point)
         trial = study.ask()
         config = self._plan.configure(search.suggest(trial))
         replicate = self._replicate_for(config, search.number)

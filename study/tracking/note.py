@@ -46,8 +46,9 @@ def _confirmation_in_words(plan: StudyPlan) -> str:
 def _trials_in_words(plan: StudyPlan) -> str:
     methods = ", ".join(method.name for method in plan.compared)
     if not plan.compared:
+        number = f"At most {plan.trials}" if plan.until is not None else f"{plan.trials}"
         return (
-            f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
+            f"{number} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
             f"({', '.join(plan.controls)})"
         )
     if plan.searches:

@@ -229,7 +229,7 @@ def test_every_option_but_those_about_the_file_can_be_given_by_name(tmp_path):
     values = {"int": "3", "float": "0.5", "bool": "true", "Path": "there", "str": "text"}
     for option in OPTIONS.values():
         kind = next((each for each in values if each in str(option.type)), "str")
-        text = option.default if "Literal" in str(option.type) else values[kind]
+        text = (option.default or "no-gain") if "Literal" in str(option.type) else values[kind]
         for key in {option.name, key_of(option), key_of(option).replace("_", "-")}:
             if option.name in NOT_IN_A_FILE:
                 with pytest.raises(UsageError, match="can only be given on the command line"):
@@ -273,6 +273,8 @@ def test_the_command_line_overrides_the_file_and_the_file_the_environment(tmp_pa
         "--space none --search temperature=1:32:log --search adapter_kind=serial,parallel --set ce_weight=0.5",
         "--space method --methods ce,kd,dkd+adapter --replicates auto --detect 0.01 --most-seeds 30",
         "--space method_tuned --methods kd,dist --search temperature=1:32 --trials 3 --budget flops",
+        "--space none --search student=cnn_3_4,cnn_8_16 --search temperature=1:8 --prior temperature=4:2 "
+        "--prior student=cnn_8_16 --limit gap=1 --until no-gain --trials 21",
         "--space joint --method dkd --adapter --confirm 2 --seeds auto --executor in-process --time-budget 9 --name 07",
         "--space temperature --tracking-uri sqlite:///elsewhere.db --teacher-outputs-limit 1GiB --smoke",
     ],

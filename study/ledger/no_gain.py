@@ -1,0 +1,112 @@
+"""End of a search without gain, from the trials in the journal; see `study.plan.until`."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from study.ledger.front import values_of
+from study.plan.plan import StudyPlan
+from study.plan.until import LEAST, PATIENCE
+from trainables.display.numbers import format_number
+from trainables.spec.quantities import QUANTITIES
+from trainables.spec.trial import TrialConfig
+
+
+class Ended(Protocol):
+    """Trial of a search, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
+
+    config: TrialConfig
+    trial_id: str
+    ended: float | None
+
+    @property
+    def name(self) -> str:
+        """Readable name."""
+
+    @property
+    def status(self) -> str | None:
+        """Final status; None until the trial ends."""
+
+    @property
+    def score(self) -> float:
+        """Objective at the last epoch."""
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Facts recorded once."""
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Measures of the last epoch."""
+
+
+class NoGain(NamedTuple):
+    """End of a search without gain.
+
+    Args:
+        trials: number of trials that had ended, without failed ones.
+        best: best trial, which the last `PATIENCE` ended trials have not surpassed; None if no trial has a value.
+    """
+
+    trials: int
+    best: Ended | None
+
+
+def find_no_gain(plan: StudyPlan, searched: Iterable[Ended]) -> NoGain | None:
+    """Return when a search has ended without gain, or None if it has not.
+
+    Trials count in the order in which they ended. A trial that was stopped early, or exceeds a limit, is no gain. A
+    failed trial does not count. Trials that end later, because they were running, change nothing.
+
+    Args:
+        plan: study plan.
+        searched: trials of the search, in any order.
+    """
+    if plan.until is None:
+        return None
+    ended = sorted((each for each in searched if each.ended is not None), key=lambda each: each.ended or 0.0)
+    counted = [each for each in ended if each.status in ("finished", "pruned")]
+    best, best_at, best_score = None, 1, -math.inf
+    for number, each in enumerate(counted, start=1):
+        if _is_valid(plan, each) and each.score > best_score:
+            best, best_at, best_score = each, number, each.score
+        if number >= LEAST and number - best_at >= PATIENCE:
+            return NoGain(number, best)
+    return None
+
+
+def _is_valid(plan: StudyPlan, trial: Ended) -> bool:
+    """Return whether a trial has a value, and is within the limits."""
+    if trial.status != "finished" or not math.isfinite(trial.score):
+        return False
+    found = values_of(trial, [QUANTITIES[limit.name] for limit in plan.limits])
+    return all(found[limit.name] <= limit.value for limit in plan.limits)
+
+
+def no_gain_text(plan: StudyPlan, searched: Iterable[Ended]) -> str | None:
+    """Return a sentence on the end of a search without gain, or None for a search that has not ended so."""
+    found = find_no_gain(plan, searched)
+    if found is None:
+        return None
+    best = "no trial has a value" if found.best is None else (
+        f"the last {PATIENCE} have not surpassed {found.best.name} ({plan.objective} {format_number(found.best.score)})"
+    )  # fmt: skip
+    return f"The search ended without gain after {found.trials} of at most {plan.trials} trials: {best}."
+
+
+def no_gain_notes(plan: StudyPlan, searched: Iterable[Ended]) -> list[str]:
+    """Return a sentence for tables and reports on whether the search ended without gain; none without the rule."""
+    if plan.until is None:
+        return []
+    return [no_gain_text(plan, searched) or f"The search did not end early by --until {plan.until}."]
+
+
+def no_gain_summary(plan: StudyPlan, searched: Iterable[Ended]) -> Mapping[str, Any]:
+    """Return the end of the search for `summary.json`; empty without the rule."""
+    if plan.until is None:
+        return {}
+    found = find_no_gain(plan, searched)
+    ended = None if found is None else {
+        "trials": found.trials, "best": None if found.best is None else found.best.trial_id,
+    }  # fmt: skip
+    return {"until": {"rule": plan.until, "at_most": plan.trials, "ended": ended}}

@@ -1,0 +1,13 @@
+"""Options that only Ray supports."""
+
+from typing import Any, Final
+
+# Execution fields that only Ray supports: the values that --executor in-process accepts, and why it rejects others.
+RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
+    "max_concurrent": ((None, 1), "runs one trial after the other"),
+    "pack": ((1,), "runs one trial after the other, and packs none"),
+    "workers_per_trial": ((1,), "has no processes of a trial"),
+    "trial_timeout": ((None,), "cannot end a trial that hangs, which would be this process"),
+    "address": (("local",), "uses no cluster"),
+    "ship_code": ((False,), "uses no nodes that code could be sent to"),
+}

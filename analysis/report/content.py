@@ -21,7 +21,8 @@ from analysis.questions import adapter_why
 from analysis.questions.adapter import adapter_warnings
 from analysis.questions.association import Association, between_configs, within_configs
 from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
-from analysis.questions.confirmation import ConfirmationResult, verdict
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmation_words import verdict
 from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs

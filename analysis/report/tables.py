@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from analysis.questions.association import Association
 from analysis.questions.calibration import TEST, calibration_errors
-from analysis.questions.confirmation import ConfirmationResult, described
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmation_words import described
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.methods import method_cell, settings_of, split_of

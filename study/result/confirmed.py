@@ -7,13 +7,8 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from analysis.questions.confirmation import (
-    ConfirmationResult,
-    confirmation_table,
-    described,
-    summarise_confirmation,
-    verdict,
-)
+from analysis.questions.confirmation import ConfirmationResult, summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table, described, verdict
 from analysis.statistics.estimates import interval_methods
 from study.ledger.ledger import StudyLedger
 from study.ledger.sequential import sequential_summary, sequential_texts

@@ -6,7 +6,8 @@ import pytest
 
 from analysis.figures.curves import compute_learning_curves
 from analysis.figures.study import compute_gap_against_accuracy, draw_gap_against_accuracy
-from analysis.questions.confirmation import confirmation_table, summarise_confirmation
+from analysis.questions.confirmation import summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table
 from analysis.questions.methods import methods_table
 from analysis.reading.trials import (
     compare_methods,

@@ -16,6 +16,10 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 EXAMPLES: Final = ROOT / "analysis" / "examples"
+SYMBOLS: Final = (
+    "Here, z_s, z_t and z_a are the logits of student, teacher and adapted teacher, y is the label, T the temperature, "
+    "CE the cross-entropy, and B and C the numbers of samples and classes."
+)
 # Order of the pages, with headings.
 FAMILIES: Final = {
     "basic": "Controls and plain distillation",
@@ -109,6 +113,7 @@ def method_page(method: Any, costs: Mapping[str, str]) -> str:
     formula, sections = split_docstring(method.losses)
     source = sections.pop("Source", "")
     parts = [f"# `{spec.name}`", "", summary, "", more, "", "## Formula", "", formula, ""]
+    parts += [SYMBOLS, "", *arguments(sections.get("Args", "")), ""]
     for name, function in helpers(module, formula + source):
         text, sections_of = split_docstring(function)
         parts += [f"### `{name}`", "", text, ""]
@@ -142,6 +147,12 @@ def split_docstring(function: Any) -> tuple[str, dict[str, str]]:
     pieces = re.split(r"^(Args|Returns|Raises|Source|Notation|Example|Examples):\n", text, flags=re.MULTILINE)
     sections = {name: textwrap.dedent(body).strip() for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
     return pieces[0].strip(), sections
+
+
+def arguments(section: str) -> list[str]:
+    """Return the arguments of a docstring as a list in Markdown."""
+    joined = re.sub(r"\n\s+", " ", section)
+    return [re.sub(r"^(\w+(?:, \w+)*):", r"- `\1`:", line) for line in joined.splitlines() if line.strip()]
 
 
 def helpers(module: Any, text: str) -> list[tuple[str, Any]]:

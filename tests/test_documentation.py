@@ -116,6 +116,7 @@ def test_citation_and_version_agree():
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+@pytest.mark.study  # imports torch, which starts a process if no test before did
 def test_a_config_file_is_printed_and_read(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = (each for each in blocks() if each.page == "docs/reference/config_file.md" and each.kind == "console")
@@ -142,6 +143,7 @@ def test_generated_pages_have_every_method_option_column_and_measure(tmp_path, m
         page = (tmp_path / "methods" / f"{name}.md").read_text(encoding="utf-8")
         assert all(f"| `{field}` |" in page for field in spec.settings.model_fields)
         assert "## Formula\n\nCompute" in page or name in ("ce", "sftn"), name
+        assert "\n- `outputs`: " in page, name
     commands = (tmp_path / "command_line.md").read_text(encoding="utf-8")
     given = [option for option in OPTIONS.values() if option.name != "resume"]
     assert [each.long_flag for each in given if f"`{each.long_flag}`" not in commands] == []

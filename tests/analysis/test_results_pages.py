@@ -89,6 +89,14 @@ def test_the_drawing_of_seeds_has_the_numbers_of_the_first_study():
     assert f"of differences: {(best - kd).std(ddof=1):.3f}" in text
 
 
+def test_the_drawing_of_the_gap_has_the_sharpness_of_its_logits():
+    text = re.sub(r"<[^>]+>", " ", (DOCS / "drawings" / "gap.svg").read_text(encoding="utf-8"))
+    logits = np.array([float(value) for value in re.findall(r"logit ([\d.]+)", text)]).reshape(2, 4)
+    teacher, student = np.log(np.exp(logits).sum(axis=1)).round(2)
+    assert re.findall(r"= ([\d.]+) nats", text)[:2] == [f"{teacher:.2f}", f"{student:.2f}"]
+    assert f"sharpness gap = {teacher:.2f} − {student:.2f} = {teacher - student:.2f} nats" in text
+
+
 def test_sentences_about_the_tuned_methods_are_those_of_the_records():
     study, text = open_study(EXAMPLES / "fashion-method-tuned"), page("methods")
     compared = {each.method: each for each in compare_methods(study.trials, confirmed=True)}

@@ -1,4 +1,4 @@
-"""Refined distillation: what a wrong teacher says of the label is left out, and its confidence kept."""
+"""Refined logits: distil the confidence of the teacher, and the classes that the teacher ranks below the true label."""
 
 from torch import Tensor
 

@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 ROOT: Final = Path(__file__).parents[1]
 PICTURE: Final = ROOT / "docs" / "images" / "report.png"
 WIDTH, HEIGHT = 1300, 900  # pixels of the picture
-COLUMNS: Final = 110  # of the output, so that names stay on one line
+COLUMNS: Final = 80  # of the output, as in a terminal
 # Lines of the output after the table that the README shows; `...` stands for the others.
 SHOWN: Final = ("trials ", "records ", "report ")
 

@@ -12,7 +12,7 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-unit test-slow test-faults test-long test-lowest check docs audit format clean
+.PHONY: help setup study ui test test-unit test-slow test-faults test-long test-lowest check docs notebooks audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ check: $(READY) docs ## format, lint, types, import contracts, documentation
 # Fails on every warning: broken internal links, unknown references, pages outside the table of contents.
 docs: $(READY) ## the documentation, offline, in build/docs/index.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --builder html docs build/docs
+
+# Tests fail if the outputs are not those of the scripts.
+notebooks: $(READY) ## run analysis/notebooks/*.py and write the .ipynb files with outputs
+	$(BIN)/python docs/run_notebooks.py
 
 # In an environment of its own: what it needs is no part of ours.
 audit: ## known vulnerabilities of the pinned dependencies (asks the network)

@@ -17,9 +17,14 @@ project = "pesfkd"
 author = copyright = "The pesfkd maintainers"  # noqa: A001
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_templates"]
 myst_heading_anchors = 3
+# Notebooks are shown with the outputs in their files. Tests compare these with the outputs of a run.
+nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 # The sources and examples of the repository are no pages. Links between pages are checked.
 suppress_warnings = ["myst.strikethrough"]
 

@@ -1,4 +1,4 @@
-"""Pages written from the code before each build: methods, command line, search spaces, records, measures and examples.
+"""Pages written from the code before each build: methods, options, spaces, records, measures, examples and notebooks.
 
 A page is written only if the content changed, so that Sphinx reads only changed pages again.
 """
@@ -41,6 +41,7 @@ def write_pages(folder: Path) -> None:
         "measures.md": measures_page(),
         "examples.md": examples_page(),
         "config_file.yaml": config_file(),
+        **notebook_pages(),
     }
     for name, text in pages.items():
         path = folder / name
@@ -439,6 +440,24 @@ def examples_page() -> str:
             lines.append(f"- {{download}}`{shown} <{target}>`")
         lines.append("")
     return tidy("\n".join(lines))
+
+
+# -- notebooks -------------------------------------------------------------------------------------------------------
+
+
+def notebook_pages() -> dict[str, str]:
+    """Return the notebooks as pages with outputs, folded code, and headings as the alternative texts of figures."""
+    pages = {}
+    for path in sorted((ROOT / "analysis" / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        heading = ""
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                heading = (re.findall(r"^#+ (.+)$", "".join(cell["source"]), flags=re.MULTILINE) or [heading])[-1]
+            else:
+                cell["metadata"] = {"tags": ["hide-input"], "mystnb": {"image": {"alt": f"Figure: {heading}"}}}
+        pages[f"notebooks/{path.name}"] = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
+    return pages
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

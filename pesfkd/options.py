@@ -121,6 +121,7 @@ def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form:
 
 
 _WRONG: Final = object()
+_FRACTION: Final = "GPUS|auto"  # form of a number that need not be whole
 
 
 def _converted(kind: Any, value: Any) -> Any:
@@ -161,7 +162,9 @@ def _text(value: Any, form: str) -> Any:
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    number = _WRONG if "|auto" not in form or isinstance(value, bool) else _whole(value)
+    if "|auto" not in form or isinstance(value, bool):
+        return _WRONG
+    number = _number(value) if form == _FRACTION else _whole(value)
     return _WRONG if number is _WRONG else str(number)
 
 
@@ -194,7 +197,7 @@ def _in_words(kind: Any, form: str) -> str:
     if get_origin(kind) is list:
         return f"a dict, or a list of texts {form}".rstrip()
     if kind is str and "|auto" in form:
-        return "a whole number, or 'auto'"
+        return f"a {'number' if form == _FRACTION else 'whole number'}, or 'auto'"
     words = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
     return words.get(kind, str(kind))
 

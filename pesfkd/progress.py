@@ -42,9 +42,9 @@ def in_notebook() -> bool:
 class PythonProgress(StudyProgress):
     """Progress display that names parameters in place of flags."""
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, style: str = "") -> None:
         """Print a line about the current work."""
-        super().say(in_python(text))
+        super().say(in_python(text), style=style)
 
 
 class NotebookProgress(StudyProgress):
@@ -69,7 +69,7 @@ class NotebookProgress(StudyProgress):
     ) -> None:
         self._show()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, style: str = "") -> None:  # noqa: ARG002 - a notebook shows no colours
         """Show a line about the current work."""
         text = in_python(text)
         if text.startswith("warning: "):

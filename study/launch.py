@@ -197,7 +197,7 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
     """
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary
-    from study.cli.preview import count_plan_sources, planned_resolution
+    from study.cli.preview import count_plan_sources, gpu_notes, planned_resolution
     from study.plan.beliefs import belief_notes
     from study.plan.notes import confirmation_notes, left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
@@ -220,6 +220,7 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
         "detectable": planned_resolution(plan),
         **count_plan_sources(plan),
         "notes": [
+            *gpu_notes(plan),
             *warm_start_notes(plan.warm_start),
             *belief_notes(plan),
             *sampler_notes(plan),

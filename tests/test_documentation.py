@@ -27,8 +27,8 @@ TESTED = {
 # Commands that tests/test_doc_commands.py runs, or that only have to exist.
 UNDERSTOOD = re.compile(
     r"python -m (study\.(launch|confirm|power|export|rerun|sync|cluster_files)|trainables\.teacher|analysis\.report)\b"
-    r"|make [a-z-]+$|python benchmarks/\w+\.py|optuna-dashboard |PESFKD_STUD\w+=.* jupyter lab "
-    r"|\.venv/bin/python -m pytest"
+    r"|make [a-z-]+$|python benchmarks/\w+\.py|python docs/first_study\.py |optuna-dashboard "
+    r"|PESFKD_STUD\w+=.* jupyter lab |\.venv/bin/python -m pytest"
 )
 
 
@@ -93,6 +93,17 @@ def test_labels_of_the_first_output_are_those_of_a_study(in_process_study_run):
         assert any(line.startswith(label) for line in block.text.splitlines())
         assert label in source
     assert in_process_study_run.summary["question"] in block.text
+
+
+def test_the_readmes_output_is_cut_from_a_result(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    from first_study import readme_block
+
+    result = "\nquestion?\nconfig  n \nkd     12\nmean, Student t interval\nA note.\n\ntrials    5 finished; 1.4 s\n"
+    result += "records   /there/a/records\nfigures   /there/a/figures\nreport    /there/a/report.html\n"
+    shown = ["question?", "config  n", "kd     12", "mean, Student t interval", "...", "trials    5 finished"]
+    shown += ["records   study_results/a/records", "report    study_results/a/report.html"]
+    assert readme_block(result, Path("/there/a")) == "\n".join(shown)
 
 
 def test_citation_and_version_agree():

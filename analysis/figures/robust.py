@@ -106,7 +106,7 @@ def outlier_note(values: Sequence[float] | Floats, window: Window, quantity: str
         return ""
     named = ", ".join(format_number(value, places) for value in found[:MOST_NAMED])
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return f" Triangles at the edge mark a {quantity} outside of the axis: {named}{more}."
+    return f" Triangles at the edge mark points outside of the axis: {quantity} {named}{more}."
 
 
 def row_window(estimates: Iterable[Estimate], *, scores: bool) -> Window:

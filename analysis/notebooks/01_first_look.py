@@ -16,8 +16,9 @@
 # %% [markdown]
 # # A first look at a study
 #
-# This notebook reads the records of one study. It shows the course of the search, the accuracies of the repeated
-# configs, and the relation of sharpness gap and accuracy. It trains nothing and changes nothing.
+# This notebook reads the records of one study. It shows the course of the search, the scores of the repeated configs,
+# and the relation of sharpness gap and score. It trains nothing and changes nothing. The *score* of a student is the
+# objective of the task: accuracy, or F1 or Matthews correlation for some text tasks.
 #
 # The notebook opens the folder in the environment variable `PESFKD_STUDY`. Without that variable, it opens the most
 # recently written study under `./study_results`.
@@ -95,7 +96,7 @@ Markdown(markdown_table(summaries))
 Markdown(confirmed_in_words(read_folder(directory).confirmation(), directory.name))
 
 # %% [markdown]
-# ## Varied parameter against accuracy
+# ## Varied parameter against score
 #
 # Hollow points are single search trials, bars are repeated configs, and lines are the controls. The rank
 # correlation is exploratory: a sampler chose the configs, and other parameters varied at the same time.
@@ -104,10 +105,10 @@ Markdown(confirmed_in_words(read_folder(directory).confirmation(), directory.nam
 draw_parameter_effect(compute_parameter_effect(records, varied[0] if varied else "adapter_width"))
 
 # %% [markdown]
-# ## Sharpness gap against accuracy
+# ## Sharpness gap against score
 #
 # PESF-KD claims that a student learns more from a teacher of similar sharpness. Over the configs of a search, gap and
-# accuracy may be correlated because a third variable, such as the width or learning rate of the adapter, affects both.
+# score may be correlated because a third variable, such as the width or learning rate of the adapter, affects both.
 # The line and the correlation describe this search. They do not show a causal effect.
 
 # %%

@@ -21,8 +21,9 @@
 # improved the student.
 #
 # The notebook reads records and trains nothing. Results of the *search* are exploratory: a sampler chose the configs by
-# their accuracy, and each ran on one seed. Results on *fresh seeds* are confirmatory for the configs that ran on these
+# their score, and each ran on one seed. Results on *fresh seeds* are confirmatory for the configs that ran on these
 # seeds, and do not extend to other widths. An effect is *clear* if the interval and the corrected test both exclude 0.
+# The *score* of a student is the objective of the task: accuracy, or F1 or Matthews correlation for some text tasks.
 
 # %%
 # %matplotlib inline
@@ -38,7 +39,7 @@ from analysis.questions.importance import MIN_CONFIGS, importances, range_warnin
 from analysis.questions.mediation import gap_mediation
 from analysis.questions.parameters import corrected, parameter_associations, searched_among, searched_range
 from analysis.questions.stability import rank_stability
-from analysis.reading.trials import EXAMPLES, markdown_table, open_study, summarise_configs
+from analysis.reading.trials import EXAMPLES, markdown_table, objective, open_study, summarise_configs
 from analysis.report.folder import read_folder
 from analysis.wording.sentences import (
     by_verdict,
@@ -65,7 +66,7 @@ STUDY = Path(os.environ.get("PESFKD_STUDY") or EXAMPLES / "fashion-adapter_width
 
 records = open_study(STUDY)
 trials = records.trials
-about = study_in_words(trials, STUDY.name)
+about, score = study_in_words(trials, STUDY.name), objective(trials)
 searched_among(trials, ["adapter_width"])
 narrowest, widest = searched_range(trials, "adapter_width")
 Markdown(about)
@@ -83,7 +84,7 @@ draw_parameter_effect(compute_parameter_effect(records, "adapter_width"))
 # the learning rates constant that the search varied.
 
 # %%
-outcomes = {"accuracy": "accuracy", "paper": "the paper's gap", "centred": "the centred gap"}
+outcomes = {"accuracy": score, "paper": "the paper's gap", "centred": "the centred gap"}
 found = {each.outcome: each for each in parameter_associations(records, ["adapter_width"], outcomes=list(outcomes))}
 estimates = {name: each.estimate for name, each in found.items()}
 p_values = dict(zip(estimates, corrected(list(estimates.values())), strict=True))
@@ -99,13 +100,13 @@ draw_estimates(
 # %%
 per_doubling = gap_mediation(records, "adapter_width", "centred").total
 doublings = log2(widest / narrowest) if narrowest > 0 else 0.0
-on_accuracy = by_verdict(
+on_score = by_verdict(
     estimates["accuracy"],
     corrected_p=p_values["accuracy"],
     up="wider adapters went with better students",
     down="wider adapters went with worse students",
     unsure="the search leaves open whether wider adapters went with better or worse students",
-    undefined="there are too few configs to relate width and accuracy",
+    undefined=f"there are too few configs to relate width and {score}",
 )
 on_gap = by_verdict(
     estimates["centred"],
@@ -117,17 +118,17 @@ on_gap = by_verdict(
 )
 Markdown(
     f"Exploratory, {note}. Widths from {narrowest:g} to {widest:g}, with {held} held. The rank correlation of the "
-    f"width with accuracy is {quoted(estimates['accuracy'], corrected_p=p_values['accuracy'])}, with the "
+    f"width with {score} is {quoted(estimates['accuracy'], corrected_p=p_values['accuracy'])}, with the "
     f"paper's gap {quoted(estimates['paper'], corrected_p=p_values['paper'])} and with the centred gap "
-    f"{quoted(estimates['centred'], corrected_p=p_values['centred'])}: {on_accuracy}; {on_gap}.\n\n"
+    f"{quoted(estimates['centred'], corrected_p=p_values['centred'])}: {on_score}; {on_gap}.\n\n"
     + (
-        f"In a linear fit, doubling the width changes accuracy by {quoted_points(per_doubling, digits=2)}. "
+        f"In a linear fit, doubling the width changes {score} by {quoted_points(per_doubling, digits=2)}. "
         f"The widest adapter is {doublings:.1f} doublings wider than the narrowest. If the fit holds, the "
         f"difference between them is between {format_number(100 * doublings * per_doubling.low, 1, signed=True)} and "
         f"{format_points(doublings * per_doubling.high)}. Effects outside this interval do not fit these data, "
         "effects inside it do."
         if isfinite(per_doubling.low)
-        else "There are too few configs for a linear fit of accuracy to the width."
+        else f"There are too few configs for a linear fit of {score} to the width."
     )
 )
 
@@ -135,7 +136,7 @@ Markdown(
 # ## Importance of the width, and the searched range
 #
 # PED-ANOVA compares the best configs with all searched configs. The shares of importance add up to one even if no
-# parameter matters. The p-values therefore compare them with accuracies that are shuffled over the configs.
+# parameter matters. The p-values therefore compare them with scores that are shuffled over the configs.
 
 # %%
 space = SPACES.get(trials["space"][0].as_py())
@@ -196,7 +197,7 @@ effect = (
 )
 apart = listed(matters) if matters else "none clearly"
 Markdown(
-    f"In {STUDY.name}, {on_accuracy}{effect}. Parameters that distinguish the best configs: {apart}. Confirmatory: "
+    f"In {STUDY.name}, {on_score}{effect}. Parameters that distinguish the best configs: {apart}. Confirmatory: "
     f"{comparisons_in_brief(summaries)}.\n\n"
     "**Conclusions.** The intervals above hold for this student, this teacher and this data. **Limits.** The width may "
     "matter elsewhere. An interval that contains 0 leaves small effects of either sign open. Other pairs of networks "

@@ -18,10 +18,11 @@
 #
 # PESF-KD weights three losses: the cross-entropy of the student (`ce_weight`), the divergence from the adapted teacher
 # (`kd_weight`, at a `temperature`), and the cross-entropy of the adapter (`adapter_ce_weight`), which ties the adapter
-# to the labels. This notebook examines which of them affected the accuracy of the student, and which values were best.
+# to the labels. This notebook examines which of them affected the score of the student, and which values were best. The
+# *score* is the objective of the task: accuracy, or F1 or Matthews correlation for some text tasks.
 #
 # Each study is analysed separately (`06_many_studies` pools studies). The search is exploratory: a sampler chose the
-# configs by accuracy, on one seed each. Fresh seeds are confirmatory for the configs that ran on them. An effect is
+# configs by score, on one seed each. Fresh seeds are confirmatory for the configs that ran on them. An effect is
 # *clear* if the interval and the corrected test both exclude 0.
 
 # %%
@@ -39,7 +40,7 @@ from analysis.questions.importance import range_warnings
 from analysis.questions.mediation import gap_mediation
 from analysis.questions.parameters import corrected, in_common, parameter_associations, searched_among
 from analysis.questions.stability import rank_stability
-from analysis.reading.trials import EXAMPLES, markdown_table, open_study, summarise_configs
+from analysis.reading.trials import EXAMPLES, markdown_table, objective, open_study, summarise_configs
 from analysis.report.folder import read_folder
 from analysis.wording.sentences import (
     by_verdict,
@@ -64,11 +65,13 @@ PARAMETERS = ("temperature", "ce_weight", "kd_weight", "adapter_ce_weight")
 folders = {study.name: study for study in STUDIES}
 studies = {name: open_study(study) for name, study in folders.items()}
 about = [study_in_words(records.trials, name) for name, records in studies.items()]
+scores = {name: objective(records.trials) for name, records in studies.items()}
+score = next(iter(scores.values())) if len(set(scores.values())) == 1 else "score"
 varied = {name: searched_among(records.trials, PARAMETERS) for name, records in studies.items()}
 Markdown("\n\n".join(about))
 
 # %% [markdown]
-# ## Correlations with accuracy in the search
+# ## Correlations with the score in the search
 #
 # Rank correlations between configs, with the varied learning rates and schedules held. Each p-value is corrected for
 # all parameters of all studies here. If a search varied many fields over few configs, little information about a single
@@ -80,13 +83,13 @@ found = [
     for name, records in studies.items()
     for each in parameter_associations(records, varied[name], outcomes=["accuracy", "centred"])
 ]
-on_accuracy = [(name, each) for name, each in found if each.outcome == "accuracy"]
-p_values = corrected([each.estimate for _, each in on_accuracy])
+on_score = [(name, each) for name, each in found if each.outcome == "accuracy"]
+p_values = corrected([each.estimate for _, each in on_score])
 groups = {
     f"with {words}": [(f"{each.parameter}, {name}", each.estimate) for name, each in found if each.outcome == outcome]
-    for outcome, words in (("accuracy", "accuracy"), ("centred", "the centred gap"))
+    for outcome, words in (("accuracy", score), ("centred", "the centred gap"))
 }
-notes = "; ".join(dict.fromkeys(f"{name}: {each.note}" for name, each in on_accuracy))
+notes = "; ".join(dict.fromkeys(f"{name}: {each.note}" for name, each in on_score))
 draw_estimates(
     "Temperature and loss weights in the search",
     groups,
@@ -96,7 +99,7 @@ draw_estimates(
 
 # %%
 lines = []
-for (name, each), p_value in zip(on_accuracy, p_values, strict=True):
+for (name, each), p_value in zip(on_score, p_values, strict=True):
     is_wide = each.estimate.high - each.estimate.low > 1.8
     finding = by_verdict(
         each.estimate,
@@ -111,20 +114,20 @@ for (name, each), p_value in zip(on_accuracy, p_values, strict=True):
     line = f"- **{each.parameter}** in {name}: {quoted(each.estimate, corrected_p=p_value)}: {finding}."
     slope = gap_mediation(studies[name], each.parameter, "centred")
     if isfinite(slope.total.low) and not is_wide:
-        line += f" In a linear fit, {slope.unit} changes accuracy by {quoted_points(slope.total)}."
+        line += f" In a linear fit, {slope.unit} changes {scores[name]} by {quoted_points(slope.total)}."
     lines.append(line)
 Markdown("Exploratory:\n\n" + "\n".join(lines))
 
 # %% [markdown]
 # ## Parameter with the largest correlation
 #
-# For each study, the accuracy over the parameter with the largest rank correlation. The parameter was selected for the
+# For each study, the score over the parameter with the largest rank correlation. The parameter was selected for the
 # large correlation, so the correlation is overstated. The figure shows the trials unadjusted, and no field is held in
 # the correlation of the figure.
 
 # %%
 strongest = {}
-for name, each in on_accuracy:
+for name, each in on_score:
     size = abs(each.estimate.value)
     if name not in strongest or size > abs(strongest[name].estimate.value):
         strongest[name] = each
@@ -186,11 +189,11 @@ for name, records in studies.items():
 clear = [
     f"{each.parameter} in {name} ({'higher' if each.estimate.value > 0 else 'lower'} is better, "
     f"{quoted(each.estimate, corrected_p=p_value)})"
-    for (name, each), p_value in zip(on_accuracy, p_values, strict=True)
+    for (name, each), p_value in zip(on_score, p_values, strict=True)
     if verdict(each.estimate, p_value) in ("up", "down")
 ]
 largest_name, largest = max(strongest.items(), key=lambda pair: abs(pair[1].estimate.value))
-settled = f"Of {len(on_accuracy)} associations with accuracy, {how_many(len(clear))} clear after correction"
+settled = f"Of {len(on_score)} associations with {score}, {how_many(len(clear))} clear after correction"
 settled += (
     f": {listed(clear)}."
     if clear

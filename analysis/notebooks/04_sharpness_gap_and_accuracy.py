@@ -17,15 +17,16 @@
 # # Does a smaller sharpness gap make a better student?
 #
 # PESF-KD claims that a student learns more from a teacher of similar sharpness. This notebook examines whether gap and
-# accuracy are associated in one study, whether other varied fields explain the association, and which effect the gap
-# has if the study *imposed* it.
+# score are associated in one study, whether other varied fields explain the association, and which effect the gap has
+# if the study *imposed* it. The *score* of a student is the objective of the task: accuracy, or F1 or Matthews
+# correlation for some text tasks.
 #
 # The notebook uses four gaps. The gap of the paper is the difference of log-sum-exps. A constant added to all logits
 # changes this gap, but does not affect the student. The *centred* gap removes that constant. The *tempered* gap is
 # computed at the temperature of the trial, and the *entropy* gap from the soft labels. All gaps are positive if the
 # teacher is sharper.
 #
-# One association is named in advance for every study: **the centred gap with accuracy, between the configs of the
+# One association is named in advance for every study: **the centred gap with the score, between the configs of the
 # search, with learning rates and schedules held.** The p-values of the others are corrected for their number. An
 # association is *clear* if the interval and the test both exclude 0.
 
@@ -46,7 +47,7 @@ from analysis.questions.mediation import gap_mediation
 from analysis.questions.mixed import gap_mixed_model
 from analysis.questions.parameters import corrected, scientific_fields
 from analysis.reading.landmark import nuisance_fields
-from analysis.reading.trials import EXAMPLES, open_study
+from analysis.reading.trials import EXAMPLES, objective, open_study
 from analysis.wording.sentences import (
     association_in_words,
     by_verdict,
@@ -65,11 +66,11 @@ STUDY = Path(OWN or EXAMPLES / "fashion-temperature")
 SET_BY = Path(OWN or EXAMPLES / "fashion-gap")
 
 records = open_study(STUDY)
-trials = records.trials
+trials, score = records.trials, objective(records.trials)
 Markdown(study_in_words(trials, STUDY.name))
 
 # %% [markdown]
-# ## Observed: gap and accuracy in the search
+# ## Observed: gap and score in the search
 
 # %%
 draw_gap_against_accuracy(compute_gap_against_accuracy(records))
@@ -77,7 +78,7 @@ draw_gap_against_accuracy(compute_gap_against_accuracy(records))
 # %% [markdown]
 # ## Every gap, between configs and within them
 #
-# *Between* configs, gap and accuracy may be associated through any field of the config. Holding the varied fields
+# *Between* configs, gap and score may be associated through any field of the config. Holding the varied fields
 # removes the part that they explain. *Within* a config, only the seeds differ. The two associations may have opposite
 # signs and are reported separately.
 
@@ -89,10 +90,10 @@ for each in defined:
     groups.setdefault(association_in_words(each), []).append((f"{each.gap} gap", each.estimate))
 notes = "; ".join(dict.fromkeys(f"{each.evidence}: {each.note}" for each in associations))
 draw_estimates(
-    "Rank correlation of gap and accuracy",
+    f"Rank correlation of gap and {score}",
     groups,
     f"Intervals exclude 0 if the test of the correlation rejects; none if there are too few configs. {notes}.",
-    "rank correlation with accuracy, −1 to 1",
+    f"rank correlation with {score}, −1 to 1",
 )
 
 # %%
@@ -145,9 +146,9 @@ Markdown("\n".join(f"- The centred gap {association_in_words(each)}: {quoted(eac
 # %% [markdown]
 # ## Both levels in one model
 #
-# A regression of accuracy on the mean gap of each config, and on the deviation of each trial from that mean, over fresh
-# seeds. The config is a random effect, and the effect within configs may differ between them. Its mean over configs is
-# estimated, so the configs are the independent units of both effects.
+# A regression of the score on the mean gap of each config, and on the deviation of each trial from that mean, over
+# fresh seeds. The config is a random effect, and the effect within configs may differ between them. Its mean over
+# configs is estimated, so the configs are the independent units of both effects.
 
 # %%
 model = gap_mixed_model(records, "centred")
@@ -159,7 +160,7 @@ spread = (
     else ""
 )
 effects = (
-    f"One nat of centred gap is associated with {quoted_points(model.between)} of accuracy between configs and with "
+    f"One nat of centred gap is associated with {quoted_points(model.between)} of {score} between configs and with "
     f"{quoted_points(model.within)} within configs. {spread}"
     if isfinite(model.between.value)
     else f"The model is not defined here: {model.between.n} configs of the searched method ran on fresh seeds, and "
@@ -170,7 +171,7 @@ Markdown(f"{effects}{model.evidence.capitalize()}: {model.note or 'no trials'}."
 # %% [markdown]
 # ## Mediation by the gap
 #
-# Linear mediation splits the effect of a config field on accuracy into a part through the gap and the rest. The split
+# Linear mediation splits the effect of a config field on the score into a part through the gap and the rest. The split
 # is causal only under the assumptions listed below.
 
 # %%
@@ -178,7 +179,7 @@ fields = scientific_fields(trials)
 treatment = fields[0] if fields else None
 split = gap_mediation(records, treatment, "centred") if treatment else None
 Markdown(
-    f"{split.unit.capitalize()} changes accuracy by {quoted_points(split.total)} in total: by "
+    f"{split.unit.capitalize()} changes {score} by {quoted_points(split.total)} in total: by "
     f"{quoted_points(split.indirect)} through the centred gap, and by {quoted_points(split.direct)} otherwise. "
     + (
         "The total may be 0, so no share can be computed. "
@@ -190,7 +191,7 @@ Markdown(
             else ". "
         )
     )
-    + f"Given {treatment}, the correlation of gap and accuracy is {quoted(split.robustness)}. An unmeasured common "
+    + f"Given {treatment}, the correlation of gap and {score} is {quoted(split.robustness)}. An unmeasured common "
     "cause that produces this correlation would explain the entire indirect effect. "
     f"{split.evidence.capitalize()}: {split.note}.\n\nAssumptions:\n\n"
     + "\n".join(f"- {assumption}" for assumption in split.assumptions)
@@ -203,15 +204,15 @@ Markdown(
 # %% [markdown]
 # ## Imposed gap
 #
-# A study of the space `gap_target` imposes gaps drawn at random, independent of accuracy. The placebo arm adds a
+# A study of the space `gap_target` imposes gaps drawn at random, independent of the score. The placebo arm adds a
 # constant to all teacher logits, which changes the gap of the paper but does not affect the student. Only such a study
 # shows the *effect* of a smaller gap.
 
 # %%
 arms = imposed_gaps(open_study(SET_BY))
 effects = [
-    f"- **{arm.control}** ({arm.evidence}): one nat of target changes accuracy by {quoted_points(arm.effect)}, and "
-    f"the gap by {quoted(arm.reached)} nats: "
+    f"- **{arm.control}** ({arm.evidence}): one nat of target changes {arm.objective} by "
+    f"{quoted_points(arm.effect)}, and the gap by {quoted(arm.reached)} nats: "
     + by_verdict(
         arm.effect,
         up="a larger gap made better students",
@@ -256,10 +257,10 @@ left = (
 )
 Markdown(
     f"**Observed.** {observed}.{left}\n\n**Imposed.** {set_gap}\n\n"
-    "**Conclusions.** The association of gap and accuracy for these configs, at the landmark. **Limits.** "
+    f"**Conclusions.** The association of gap and {score} for these configs, at the landmark. **Limits.** "
     + (
         "Observed associations are not effects. The arms above show effects, if the targets were drawn independently "
-        "of accuracy."
+        f"of {score}."
         if arms
         else "Whether a smaller gap makes a student better is open: the gap was not imposed in this study."
     )

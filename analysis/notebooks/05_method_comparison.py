@@ -37,7 +37,7 @@ from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.costs import config_costs
 from analysis.questions.methods import methods_table
 from analysis.questions.stability import rank_stability
-from analysis.reading.trials import BASELINE, EXAMPLES, compare_methods, open_study
+from analysis.reading.trials import BASELINE, EXAMPLES, compare_methods, objective, open_study
 from analysis.report.folder import read_folder
 from analysis.wording.sentences import (
     comparisons_in_brief,
@@ -46,21 +46,22 @@ from analysis.wording.sentences import (
     stability_in_words,
     study_in_words,
 )
-from trainables.display.numbers import format_percent, listed
+from trainables.display.numbers import format_number, format_percent, listed
 
 # Enter the folder of your own study here, or set the environment variable.
 STUDY = Path(os.environ.get("PESFKD_STUDY") or EXAMPLES / "fashion-method")
 
 records = open_study(STUDY)
-trials = records.trials
+trials, score = records.trials, objective(records.trials)
 confirmation = read_folder(STUDY).confirmation()
 compared = compare_methods(trials) if confirmation is None else confirmed_summaries(trials, confirmation)
 Markdown(study_in_words(trials, STUDY.name))
 
 # %% [markdown]
-# ## Accuracy of each method
+# ## Score of each method
 #
-# Accuracy over seeds, on the test split if the methods were confirmed, else on the validation split. Replicate k of
+# The *score* of a student is the objective of the task: accuracy, or F1 or Matthews correlation for some text tasks.
+# Means are over seeds, on the test split if the methods were confirmed, else on the validation split. Replicate k of
 # every method uses the same batches, so every method is compared with the baseline in pairs.
 
 # %%
@@ -100,7 +101,7 @@ front = [
 ]
 cost_summary = (
     f"Of the {len(known)} methods with known costs, {listed([each.method for each in front])} "
-    f"{'is' if len(front) == 1 else 'are'} on the front: no other method has a higher mean accuracy at equal or lower "
+    f"{'is' if len(front) == 1 else 'are'} on the front: no other method has a higher mean {score} at equal or lower "
     "cost. Methods with overlapping intervals may change places with other seeds."
     if known
     else f"{STUDY.name} has no recorded costs, because an earlier version ran it."
@@ -115,10 +116,12 @@ draw_accuracy_against_cost(compared, costs) if known else None
 
 # %%
 best = compared[0] if compared else None
+value = best.accuracy.value if best else 0.0
+shown = format_percent(value, 1) if score == "accuracy" else format_number(value, 3)
 first = (
     "No trial finished, so there is no answer. "
     if best is None
-    else f"The highest mean is that of {labels[best.config_id]}, {format_percent(best.accuracy.value, 1)}"
+    else f"The highest mean {score} is that of {labels[best.config_id]}, {shown}"
     + (
         f", {quoted_points(best.against_baseline, corrected_p=best.corrected_p)} relative to {BASELINE}. "
         if best.against_baseline

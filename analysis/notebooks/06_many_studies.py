@@ -20,8 +20,9 @@
 # It examines whether a smaller sharpness gap is associated with a better student, and whether any config was better
 # than plain distillation on fresh seeds.
 #
-# Studies may differ in data, networks and level of accuracy, and studies with equal seeds contain identical controls.
-# Each run is therefore counted once, gap and accuracy are compared within studies, and each study is also shown
+# The *score* of a student is the objective of the task: accuracy, or F1 or Matthews correlation for some text tasks.
+# Studies may differ in data, networks and level of the score, and studies with equal seeds contain identical controls.
+# Each run is therefore counted once, gap and score are compared within studies, and each study is also shown
 # separately. An effect is *clear* if the interval and the corrected test both exclude 0.
 
 # %%
@@ -32,7 +33,7 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from analysis.figures.drawing import draw_estimates
+from analysis.figures.drawing import capitalised, draw_estimates
 from analysis.figures.pool import draw_points_by_study, points_by_study
 from analysis.questions.across import differences_across, differences_in_words
 from analysis.questions.association import between_configs, within_configs
@@ -50,7 +51,7 @@ from analysis.reading.pooling import (
     study_names,
     unequal_settings,
 )
-from analysis.reading.trials import EXAMPLES
+from analysis.reading.trials import EXAMPLES, objective
 from analysis.wording.sentences import by_verdict, how_many, quoted, quoted_points, verdict
 from trainables.display.numbers import format_points, listed, p_bound
 
@@ -62,7 +63,7 @@ STUDIES = os.environ.get("PESFKD_STUDIES", "").split() or [
 
 pool = pool_studies(STUDIES)
 once = distinct_runs(pool)
-names = study_names(pool)
+names, score = study_names(pool), objective(pool.trials)
 Markdown(pool_table(pool))
 
 # %%
@@ -81,7 +82,7 @@ Markdown(
         else "No two studies share a run. "
     )
     + (
-        f"**The studies differ in {listed(differing)}**: accuracies are not compared between studies, only "
+        f"**The studies differ in {listed(differing)}**: scores are not compared between studies, only "
         "associations within each study."
         if unequal
         else "The studies agree in data, networks, epochs and precision."
@@ -89,7 +90,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Gap and accuracy, study by study
+# ## Gap and score, study by study
 
 # %%
 GAP = "centred"
@@ -97,13 +98,13 @@ points = points_by_study(once, GAP)
 draw_points_by_study(points, GAP)
 
 # %% [markdown]
-# ## Gap and accuracy within all studies
+# ## Gap and score within all studies
 #
-# The study is held, so that different levels of accuracy between studies do not appear as an effect of the gap. The
-# result is exploratory: samplers chose the configs by accuracy, and samplers with equal seeds propose the same learning
+# The study is held, so that different levels of the score between studies do not appear as an effect of the gap. The
+# result is exploratory: samplers chose the configs by score, and samplers with equal seeds propose the same learning
 # rates and temperatures. The studies are therefore not fully independent.
 #
-# Other varied fields may affect both gap and accuracy. Holding all fields that any study varied shows the part of the
+# Other varied fields may affect both gap and score. Holding all fields that any study varied shows the part of the
 # association that these fields do not explain.
 
 # %%
@@ -115,7 +116,7 @@ left = {gap: between_configs(searched, gap, held=everything) for gap in GAPS}
 inside = {gap: within_configs(fresh, gap) for gap in GAPS}
 own = [(f"{each.study}, {GAP} gap", each.association.estimate) for each in points]
 draw_estimates(
-    "Rank correlation of gap and accuracy in several studies",
+    f"Rank correlation of gap and {score} in several studies",
     {
         "each study separately": own,
         "between searched configs, study held": [(f"{gap} gap", each.estimate) for gap, each in pooled.items()],
@@ -126,7 +127,7 @@ draw_estimates(
     },
     f"Intervals exclude 0 if the test of the correlation rejects. Searched (exploratory): {searched.note}. "
     f"Repeated (confirmatory): {fresh.note}.",
-    "rank correlation with accuracy, −1 to 1",
+    f"rank correlation with {score}, −1 to 1",
 )
 
 # %%
@@ -140,7 +141,7 @@ together = by_verdict(
     corrected_p=p_values["between", GAP],
     up="a larger gap went with better students",
     down="a smaller gap went with better students",
-    unsure="the association of gap and accuracy is open",
+    unsure=f"the association of gap and {score} is open",
     undefined="there are too few configs for a result",
 )
 beyond = by_verdict(
@@ -158,7 +159,7 @@ of_model = (
     else f"not defined, because {model.between.n} configs of the searched methods are too few"
 )
 Markdown(
-    f"- **Between configs**, with the study held, the rank correlation of centred gap and accuracy is "
+    f"- **Between configs**, with the study held, the rank correlation of centred gap and {score} is "
     f"{quoted(pooled[GAP].estimate, corrected_p=p_values['between', GAP])}: {together}. Separately and uncorrected, "
     f"{signs.count('down')} of {len(points)} studies show a clear negative correlation, and {signs.count('up')} a "
     "clear positive one.\n"
@@ -180,7 +181,7 @@ Markdown(
 # %%
 compared = compare_within_studies(pool)
 draw_estimates(
-    "Accuracy minus accuracy of plain distillation, on fresh seeds",
+    f"{capitalised(score)} minus {score} of plain distillation, on fresh seeds",
     {
         name: [
             (each.name, each.against_baseline) for study, each in compared if study == name and each.against_baseline
@@ -189,7 +190,7 @@ draw_estimates(
     },
     "Confirmatory, validation split. "
     + "; ".join(dict.fromkeys(each.against_baseline.method for _, each in compared if each.against_baseline)),
-    "difference in accuracy (fraction)",
+    f"difference in {score}" + (" (fraction)" if score == "accuracy" else ""),
 )
 
 # %%

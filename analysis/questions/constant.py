@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.questions.collapse import collapse_warning
-from analysis.questions.confirmation import ConfirmationResult, described
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmation_words import described
 from analysis.reading.trials import ConfigSummary, Split, control_name, numbers, objective
 from analysis.statistics.estimates import Estimate
 from trainables.data.splits import small_validation

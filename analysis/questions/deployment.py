@@ -4,16 +4,19 @@ The values do not depend on the weights and are measured once per architecture, 
 the CPU of the machine that runs the study (`trainables.students.deployment`).
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from trainables.display.markdown import markdown_rows
-from trainables.display.numbers import counted
+from trainables.display.numbers import counted, format_latency
 from trainables.spec.measures import (
     DEPLOY_BATCHES,
     DEPLOY_FACTS,
     DEPLOY_FLOPS,
+    DEPLOY_LATENCY,
     DEPLOY_PARAMETERS,
     DEPLOY_SIZE,
     DEPLOY_THREADS,
@@ -89,10 +92,18 @@ def _median(batch: int) -> str:
 def _latency(student: DeployedStudent, batch: int) -> str:
     if _median(batch) not in student.facts:
         return ""
-    names = (_median(batch), f"deploy/latency_{batch}_low_seconds", f"deploy/latency_{batch}_high_seconds")
-    median, low, high = (student.facts[name] for name in names)
-    factor, unit = (1e3, "ms") if median >= 1e-3 else (1e6, "µs")
-    return f"{median * factor:.3g} {unit} [{low * factor:.3g}, {high * factor:.3g}]"
+    return format_latency(student.facts[_median(batch)], *latency_range(student.facts, _median(batch)))
+
+
+def latency_range(facts: Mapping[str, float], column: str = DEPLOY_LATENCY) -> tuple[float, float]:
+    """Return the 10th and the 90th percentile of the runs behind a median latency; nan if they are not recorded.
+
+    Args:
+        facts: values of a student by the names of `DEPLOY_FACTS`.
+        column: name of the median.
+    """
+    prefix = column.removesuffix("_seconds")
+    return facts.get(f"{prefix}_low_seconds", math.nan), facts.get(f"{prefix}_high_seconds", math.nan)
 
 
 def deployment_markdown(students: list[DeployedStudent]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.searches import method_label
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
+from analysis.statistics.estimates import interval_methods
 from trainables.display.numbers import (
     format_difference,
     format_estimate,
@@ -60,7 +61,7 @@ def methods_table(
         lines.append("| " + " | ".join(cells) + " |")
     methods = {summary.accuracy.method for summary in summaries}
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
-    notes = [f"- {note}." for note in sorted(methods)]
+    notes = [f"- {note}." for note in interval_methods(methods)]
     notes += [COST_NOTE] if costs is not None else []
     return "\n".join([*lines, "", *notes])
 

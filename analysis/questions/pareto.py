@@ -1,14 +1,19 @@
 """Front of a study with several objectives or limits, as tables; read from `summary.json`."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from analysis.statistics.estimates import Estimate
+from analysis.questions.deployment import latency_range
+from analysis.statistics.estimates import Estimate, interval_methods
 from trainables.display.markdown import markdown_rows
-from trainables.display.numbers import counted, format_estimate, listed
+from trainables.display.numbers import counted, format_estimate, format_latency, listed
 from trainables.spec.quantities import QUANTITIES, Quantity
+
+LATENCY: Final = "latency"
+_MOST_PAIRS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,8 @@ class FrontPoint:
         fresh: means on fresh seeds of the validation split, by name.
         confirmed: confirmed means, by name; the dataset's objective is on the test split.
         is_on_confirmed_front: whether it is on the front of the confirmed means; None if it is not confirmed.
+        student: architecture; empty if it is not recorded.
+        latency_range: 10th and 90th percentile of the runs of the student's program; nan if they are not recorded.
     """
 
     label: str
@@ -32,6 +39,13 @@ class FrontPoint:
     fresh: Mapping[str, Estimate]
     confirmed: Mapping[str, Estimate]
     is_on_confirmed_front: bool | None
+    student: str = ""
+    latency_range: tuple[float, float] = (math.nan, math.nan)
+
+    def text(self, quantity: Quantity) -> str:
+        """Return the value of a quantity in the search; a latency with the range of the runs."""
+        value = self.values[quantity.name]
+        return format_latency(value, *self.latency_range) if quantity.name == LATENCY else quantity.text(value)
 
 
 @dataclass(frozen=True)
@@ -43,12 +57,14 @@ class Front:
         quantities: all quantities, the dataset's objective first.
         limits: limits in words.
         points: searched configs, those of the front first, each part from the best in the dataset's objective.
+        latency_limit: upper limit of the latency in seconds; nan without one.
     """
 
     objectives: tuple[Quantity, ...]
     quantities: tuple[Quantity, ...]
     limits: tuple[str, ...]
     points: tuple[FrontPoint, ...]
+    latency_limit: float = math.nan
 
     @property
     def on_front(self) -> list[FrontPoint]:
@@ -62,6 +78,9 @@ def read_front(summary: Mapping[str, Any]) -> Front | None:
     if not content:
         return None
     quantities = tuple(QUANTITIES[name] for name in content["quantities"])
+    measured = summary.get("students", {})
+    only = next(iter(measured)) if len(measured) == 1 else ""
+    students = [str(row["fields"].get("student") or only) for row in content["configs"]]
     points = [
         FrontPoint(
             row["label"],
@@ -71,8 +90,10 @@ def read_front(summary: Mapping[str, Any]) -> Front | None:
             _estimates(row["fresh"]),
             _estimates(row["confirmed"]),
             row["is_on_confirmed_front"],
+            student,
+            latency_range(measured.get(student, {})),
         )
-        for row in content["configs"]
+        for row, student in zip(content["configs"], students, strict=True)
     ]
     first = quantities[0].name
     points.sort(
@@ -86,6 +107,7 @@ def read_front(summary: Mapping[str, Any]) -> Front | None:
         quantities,
         tuple(each["words"] for each in content["limits"]),
         tuple(points),
+        next((each["value"] for each in content["limits"] if each.get("name") == LATENCY), math.nan),
     )
 
 
@@ -114,7 +136,7 @@ def front_cells(front: Front) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     ]
     rows = []
     for each in shown:
-        cells = [each.label, *(quantity.text(each.values[quantity.name]) for quantity in front.quantities)]
+        cells = [each.label, *(each.text(quantity) for quantity in front.quantities)]
         for names, estimates in ((fresh, each.fresh), (confirmed, each.confirmed)):
             cells += [format_estimate(estimates[name]) if name in estimates else "" for name in names]
         if confirmed and front.objectives:
@@ -138,8 +160,13 @@ def front_title(front: Front) -> str:
     return f"Pareto front of {listed([each.words for each in front.objectives])}"
 
 
-def front_notes(front: Front) -> list[str]:
-    """Return what the table shows, and how many configs are within the limits."""
+def front_notes(front: Front, *, above: Sequence[str] = ()) -> list[str]:
+    """Return what the table shows, and how many configs are within the limits.
+
+    Args:
+        front: the front.
+        above: methods of intervals that are named above the table already.
+    """
     total, within = len(front.points), sum(each.is_within for each in front.points)
     notes = []
     if front.limits:
@@ -155,9 +182,16 @@ def front_notes(front: Front) -> list[str]:
             "all objectives and better in one. Values of the search are of single seeds and selected the front, so "
             "they are biased towards the better; the columns on fresh seeds are not."
         )
+    notes += _latency_notes(front)
     counts = {estimate.n for each in front.on_front for estimate in each.confirmed.values()}
     repeated = {estimate.n for each in front.on_front for estimate in each.fresh.values()}
-    methods = sorted({e.method for p in front.on_front for e in (*p.fresh.values(), *p.confirmed.values()) if e.n > 1})
+    methods = interval_methods(
+        each.method
+        for point in front.on_front
+        for each in (*point.fresh.values(), *point.confirmed.values())
+        if each.n > 1
+    )
+    methods = [each for each in methods if each not in above]
     for what, numbers in (("fresh seeds", repeated), ("confirmed", counts)):
         if numbers:
             low, high = min(numbers), max(numbers)
@@ -169,6 +203,36 @@ def front_notes(front: Front) -> list[str]:
             "without a number, study.confirm confirms the whole front."
         )
     return [*notes, *(f"{method[:1].upper()}{method[1:]}." for method in methods)]
+
+
+def _latency_notes(front: Front) -> list[str]:
+    """Say where the spread of the measured latency leaves the order of students, or a limit, open."""
+    within = [each for each in front.points if each.is_within and not math.isnan(sum(each.latency_range))]
+    if LATENCY not in [each.name for each in front.quantities] or not within:
+        return []
+    ranges = {each.student: each.latency_range for each in within}
+    on_front = {each.student for each in front.on_front}
+    pairs = [
+        f"{one} with {other}"
+        for one, other in itertools.combinations(sorted(ranges, key=lambda student: ranges[student]), 2)
+        if on_front & {one, other} and ranges[one][0] <= ranges[other][1] and ranges[other][0] <= ranges[one][1]
+    ]
+    notes = []
+    if pairs and LATENCY in [each.name for each in front.objectives]:
+        more = [f"{len(pairs) - _MOST_PAIRS} more pairs"] if len(pairs) > _MOST_PAIRS else []
+        notes.append(
+            f"Latency is a median, with the 10th and 90th percentile of single runs. These ranges overlap: "
+            f"{', '.join([*pairs[:_MOST_PAIRS], *more])}. Another measurement may order them otherwise, and "
+            "give another front."
+        )
+    known = {each.student: each.latency_range for each in front.points}
+    crossing = [student for student, (low, high) in known.items() if low <= front.latency_limit < high]
+    if crossing:
+        notes.append(
+            f"The limit of {format_latency(front.latency_limit)} lies within the range of single runs of "
+            f"{listed(crossing)}: another measurement may decide otherwise."
+        )
+    return notes
 
 
 def front_markdown(front: Front | None) -> str:

@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from analysis.reading.scales import log_fields_of, read_log_fields
 from analysis.statistics.equivalence import SMALLEST_EFFECT
-from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_difference, within_range
+from analysis.statistics.estimates import (
+    Estimate,
+    holm,
+    interval_methods,
+    mean_interval,
+    paired_difference,
+    within_range,
+)
 from study.records import read_epochs, read_trials
 from trainables.display.numbers import format_estimate, format_gap, format_in_full, format_number, format_settings
 from trainables.spec.measures import objective_in_words, objective_of
@@ -166,11 +173,11 @@ def objective(trials: pa.Table) -> str:
 
 
 def objective_note(trials: pa.Table) -> str | None:
-    """Return a sentence that explains which objective "accuracy" stands for; None if it is accuracy itself."""
+    """Return a sentence that names the objective that is called score; None if it is accuracy."""
     words = _objectives(trials)
     if words == ["accuracy"]:
         return None
-    return f"Accuracy here means the objective of the task: {' or '.join(words)}."
+    return f"The score is the objective of the task: {' or '.join(words)}."
 
 
 def objective_measure(trials: pa.Table) -> str:
@@ -439,7 +446,7 @@ def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASE
         lines.append("| " + " | ".join(cells) + " |")
     methods = {summary.accuracy.method for summary in summaries}
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
-    notes = [*sorted(methods), "p-values are for single comparisons and not corrected for the number of rows"]
+    notes = [*interval_methods(methods), "p-values are for single comparisons and not corrected for the number of rows"]
     if any(summary.search_accuracy is not None for summary in summaries):
         notes.append(f"`in search` is the {words} that selected the config: biased upwards, and part of no estimate")
     return "\n".join([*lines, "", *(f"- {note}." for note in notes)])

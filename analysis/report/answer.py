@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from analysis.figures.study import GapAgainstAccuracy
-from analysis.questions.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, standing
+from analysis.questions.confirmation import Comparison, ConfirmationResult, ConfirmedConfig
+from analysis.questions.confirmation_words import standing
 from analysis.questions.intervention import ImposedGap
 from analysis.questions.methods import config_label, split_of
 from analysis.questions.power import Resolution

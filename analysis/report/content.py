@@ -21,7 +21,8 @@ from analysis.questions import adapter_why
 from analysis.questions.adapter import adapter_warnings
 from analysis.questions.association import Association, between_configs, within_configs
 from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
-from analysis.questions.confirmation import ConfirmationResult, verdict
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmation_words import verdict
 from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
@@ -403,7 +404,8 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
     if found.is_imposed:
         texts.insert(0, _IMPOSED.format(objective=found.gap.objective))
     title = f"{'Imposed sharpness gap' if found.is_imposed else 'Sharpness gap'} and {found.gap.objective}"
-    return Section("gap", title, tuple(texts), pictures=tuple(pictures), more=study.compares_methods)
+    more = study.compares_methods or _has_front(study)
+    return Section("gap", title, tuple(texts), pictures=tuple(pictures), more=more)
 
 
 def _associated(found: _Found) -> Section:
@@ -419,9 +421,8 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
     effects = [compute_parameter_effect(study.records, name, seed=study.seed) for name in wanted]
     pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
-    return Section(
-        "slices", f"Varied parameters and {found.gap.objective}", pictures=pictures, more=len(pictures) > _MOST_OPEN
-    )
+    more = len(pictures) > _MOST_OPEN or _has_front(study)
+    return Section("slices", f"Varied parameters and {found.gap.objective}", pictures=pictures, more=more)
 
 
 def _curves(study: StudyFolder, found: _Found) -> Section:
@@ -464,6 +465,12 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
     pictures = () if study.compares_methods else _cost_pictures(study, found)
     title = f"{capitalised(found.gap.objective)} against cost"
     return Section("cost", title, _note_on(found.shown, pictures), pictures=pictures)
+
+
+def _has_front(study: StudyFolder) -> bool:
+    """Return whether the first screens show the configs of several objectives or limits, which leaves no more room."""
+    front = read_front(study.summary)
+    return front is not None and bool(front.points)
 
 
 def _front(study: StudyFolder) -> Section:
@@ -555,6 +562,8 @@ def _again(study: StudyFolder) -> Section:
     facts = [(name.removeprefix("version."), str(value)) for name, value in summary.get("versions", {}).items()]
     if summary.get("seconds"):
         facts.append(("wall time of the last run", format_duration(float(summary["seconds"]))))
+    if gpus := summary.get("gpus"):
+        facts.append(("GPUs per trial", f"{gpus['per_trial']:g}" + (f": {gpus['words']}" if gpus["words"] else "")))
     if summary.get("plan_digest"):
         facts.append(("plan digest", str(summary["plan_digest"])))
     return Section("again", "Versions and commands", facts=tuple(facts), commands=tuple(commands))

@@ -145,6 +145,11 @@ def find_folder(name: str, results: Path) -> Path:
         raise UsageError(
             f"{directory} is not a study folder: it has neither plan.json nor records/; {_listed(known, results)}"
         )
+    if not known:
+        raise UsageError(
+            f"there is no study {name!r} under {results}, and no other: give the folder of the studies with "
+            "--output-dir"
+        )
     near = get_close_matches(name, known, n=1)
     meant = f", did you mean {near[0]}" if near else ""
     raise UsageError(f"there is no study {name!r} under {results}{meant}; {_listed(known, results)}")

@@ -60,6 +60,7 @@ def health_checks(study: StudyFolder, names: Mapping[str, str], ranges: Sequence
         lambda: _still_adapter(study),
         lambda: _bounds(study, ranges),
         lambda: _few_samples(study),
+        lambda: _idle_gpus(study),
     )
     for check in checks:
         found += check()
@@ -161,6 +162,17 @@ def _few_samples(study: StudyFolder) -> list[Check]:
     text = f"Few validation {what}: {int(samples)}, so one is worth {100 / samples:.2g} points of accuracy."
     wanted = {"--confirm": "2", "--splits": "3"} if _number(study, "--confirm") is None else {"--splits": "3"}
     return [Check(text, changed_command(study, wanted))]
+
+
+def _idle_gpus(study: StudyFolder) -> list[Check]:
+    idle = (study.summary.get("gpus") or {}).get("idle", 0)
+    if not idle:
+        return []
+    were = "was" if idle == 1 else "were"
+    if study.summary["gpus"]["per_trial"]:
+        return [Check(f"{counted(idle, 'GPU')} {were} idle, because the nodes have too few cores.", "")]
+    text = f"{counted(idle, 'GPU')} {were} idle: all trials ran on CPUs."
+    return [Check(text, changed_command(study, {"--gpus-per-trial": "auto"}))]
 
 
 def _slower(study: StudyFolder) -> str:

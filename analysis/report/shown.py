@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig, described
+from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig
+from analysis.questions.confirmation_words import described
 from analysis.questions.methods import config_label
 from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary, control_name
 from trainables.display.numbers import counted

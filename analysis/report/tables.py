@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 
 from analysis.questions.association import Association
 from analysis.questions.calibration import TEST, calibration_errors
-from analysis.questions.confirmation import ConfirmationResult, described
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmation_words import described
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.methods import method_cell, settings_of, split_of
@@ -29,7 +30,7 @@ from analysis.reading.trials import (
 from analysis.report.folder import StudyFolder
 from analysis.report.shown import Shown
 from analysis.report.typesetting import unbroken
-from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.statistics.estimates import Estimate, interval_methods, mean_interval, within_range
 from analysis.statistics.nested import VarianceShare
 from analysis.statistics.power import LEVEL, MOST_SEEDS, POWER
 from trainables.display.failures import kind_of, one_line, traceback_of
@@ -127,7 +128,9 @@ def results_table(
     methods |= {config.against_baseline.method for config in configs if config.against_baseline is not None}
     caption = "Methods on equal seeds, validation split" if compares else "Repeated on fresh seeds, validation split"
     caption = "Methods confirmed on fresh seeds, test split, evaluated once" if confirmed else caption
-    return Table(caption, heads, tuple(rows), tuple(f"{method}." for method in sorted(methods))).without_empty_columns()
+    return Table(
+        caption, heads, tuple(rows), tuple(f"{method}." for method in interval_methods(methods))
+    ).without_empty_columns()
 
 
 def _against_baseline(config: ConfigSummary) -> str:
@@ -161,7 +164,7 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
     )  # fmt: skip
     found = {each.test_accuracy.method for each in confirmed.configs}
     found |= {each.test_accuracy.method for each in confirmed.methods}
-    methods = tuple(f"{method}." for method in sorted(found))
+    methods = tuple(f"{method}." for method in interval_methods(found))
     notes = (confirmed.note, *methods) if confirmed.note else methods
     tables = [Table("Confirmed on fresh seeds", heads, (*averaged, *rows), notes)]
     if confirmed.comparisons:
@@ -172,7 +175,9 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
             )
             for each in confirmed.comparisons
         )  # fmt: skip
-        how = tuple(f"{method}." for method in sorted({each.difference.method for each in confirmed.comparisons}))
+        how = tuple(
+            f"{method}." for method in interval_methods({each.difference.method for each in confirmed.comparisons})
+        )
         against = (f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)")
         tables.append(Table("Compared by seed", against, compared, how))
     return [table.without_empty_columns() for table in tables]
@@ -203,7 +208,7 @@ def searches_table(found: SearchComparison) -> Table:
         (name, str(found.searches[name]), str(each.n), format_difference(each))
         for name, each in sorted(found.differences.items(), key=lambda both: -both[1].value)
     )
-    methods = sorted({f"{each.method}." for each in found.differences.values()})
+    methods = [f"{each}." for each in interval_methods(each.method for each in found.differences.values())]
     heads = ("method", "searches", "n", f"difference from {BASELINE}")
     return Table("Methods with their searches, validation split", heads, rows, (found.note, *methods))
 
@@ -225,7 +230,7 @@ def samples_table(confirmed: ConfirmationResult) -> Table | None:
     heads = ("test accuracy of", "minus that of", "n", "difference over seeds", "over seeds and samples")
     notes = (
         "Intervals over seeds hold for these test samples; those over seeds and samples for new samples like them.",
-        *sorted({f"{crossed.method}." for _, crossed in known}),
+        *(f"{each}." for each in interval_methods(crossed.method for _, crossed in known)),
     )
     return Table("Compared over seeds and test samples", heads, rows, notes)
 
@@ -249,8 +254,8 @@ def factors_table(confirmed: ConfirmationResult) -> Table | None:
     notes = (
         f"Intervals over seeds hold for these {unit}s. Those over {over_words} hold for {new}, and are wide for few "
         f"{unit}s. Shares are of the variance of a difference, that of {unit}s with an interval where one exists.",
-        *sorted({f"{over.mean.method}." for _, over in known}),
-        *sorted({f"{over.share.method}." for _, over in known}),
+        *(f"{each}." for each in interval_methods(over.mean.method for _, over in known)),
+        *(f"{each}." for each in interval_methods(over.share.method for _, over in known)),
     )
     return Table(f"Compared over {over_words}", heads, rows, notes).without_empty_columns()
 

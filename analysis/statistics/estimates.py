@@ -6,9 +6,9 @@ of a search is exploratory, because a sampler chose the configs by that same out
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,7 @@ MIN_PAIRS = 4
 MIN_STUDENTISED = 6
 # With fewer units, resamples take so few distinct values that an interval would be an artefact of the method.
 MIN_UNITS = 5
+_CUT: Final = ", cut to"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ class Estimate:
         if self.smallest_effect is None or p_value is None or not p_value <= 1 - CONFIDENCE:
             return False
         return -self.smallest_effect < self.low and self.high < self.smallest_effect
+
+    def as_json(self) -> dict[str, Any]:
+        """Return value, interval, n and method as JSON values; a number that is not defined is None."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        return {**known, "n": self.n, "method": self.method}
 
     def __str__(self) -> str:
         return format_in_full(self)
@@ -144,8 +151,24 @@ def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
     if math.isnan(low) or (low, high) == (estimate.low, estimate.high):
         return estimate
     interval, separator, test = estimate.method.partition(";")
-    words = f"cut to the possible range, {least:g} to {most:g}".replace("-", "−")
-    return replace(estimate, low=low, high=high, method=f"{interval}, {words}{separator}{test}")
+    words = f"{_CUT} the possible range, {least:g} to {most:g}".replace("-", "−")
+    return replace(estimate, low=low, high=high, method=f"{interval}{words}{separator}{test}")
+
+
+def interval_methods(methods: Iterable[str]) -> list[str]:
+    """Return the methods of estimates for the note below a table, each once.
+
+    Where only some intervals of a method are cut to the possible range, the method is named once, with `some cut to`.
+    """
+    found = set(methods)
+    partly = {each for each in found if _uncut(each) in found - {each}}
+    whole = found - partly - {_uncut(each) for each in partly}
+    return sorted(whole | {each.replace(_CUT, ", some cut to") for each in partly})
+
+
+def _uncut(method: str) -> str:
+    interval, separator, test = method.partition(";")
+    return interval.partition(_CUT)[0] + separator + test
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_effect: float | None = None) -> Estimate:

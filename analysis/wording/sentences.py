@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.questions.association import Association
-from analysis.questions.confirmation import ConfirmationResult, confirmation_table
-from analysis.questions.confirmation import verdict as verdict_of
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmation_words import confirmation_table
+from analysis.questions.confirmation_words import verdict as verdict_of
 from analysis.questions.methods import settings_of
 from analysis.questions.stability import RankStability
 from analysis.reading.standing import format_effect

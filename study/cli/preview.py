@@ -12,6 +12,8 @@ from study.cli.image_preview import image_lines, validation_origin
 from study.plan.beliefs import belief_lines
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest
 from study.plan.control_tuning import tuned_configs, tuning_trials
+from study.plan.gpu_notes import idle_note
+from study.plan.gpus import AUTO, gpus_in_words
 from study.plan.methods import BASELINE
 from study.plan.notes import (
     comparison_notes,
@@ -30,6 +32,7 @@ from study.plan.until import RULE, STARTUP
 from trainables.data.registry import dataset_info
 from trainables.display.numbers import p_bound
 from trainables.process.errors import UsageError
+from trainables.process.gpu import count_gpus
 from trainables.spec.measures import ACCURACY
 from trainables.spec.methods import method_spec
 from trainables.storage.uris import redact_place
@@ -83,6 +86,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
+        *(f"note       {note}" for note in gpu_notes(plan)),
         *(f"note       {note}" for note in (*sampler_notes(plan), *confirmation_notes(plan), *sibling_notes(plan))),
         _starts(plan) if plan.compared else "first configs",
     ]
@@ -91,6 +95,13 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         for config in configs
     ]
     return "\n".join(lines)
+
+
+def gpu_notes(plan: StudyPlan) -> list[str]:
+    """Return the note on GPUs of this machine that a study on this machine leaves idle."""
+    if plan.gpus_per_trial != 0 or (plan.executor == "ray" and plan.address != "local"):
+        return []
+    return [note for note in [idle_note(plan, count_gpus())] if note]
 
 
 def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
@@ -339,9 +350,10 @@ def _students_before(plan: StudyPlan) -> str:
 
 def _where(plan: StudyPlan) -> str:
     if plan.executor == "in-process":
-        return "in    this process, one trial after the other"
+        gpu = ", on a GPU if there is one" if plan.gpus_per_trial == AUTO else ""
+        return f"in    this process, one trial after the other{gpu}"
     return (
-        f"on    Ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU per trial, "
+        f"on    Ray {plan.address}, {plan.cpus_per_trial:g} CPU and {gpus_in_words(plan.gpus_per_trial)} per trial, "
         + (f"at most {plan.max_concurrent} trials at once" if plan.max_concurrent else "as many trials at once as fit")
         + _packing(plan)
         + _workers(plan)

@@ -1,4 +1,4 @@
-"""Progress display on stderr: a live line on a terminal, one line per trial otherwise."""
+"""Progress display on stderr: one line per ended trial, and on a terminal a bar below these lines."""
 
 import sys
 import time
@@ -15,10 +15,12 @@ from study.ledger.no_gain import no_gain_text
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
 from trainables.display.failures import one_line
-from trainables.display.numbers import counted, format_number
+from trainables.display.numbers import GAP_PLACES, counted, format_number
 from trainables.display.progress import CountedBar, time_left
+from trainables.spec.measures import SHARPNESS_GAP
 
 _SECONDS_BETWEEN_LINES: Final = 10.0
+_STYLES: Final = {"pruned": "bright_black", "failed": "red"}
 
 
 class StudyProgress:
@@ -50,9 +52,14 @@ class StudyProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def say(self, text: str) -> None:
-        """Print a line about the current work."""
-        self._console.print(text, markup=False)
+    def say(self, text: str, *, style: str = "") -> None:
+        """Print a line about the current work.
+
+        Args:
+            text: the line.
+            style: colour for a terminal; a file or pipe receives none.
+        """
+        self._console.print(text, markup=False, style=style or None)
 
     def warn(self, text: str) -> None:
         """Print a warning once, even if several processes report the same one."""
@@ -95,8 +102,8 @@ class StudyProgress:
             self._began, self._done_before = time.monotonic(), ended
         if self._bar is not None:
             self._bar.update(ended, self._state(ledger, ended), total=self._total)
-        elif entry.status is not None:
-            self.say(f"[{ended}/{self._total}] {trial_line(entry)}")
+        if entry.status is not None:
+            self.say(f"[{ended}/{self._total}] {trial_line(entry)}", style=_STYLES.get(entry.status, ""))
 
     def _say_end_of_search(self, ledger: StudyLedger) -> None:
         """Say once that the search has ended without gain."""
@@ -119,10 +126,14 @@ class StudyProgress:
 
 
 def trial_line(entry: TrialEntry) -> str:
-    """Return one line about an ended trial."""
-    outcome = {"finished": "finished", "pruned": "stopped early", "failed": "FAILED"}[entry.status or "failed"]
+    """Return one line about an ended trial: name, objective, sharpness gap and seconds."""
+    epochs = counted(len(entry.epochs), "epoch")
+    outcome = {"finished": "", "pruned": f" stopped early after {epochs}", "failed": f" FAILED after {epochs}"}
+    gap = format_number(entry.last.get(SHARPNESS_GAP), GAP_PLACES)
+    values = [
+        f"{entry.objective} {format_number(entry.score) or 'unknown'}",
+        *([f"gap {gap}"] if gap else []),
+        f"{entry.seconds:.1f} s",
+    ]
     reason = f": {one_line(entry.error)}" if entry.error else ""
-    return (
-        f"{entry.stage} {entry.name} {outcome} after {counted(len(entry.epochs), 'epoch')}, "
-        f"{entry.objective} {format_number(entry.score) or 'unknown'}, {entry.seconds:.1f} s{reason}"
-    )
+    return f"{entry.stage} {entry.name}{outcome[entry.status or 'failed']}, {', '.join(values)}{reason}"

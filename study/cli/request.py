@@ -90,12 +90,13 @@ def _check_text(given: dict[str, Any]) -> None:
 def _precision(values: dict[str, Any], search: "Sequence[Bounds]") -> str:
     """Return `fp32` or `bf16`, resolved at planning time so that a trial is the same on every machine.
 
-    Of several students, all must be faster in bf16.
+    Of several students, all must be faster in bf16, and likewise of several devices.
     """
+    from study.plan.gpus import planned_devices
     from trainables.data.registry import dataset_info
     from trainables.spec.precision import resolve_precision
 
-    device = "cuda" if values["gpus_per_trial"] > 0 else "cpu"
+    devices = planned_devices(values["gpus_per_trial"], str(values["address"]))
     try:
         size = dataset_info(values["dataset"]).image_size
     except ValueError as error:
@@ -105,6 +106,7 @@ def _precision(values: dict[str, Any], search: "Sequence[Bounds]") -> str:
         found = {
             resolve_precision(values["precision"], student=student, image_size=size, device=device)
             for student in students or [values["student"]]
+            for device in devices
         }
         return found.pop() if len(found) == 1 else "fp32"
     except ValueError as error:

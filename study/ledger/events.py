@@ -161,6 +161,16 @@ def _is_dataset(value: Any) -> bool:
     return all(_is_large_count(value[name]) for name in _COUNTS_OF_DATA if name in value)
 
 
+def _are_gpus(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"per_trial", "gpus", "idle", "words"}:
+        return False
+    return (
+        _is_duration(value["per_trial"])
+        and all(map(_is_count, (value["gpus"], value["idle"])))
+        and _is_text(value["words"])
+    )
+
+
 def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
@@ -203,6 +213,7 @@ _CHECKS: Final[dict[str, dict[str, _Check]]] = {
     "calibration": {**_NAMED, "calibration": (_is_calibration, True)},
     "dataset": {"dataset": (_is_dataset, True)},
     "deployment": {"student": (_is_text, True), "facts": (_are_measures, True), "time": (_is_time, True)},
+    "gpus": {"gpus": (_are_gpus, True), "time": (_is_time, True)},
     "fill": {
         "time": (_is_time, False),
         "forwards": (_is_large_count, True),

@@ -46,6 +46,8 @@ class StudyLedger:
         confirmation: the confirmation, once chosen.
         dataset: data digest and number of samples per split, once a trial has reported them.
         deployment: `DEPLOY_FACTS` of each measured student, by architecture.
+        gpus: `per_trial`, the GPUs per trial of the latest run; `gpus` and `idle`, the GPUs that the nodes had and that
+            no trial used; `words` for the user. None if nothing is recorded, as for a study without GPUs.
         damage: reason for each skipped journal line, by line number from 1.
         is_unreadable: whether no journal line can be read, so the journal must be moved away.
         incomplete: identifiers of ended trials that run again, because the journal has lost some of their epochs.
@@ -69,6 +71,7 @@ class StudyLedger:
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
         self.deployment: dict[str, dict[str, float]] = {}
+        self.gpus: dict[str, Any] | None = None
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
         self._config_ids = ConfigIds(plan)
         self._config_ids_by_name: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
@@ -146,6 +149,8 @@ class StudyLedger:
             self.dataset = event["dataset"]
         elif kind == "deployment":
             self._enter_deployment(event["student"], event["facts"])
+        elif kind == "gpus":
+            self.gpus = event["gpus"]
         elif kind == "confirmation":
             return self._enter_confirmation(event["confirmation"])
         elif kind == "set_aside":
@@ -348,6 +353,11 @@ class StudyLedger:
         event = {"event": "deployment", "student": student, "facts": facts, "time": self._time()}
         self._append(event, durable=True)
         self._enter_deployment(student, facts)
+
+    def record_gpus(self, gpus: dict[str, Any]) -> None:
+        """Record the GPUs of the trials that this run starts; see `study.running.gpus`."""
+        self._append({"event": "gpus", "gpus": gpus, "time": self._time()}, durable=True)
+        self.gpus = gpus
 
     def _enter_deployment(self, student: str, facts: dict[str, float]) -> None:
         self.deployment[student] = facts

@@ -224,9 +224,10 @@ OPTIONS: Final[dict[str, Option]] = {
             "Number of trials trained together as one model on the cores of one trial, which is faster for small "
             "students; auto measures the best number. Results equal separate trials up to rounding.",
             into="plan", metavar="K|auto"),
-        _resources("gpus_per_trial", float, 0.0, "execution",
-            "GPUs per trial; 0.25 places four trials on one GPU.",
-            into="plan"),
+        _resources("gpus_per_trial", str, 0.0, "execution",
+            "GPUs per trial; 0.25 places four trials on one GPU. auto uses the GPUs of all nodes, and measures how "
+            "many trials share one.",
+            into="plan", metavar="GPUS|auto"),
         _resources("workers_per_trial", int, 1, "execution",
             "Number of data-parallel processes per trial, each with --cpus-per-trial and --gpus-per-trial. Results "
             "equal one process up to rounding.",

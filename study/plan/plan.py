@@ -26,6 +26,8 @@ from search_spaces.space import definition_of
 from study.plan.beliefs import Belief
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
+from study.plan.gpus import AUTO as AUTO_GPUS
+from study.plan.gpus import GpusPerTrial, may_use_gpus, on_grid
 from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
 from study.plan.objectives import Limit, check_objectives
 from study.plan.options import OPTIONS, default_of, names_of
@@ -141,7 +143,7 @@ class StudyPlan(BaseModel):
     executor: ExecutorName = default_of("executor")
     max_concurrent: int | None = Field(default_of("max_concurrent"), ge=1, le=100_000)
     cpus_per_trial: float = Field(default_of("cpus_per_trial"), gt=0, le=10_000)
-    gpus_per_trial: float = Field(default_of("gpus_per_trial"), ge=0, le=1024)
+    gpus_per_trial: GpusPerTrial = default_of("gpus_per_trial")
     workers_per_trial: int = Field(default_of("workers_per_trial"), ge=1, le=1024)
     pack: int | Literal["auto"] = Field(default_of("pack"), validate_default=True)
     time_budget: float | None = Field(default_of("time_budget"), gt=0, le=LONGEST_SECONDS)
@@ -174,19 +176,10 @@ class StudyPlan(BaseModel):
             raise ValueError(f"study name {name!r}: this name is reserved in the output folder; choose another")
         return name
 
-    @field_validator("gpus_per_trial")
+    @field_validator("cpus_per_trial")
     @classmethod
-    def _check_gpus(cls, gpus: float) -> float:
-        if gpus > 1 and not gpus.is_integer():
-            raise ValueError("give a fraction of one GPU, such as 0.25, or a whole number of GPUs")
-        return gpus
-
-    @field_validator("cpus_per_trial", "gpus_per_trial")
-    @classmethod
-    def _check_ray_resolution(cls, count: float) -> float:
-        if 0 < count < 0.0001 or abs(count - round(count, 4)) > 1e-9 * max(1.0, count):
-            raise ValueError(f"Ray allocates cores and GPUs in steps of 0.0001: give {max(0.0001, round(count, 4)):g}")
-        return count
+    def _check_cpus(cls, count: float) -> float:
+        return on_grid(count)
 
     @field_validator("teacher_outputs_limit", mode="before")
     @classmethod
@@ -241,7 +234,7 @@ class StudyPlan(BaseModel):
             return self
         if self.pack != 1:
             raise ValueError("a trial is either packed or has several workers: leave out --pack or --workers-per-trial")
-        if 0 < self.gpus_per_trial != 1:
+        if self.gpus_per_trial not in (0, 1, AUTO_GPUS):
             raise ValueError("each worker of a trial uses one GPU: give --gpus-per-trial 1 with --workers-per-trial")
         batch_size = self.overrides.get("batch_size", self.base.batch_size)
         if isinstance(batch_size, int) and batch_size < self.workers_per_trial:
@@ -252,7 +245,7 @@ class StudyPlan(BaseModel):
 
     @model_validator(mode="after")
     def _check_packing(self) -> Self:
-        if self.pack != 1 and self.gpus_per_trial > 0:
+        if self.pack != 1 and may_use_gpus(self.gpus_per_trial):
             raise ValueError("packed trials run only on CPUs: leave out --pack or --gpus-per-trial")
         if self.pack != 1 and self.trial_timeout is not None:
             raise ValueError(

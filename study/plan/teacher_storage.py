@@ -59,10 +59,7 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     train, validation, _ = info.split_sizes
     longest = max(config.epochs, plan.confirm_epochs)
     slots = sum(min(info.num_views if each == "views" else 1, longest) for each in plan.augmentations)
-    # An ensemble stores the logits of its members.
-    members = len(ensemble_members(config.teacher)) if info.task is None else 0
-    numbers = members * info.num_classes or feature_dim(config.teacher) or _own_feature_dim(config.teacher, info)
-    row = (numbers or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
+    row = bytes_per_sample(plan)
     teachers = len(plan.teachers) * (1 + len(plan.further_teachers))
     size = ByteSize((slots * train + validation * len(plan.augmentations)) * row * max(1, teachers))
     epochs = _epochs_with_teacher(plan)
@@ -74,6 +71,24 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
         return TeacherStorage(source, why, size, slots * teachers, passes_live, {})
     own = sum(epochs[method] for method in live)
     return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
+
+
+def bytes_per_sample(plan: StudyPlan) -> int:
+    """Return the bytes of the stored outputs of one sample. An upper bound for a library teacher."""
+    config = plan.example_config
+    info = dataset_info(config.dataset)
+    # An ensemble stores the logits of its members.
+    members = len(ensemble_members(config.teacher)) if info.task is None else 0
+    numbers = members * info.num_classes or feature_dim(config.teacher) or _own_feature_dim(config.teacher, info)
+    return (numbers or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
+
+
+def bytes_on_device(plan: StudyPlan) -> int:
+    """Return the bytes of stored outputs that a trial holds at most: two slots, while one replaces the other."""
+    if plan.teacher_outputs_used == "live" or not plan.teachers:
+        return 0
+    train, validation, _ = dataset_info(plan.base.dataset).split_sizes
+    return (2 * train + validation) * bytes_per_sample(plan)
 
 
 def _own_feature_dim(teacher: str, info: DatasetInfo) -> int | None:

@@ -1,21 +1,19 @@
 """Result of a confirmation for the terminal, `summary.json` and MLflow."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 from rich.table import Table
 
-from analysis.questions.confirmation import (
-    ConfirmationResult,
-    confirmation_table,
-    described,
-    summarise_confirmation,
-    verdict,
-)
+from analysis.questions.confirmation import ConfirmationResult, summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table, described, verdict
+from analysis.statistics.estimates import interval_methods
 from study.ledger.ledger import StudyLedger
 from study.ledger.sequential import sequential_summary, sequential_texts
 from study.plan.methods import BASELINE
+from study.result.columns import NARROWEST, Column, fitted_table
 from trainables.display.numbers import format_difference, format_number, format_p, format_plus_minus
 from trainables.spec.measures import OBJECTIVE_WORDS
 from trainables.spec.trial import SEED_FIELDS
@@ -80,8 +78,8 @@ def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
 
 def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """Return the paragraphs below the tables."""
-    methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
-    methods += sorted({each.test_accuracy.method for each in result.methods if each.test_accuracy.n})
+    methods = interval_methods(each.difference.method for each in result.comparisons if each.difference.n)
+    methods += interval_methods(each.test_accuracy.method for each in result.methods if each.test_accuracy.n)
     notes = [result.note] if result.note else []
     return [*_verdict(ledger, result), *_over_samples(ledger, result), *notes, *methods, _READ_ONCE]
 
@@ -109,39 +107,42 @@ def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def confirmed_tables(result: ConfirmationResult) -> list[Table]:
-    """Return tables of the configs and of their comparisons, for terminals of at least 80 columns."""
+def confirmed_tables(result: ConfirmationResult, width: int = NARROWEST) -> list[Table]:
+    """Return tables of the configs and of their comparisons, for a terminal of this width."""
     words = result.objective.removesuffix(" correlation")
     before = "score\nbefore" if result.schedules is None else f"score\n({result.schedules.chosen} ep.)"
-    heads = ["n", f"test {words}", f"val {words}", before, *["optimism"] * (result.schedules is None)]
-    configs = _table("confirmed", *heads)
+    heads = ["confirmed", "n", f"test {words}", f"val {words}", before, *["optimism"] * (result.schedules is None)]
+    rows = []
     for method in result.methods:
         accuracies = (format_plus_minus(each) for each in (method.test_accuracy, method.accuracy))
-        configs.add_row(method.label, str(method.test_accuracy.n), *accuracies, *[""] * (len(heads) - 3))
+        rows.append([method.label, str(method.test_accuracy.n), *accuracies, "", ""][: len(heads)])
     for config in result.configs:
         cells = [
+            described(config),
             str(config.test_accuracy.n),
             format_plus_minus(config.test_accuracy),
             format_plus_minus(config.accuracy),
             format_number(config.search_score),
             "" if config.optimism is None else format_plus_minus(config.optimism, signed=True),
         ]
-        configs.add_row(described(config), *cells[: len(heads)])
+        rows.append(cells[: len(heads)])
+    configs = _table(heads, rows, width)
     if not result.comparisons:
         return [configs]
-    compared = _table(f"test {words} of", "minus that of", "difference", "p", "p\n(Holm)")
+    compared = []
     for each in result.comparisons:
         p_values = format_p(each.difference.p_value), format_p(each.corrected_p)
-        compared.add_row(each.label, each.against_label, format_difference(each.difference), *p_values)
-    return [configs, compared]
+        compared.append([each.label, each.against_label, format_difference(each.difference), *p_values])
+    heads = [f"test {words} of", "minus that of", "difference", "p", "p\n(Holm)"]
+    return [configs, _table(heads, compared, width, names=2)]
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column(first, overflow="fold", min_width=14)
-    for name in others:
-        if name == "minus that of":
-            table.add_column(name, overflow="fold", min_width=10)
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, names: int = 1) -> Table:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(heads)
+    return fitted_table(
+        [
+            Column(head, tuple(cells), place < names)
+            for place, (head, cells) in enumerate(zip(heads, columns, strict=True))
+        ],
+        width,
+    )

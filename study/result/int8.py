@@ -16,7 +16,7 @@ from analysis.reading.trials import within_possible, within_reach
 from analysis.statistics.estimates import Estimate, mean_interval
 from study.plan.siblings import record_reading
 from trainables.display.markdown import markdown_rows
-from trainables.display.numbers import counted, format_difference, format_estimate, listed
+from trainables.display.numbers import counted, format_difference, format_estimate, format_latency, listed
 from trainables.process.cores import check_threads
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.modality import is_text
@@ -50,7 +50,7 @@ class Program:
     def as_dict(self) -> dict[str, Any]:
         """Return the values as JSON."""
         facts = {key.removeprefix("deploy/"): value for each in self.latencies for key, value in each.facts.items()}
-        return {"size_bytes": self.size_bytes, "test_accuracy": _as_dict(self.accuracy), **facts}
+        return {"size_bytes": self.size_bytes, "test_accuracy": self.accuracy.as_json(), **facts}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Int8Result:
         return {
             "float": self.floating.as_dict(),
             "int8": self.integer.as_dict(),
-            "drop": _as_dict(self.drop),
+            "drop": self.drop.as_json(),
             "seeds": [{"trial_id": name, "float": a, "int8": b} for name, (a, b) in self.seeds.items()],
             "calibration_images": self.calibration_images,
             "calibration_seed": self.calibration_seed,
@@ -99,7 +99,9 @@ class Int8Result:
         heads = ["program", "test accuracy", "size (bytes)", *(f"latency, batch {each}" for each in batches)]
         rows = []
         for name, program in (("float32", self.floating), ("int8", self.integer)):
-            times = (_latency(each) for each in program.latencies)
+            times = (
+                format_latency(each.median_seconds, each.low_seconds, each.high_seconds) for each in program.latencies
+            )
             rows.append([name, format_estimate(program.accuracy), f"{program.size_bytes:,}", *times])
         return markdown_rows(heads, rows)
 
@@ -126,19 +128,6 @@ class Int8Result:
                 else []
             ),
         ]
-
-
-def _latency(latency: "Latency") -> str:
-    low, median, high = (
-        each * 1e6 for each in (latency.low_seconds, latency.median_seconds, latency.high_seconds)
-    )  # fmt: skip
-    return f"{median:.4g} µs [{low:.4g}, {high:.4g}]"
-
-
-def _as_dict(estimate: Estimate) -> dict[str, Any]:
-    bounds = {"low": estimate.low, "high": estimate.high}
-    known = {name: None if value != value else value for name, value in bounds.items()}
-    return {"value": estimate.value, **known, "n": estimate.n, "method": estimate.method}
 
 
 def check_int8(plan: "StudyPlan", *, is_onnx: bool, max_drop: float | None, threads: int | None) -> None:

@@ -132,8 +132,8 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     pareto = pareto_summary(run.ledger)
     if pareto is not None:
         summary["pareto"] = _json_ready(pareto)
-    front = read_front(summary)
     summary["students"] = {each.student: each.facts for each in students}
+    front = read_front(summary)
     best = find_best(plan, run.ledger, configs, confirmed if run.complete else None)
     summary["best"] = None if best is None else _json_ready(best.as_dict())
     summary["runs"] = runs = runs_address(plan, tracker.experiment_id)
@@ -244,6 +244,7 @@ def _summary(
         **repetition_summary(run.ledger),
         **no_gain_summary(plan, run.ledger.in_stage("search")),
         **about_study(plan),
+        **({} if run.ledger.gpus is None else {"gpus": run.ledger.gpus}),
         "records": str(plan.directory / "records"),
         "figures": str(plan.directory / "figures"),
         "report": str(plan.directory / "report.html"),

@@ -93,10 +93,7 @@ def _estimates(entries: Sequence[TrialEntry], quantities: Sequence[Quantity], sp
             values = [entry.last.get(name, float("nan")) for entry in entries]
         mean = mean_interval(values)
         estimate = within_range(mean, 0.0, math.inf) if each.name == "gap" else within_possible(mean, name)
-        found[name] = {
-            "value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n,
-            "method": estimate.method,
-        }  # fmt: skip
+        found[name] = estimate.as_json()
     return found
 
 
@@ -106,7 +103,7 @@ def _mark_confirmed(plan: StudyPlan, rows: list[dict[str, Any]]) -> None:
     tested = objective_of(plan.base.dataset, "test")
     points = []
     for row in known:
-        means = {name: found["value"] for name, found in row["confirmed"].items()}
+        means = {name: _or_nan(found["value"]) for name, found in row["confirmed"].items()}
         values = {**row["values"], **means, plan.objective: means[tested]}
         points.append([values[name] for name in plan.objectives])
     best = non_dominated(points, [QUANTITIES[name].direction == "maximize" for name in plan.objectives])
@@ -114,3 +111,7 @@ def _mark_confirmed(plan: StudyPlan, rows: list[dict[str, Any]]) -> None:
         row["is_on_confirmed_front"] = None
     for row, is_best in zip(known, best, strict=True):
         row["is_on_confirmed_front"] = is_best
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

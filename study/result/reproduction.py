@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from study.cli.request import existing_plan
 from study.ledger.derivable import check_trial
 from study.ledger.entry import TrialEntry
+from study.ledger.gpus import gpus_used
 from study.ledger.ledger import StudyLedger
 from study.ledger.same_data import refuse_other_data
 from study.plan.plan import StudyPlan
@@ -263,7 +264,7 @@ def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
         )
     if plan.workers_per_trial != 1:
         reasons.append(f"The study used {plan.workers_per_trial} workers per trial, so sums are rounded differently.")
-    if plan.gpus_per_trial > 0:
+    if gpus_used(plan, StudyLedger(plan, read_only=True)) > 0:
         where = "a GPU, and some GPU kernels are not deterministic" if device == "cuda" else "the CPU"
         reasons.append(f"The trials of the study ran on GPUs, this one on {where}.")
     return reasons
@@ -273,7 +274,8 @@ def device_of(plan: StudyPlan) -> str:
     """Return the device for a rerun: `cuda` if the study used GPUs and one is available here, else `cpu`."""
     import torch
 
-    return "cuda" if plan.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+    used = gpus_used(plan, StudyLedger(plan, read_only=True))
+    return "cuda" if used > 0 and torch.cuda.is_available() else "cpu"
 
 
 def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from analysis.reading.trials import (
     control_name,
     objective_of_all,
 )
-from analysis.statistics.estimates import Estimate
+from analysis.statistics.estimates import Estimate, interval_methods
 from study.plan.methods import BASELINE
+from study.result.columns import NARROWEST, Column, fitted_table
 from study.result.confirmed import confirmed_tables
 from study.result.outcome import SYMBOLS, Outcome, correlation_lines, ui_command
 from trainables.display.numbers import (
@@ -45,24 +46,24 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     console.print()
     console.print(plan.search_space.question, style="bold")
     if outcome.configs:
-        table = comparison_table if plan.compared else _table
-        console.print(table(outcome.configs, outcome.costs))
-    methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
+        table = comparison_table if plan.compared else result_table
+        console.print(table(outcome.configs, outcome.costs, console.width))
+    methods = interval_methods(config.accuracy.method for config in outcome.configs if config.accuracy.n > 1)
     for text in [*methods, *correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
         console.print(text, markup=False)
     if outcome.front is not None:
         console.print(f"\n{front_title(outcome.front)}", style="bold")
         if outcome.front.on_front:
-            console.print(_cells_table(*front_cells(outcome.front)))
-        for text in front_notes(outcome.front):
+            console.print(_cells_table(*front_cells(outcome.front), console.width))
+        for text in front_notes(outcome.front, above=methods):
             console.print(text, markup=False)
     if outcome.students:
         console.print("\nStudents where they run", style="bold")
-        console.print(_cells_table(*deployment_cells(outcome.students)))
+        console.print(_cells_table(*deployment_cells(outcome.students), console.width))
         console.print(deployment_note(outcome.students), markup=False)
     if outcome.confirmed is not None:
         console.print("\nConfirmed on fresh seeds", style="bold")
-        for shown in confirmed_tables(outcome.confirmed):
+        for shown in confirmed_tables(outcome.confirmed, console.width):
             console.print(shown)
         for text in outcome.confirmed_texts:
             console.print(text, markup=False)
@@ -77,6 +78,8 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in SYMBOLS.items() if trials[status])
     console.print(f"\ntrials    {counts or 'none ended'}; {format_duration(outcome.summary['seconds'])}", markup=False)
+    if words := outcome.summary.get("gpus", {}).get("words"):
+        console.print(f"gpus      {words}", markup=False)
     console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
     console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)
     if (report := outcome.summary["report"]) is not None:
@@ -91,57 +94,49 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
         )
 
 
-def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("config", overflow="fold", min_width=18)
+def result_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost], width: int = NARROWEST) -> Table:
+    """Return a table of the repeated configs of a search."""
     words = _short_words(configs)
-    for name in ("n", f"val {words}", "gap (nats)", f"{words} - kd", "cost\nx ce", "in\nsearch"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for config in configs:
-        table.add_row(
-            f"{control_name(config)} (control)" if config.stage == "control" else _label(config),
-            str(config.accuracy.n),
-            format_plus_minus(config.accuracy),
-            format_plus_minus(config.gap, GAP_PLACES),
-            _difference(config.against_baseline),
-            times(costs[config.config_id].flops_to_ce),
-            format_number(config.search_accuracy),
-        )
-    return table
+    names = [f"{control_name(each)} (control)" if each.stage == "control" else _label(each) for each in configs]
+    columns = {
+        "config": names,
+        "n": [str(each.accuracy.n) for each in configs],
+        f"val {words}": [format_plus_minus(each.accuracy) for each in configs],
+        "gap (nats)": [format_plus_minus(each.gap, GAP_PLACES) for each in configs],
+        f"{words} - {BASELINE}": [_difference(each.against_baseline) for each in configs],
+        "cost\nx ce": [times(costs[each.config_id].flops_to_ce) for each in configs],
+        "in\nsearch": [format_number(each.search_accuracy) for each in configs],
+    }
+    return _named(columns, width)
 
 
-def _cells_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column(heads[0], overflow="fold", min_width=10)
-    for head in heads[1:]:
-        table.add_column(head.replace(", ", "\n").replace(" (", "\n("), justify="right")
-    for row in rows:
-        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
-    return table
+def _named(columns: dict[str, list[str]], width: int) -> Table:
+    """Return a table with names in the first column."""
+    heads = list(columns)
+    return fitted_table([Column(head, tuple(columns[head]), head == heads[0]) for head in heads], width)
 
 
-def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
-    """Return a table of the compared methods, for terminals of at least 80 columns."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("method", overflow="fold", min_width=10)
-    searched = any(config.search_accuracy is not None for config in configs)
+def _cells_table(heads: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> Table:
+    return _named(dict(zip(heads, map(list, zip(*rows, strict=True)), strict=True)), width)
+
+
+def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost], width: int = NARROWEST) -> Table:
+    """Return a table of the compared methods."""
     words = _short_words(configs)
-    heads = ["n", f"val {words}", "gap (nats)", f"{words} - {BASELINE}", "p\n(Holm)", "cost\nx ce"]
-    for name in [*heads, "in\nsearch"] if searched else heads:
-        table.add_column(name, justify="right", no_wrap=True)
-    for config in configs:
-        against, settings = config.against_baseline, settings_of(config)
-        cells = [
-            f"{config.method}\n  {settings}" if settings else config.method,
-            str(config.accuracy.n),
-            format_plus_minus(config.accuracy),
-            format_plus_minus(config.gap, GAP_PLACES),
-            "(baseline)" if against is None else _with_bounds(against, broken=searched),
-            format_p(config.corrected_p),
-            times(costs[config.config_id].flops_to_ce),
-        ]
-        table.add_row(*cells, *([format_number(config.search_accuracy)] if searched else []))
-    return table
+    settings = [settings_of(each) for each in configs]
+    against = [each.against_baseline for each in configs]
+    columns = {
+        "method": [each.method + (f"\n  {own}" if own else "") for each, own in zip(configs, settings, strict=True)],
+        "n": [str(each.accuracy.n) for each in configs],
+        f"val {words}": [format_plus_minus(each.accuracy) for each in configs],
+        "gap (nats)": [format_plus_minus(each.gap, GAP_PLACES) for each in configs],
+        f"{words} - {BASELINE}": ["(baseline)" if each is None else format_difference(each) for each in against],
+        "p\n(Holm)": [format_p(each.corrected_p) for each in configs],
+        "cost\nx ce": [times(costs[each.config_id].flops_to_ce) for each in configs],
+    }
+    if any(each.search_accuracy is not None for each in configs):
+        columns["in\nsearch"] = [format_number(each.search_accuracy) for each in configs]
+    return _named(columns, width)
 
 
 def _short_words(configs: list[ConfigSummary]) -> str:
@@ -149,19 +144,9 @@ def _short_words(configs: list[ConfigSummary]) -> str:
     return objective_of_all(configs).removesuffix(" correlation")
 
 
-def _with_bounds(against: Estimate, *, broken: bool) -> str:
-    """Format a difference, with the interval on a second line if the table has little room."""
-    text = format_difference(against)
-    return text.replace(" [", "\n[") if broken else text
-
-
 def _difference(against: Estimate | None) -> str:
     return "" if against is None else format_number(against.value, signed=True) + p_clause(against.p_value)
 
 
 def _label(config: ConfigSummary) -> str:
-    return f"{config.method} {format_settings({_short(name): value for name, value in config.varied.items()})}"
-
-
-def _short(field: str) -> str:
-    return field.removeprefix("adapter_").replace("learning_rate", "lr").replace("_", " ")
+    return f"{config.method} {format_settings({name.replace('_', ' '): each for name, each in config.varied.items()})}"

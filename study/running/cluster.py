@@ -127,12 +127,15 @@ def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] =
                     address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code}
                 )
     except Exception as error:  # Ray raises a bare Exception if its processes start too slowly
-        _worker_servers.close()
+        stop_ray()
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
+    except BaseException:  # Ctrl-C; the process may go on, as a notebook does
+        stop_ray()
+        raise
     if address != "local" and not ship_code:
         try:
             check_node_code()
-        except StudyError:
+        except BaseException:
             stop_ray()
             raise
 
@@ -146,6 +149,10 @@ def _signals_kept() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # by Ray's handler, while Ray starts
+            raise KeyboardInterrupt from error
+        raise
     finally:
         if before is not None:  # None: a handler not set by Python, which cannot be restored
             signal.signal(signal.SIGTERM, before)

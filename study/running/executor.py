@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from study.cli.progress import StudyProgress
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
+from study.running.gpus import GpuChoice
 from study.running.recorder import TrialRecorder
 from study.running.stop import Stop
 from study.running.teacher_fill import FillTasks
@@ -49,6 +50,14 @@ class Executor(Protocol):
 
         Raises:
             StudyError: a trial can never run.
+        """
+        ...
+
+    def choose_gpus(self) -> GpuChoice | None:
+        """Choose the GPUs of each trial, and use them for all that follows. Return None if stopped.
+
+        Raises:
+            StudyError: a trial does not fit on a GPU.
         """
         ...
 

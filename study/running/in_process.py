@@ -12,14 +12,17 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from study.cli.progress import StudyProgress
+from study.plan.gpus import AUTO
 from study.plan.plan import StudyPlan
 from study.running.executor import ShowTeacher, TrialsToRun
+from study.running.gpus import GpuChoice, given_choice, whole_gpus, without_gpus
 from study.running.stop import Stop
 from study.running.task_errors import TaskFailedError
 from study.running.trial_storage import TrialStorage
 from study.search.rungs import Rungs
 from study.search.searcher import StudySearch
 from trainables.process.errors import StudyError
+from trainables.process.gpu import count_gpus
 
 if TYPE_CHECKING:
     from trainables.teacher_outputs.store import Shard
@@ -60,13 +63,16 @@ class InProcessExecutor:
 
     def check_resources(self) -> None:
         """Check that this process has a GPU if trials need one."""
-        import torch
+        asked, found = self._plan.gpus_per_trial, count_gpus()
+        if asked != AUTO and asked > found:
+            raise StudyError(f"a trial asks for {asked:g} GPU and this process has {found}: lower --gpus-per-trial")
 
-        if self._plan.gpus_per_trial > torch.cuda.device_count():
-            raise StudyError(
-                f"a trial asks for {self._plan.gpus_per_trial:g} GPU and this process has "
-                f"{torch.cuda.device_count()}: lower --gpus-per-trial"
-            )
+    def choose_gpus(self) -> GpuChoice:
+        """Return the choice of a process that runs one trial at a time: with `auto`, one GPU if there is one."""
+        asked, found = self._plan.gpus_per_trial, count_gpus()
+        if asked != AUTO:
+            return given_choice(self._plan, asked, found)
+        return whole_gpus(found, "this process runs one trial at a time") if found else without_gpus()
 
     def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
         """Return the digest of the data."""

@@ -17,11 +17,14 @@ from ray import tune
 from study.cli.commands import resume_command
 from study.cli.progress import StudyProgress
 from study.ledger.ledger import StudyLedger
+from study.plan.gpus import AUTO
 from study.plan.plan import StudyPlan
 from study.plan.user_code import sources_in
 from study.running.callback import StudyCallback, TuneStopper
 from study.running.cluster_watch import ClusterWatch, connected_cluster
 from study.running.executor import ShowTeacher, TrialsToRun
+from study.running.gpus import GpuChoice
+from study.running.gpus_on_ray import choose_on_ray
 from study.running.resources import Packing
 from study.running.stop import Stop
 from study.running.task_errors import TaskFailedError, TaskLostError
@@ -99,8 +102,15 @@ class RayExecutor:
         """Check that a trial fits on a local cluster. Other clusters may grow."""
         plan = self._plan
         if plan.address == "local":
-            demand = {"cpus": plan.cpus_per_trial, "gpus": plan.gpus_per_trial}
-            Slots(**demand, at_most=None, workers=plan.workers_per_trial).check()
+            gpus = 0.0 if plan.gpus_per_trial == AUTO else plan.gpus_per_trial
+            Slots(cpus=plan.cpus_per_trial, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
+
+    def choose_gpus(self) -> GpuChoice | None:
+        """Choose the GPUs of each trial, and use them for all that follows. Return None if stopped."""
+        choice = choose_on_ray(self._plan, self._progress, self._stop)
+        if choice is not None:
+            self._plan = self._plan.model_copy(update={"gpus_per_trial": choice.per_trial})
+        return choice
 
     def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
         """Return the digest of the data, or None if stopped."""
@@ -119,7 +129,7 @@ class RayExecutor:
 
         options: dict[str, Any] = {
             "num_cpus": 1,
-            "num_gpus": min(1.0, self._plan.gpus_per_trial),
+            "num_gpus": min(1.0, _resolved(self._plan)),
             "max_retries": _TEACHER_RETRIES,
         }
         progress_file = self._plan.directory.absolute() / _PROGRESS_FILE
@@ -156,9 +166,7 @@ class RayExecutor:
     def fill_tasks(self) -> "RayFillTasks":
         """Return the tasks that fill teacher outputs, as many at once as trials."""
         plan = self._plan
-        return RayFillTasks(
-            plan, Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
-        )
+        return RayFillTasks(plan, Slots(cpus=plan.cpus_per_trial, gpus=_resolved(plan), at_most=plan.max_concurrent))
 
     def run_trials(self, trials: TrialsToRun) -> None:
         """Run all trials by Ray Tune, until none is left or the study stops."""
@@ -196,7 +204,7 @@ class RayFillTasks:
         self._slots = slots
         self._task = ray.remote(fill_on_node).options(
             num_cpus=plan.cpus_per_trial,
-            num_gpus=plan.gpus_per_trial,
+            num_gpus=_resolved(plan),
             max_retries=_FILL_RETRIES,
             scheduling_strategy="SPREAD",
         )
@@ -222,6 +230,11 @@ class RayFillTasks:
     def cancel(self, task: Any) -> None:
         """End a task."""
         ray.cancel(task, force=True)
+
+
+def _resolved(plan: StudyPlan) -> float:
+    assert plan.gpus_per_trial != AUTO, "choose_gpus comes first"
+    return plan.gpus_per_trial
 
 
 def _result(finished: Any) -> Any:

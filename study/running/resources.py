@@ -31,14 +31,15 @@ class Packing:
         # Ray rounds resources to ten-thousandths.
         share = math.floor(10_000 * plan.cpus_per_trial / self.count) / 10_000
         cpus = plan.cpus_per_trial if self.count == 1 else share
-        self._workers = plan.workers_per_trial
-        self.slots = Slots(cpus=cpus, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent, workers=self._workers)
+        assert plan.gpus_per_trial != "auto", "the executor has chosen a number"
+        self._workers, gpus = plan.workers_per_trial, plan.gpus_per_trial
+        self.slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent, workers=self._workers)
         self.trial_settings = settings
-        resources: Any = {"cpu": cpus, "gpu": plan.gpus_per_trial}
+        resources: Any = {"cpu": cpus, "gpu": gpus}
         if self._workers > 1:
-            each = {"cpus": cpus, "gpus": plan.gpus_per_trial}
+            each = {"cpus": cpus, "gpus": gpus}
             self.trial_settings = {**settings, "workers": {"count": self._workers, **each}}
-            bundle = {name: amount for name, amount in (("CPU", cpus), ("GPU", plan.gpus_per_trial)) if amount}
+            bundle = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
             resources = tune.PlacementGroupFactory([bundle] * self._workers, strategy="PACK")
         self.trainable = tune.with_resources(self._trainable(), resources)
 

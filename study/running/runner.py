@@ -33,6 +33,7 @@ from study.records import RecordWriter
 from study.running.data_check import check_data
 from study.running.deployment import check_measurable, measure_students
 from study.running.executor import Executor, TrialsToRun
+from study.running.gpus import record_choice
 from study.running.recorder import TrialRecorder
 from study.running.start import Start
 from study.running.stop import Stop
@@ -244,6 +245,11 @@ def _search(
         executor.check_resources()
         check_data(executor, ledger)
         _end_if_interrupted(stop)
+        gpus = executor.choose_gpus()
+        _end_if_interrupted(stop)
+        if gpus is None:
+            return
+        record_choice(gpus, ledger, progress)
         tracker = opening.result()  # a store that rejects writes ends the study before a teacher is trained
         keep_teacher(plan)
         stop.start.has_begun = True
@@ -258,7 +264,7 @@ def _search(
             "own_teachers": teachers,
             "further_teachers": further,
             "teacher_outputs": _teacher_outputs(plan, executor),
-            "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
+            "device": gpus.device,
             "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
         }
         if code := sources_in(plan):

@@ -26,8 +26,8 @@ _RECORDS: Final = "records"
 _REMOVED: Final = (_JOURNAL, _RECORDS, PLAN_FILE, WARM_START_FILE, CODE_FOLDER)
 _TRIES: Final = 10
 _SECONDS_BETWEEN_TRIES: Final = 0.1
-# Journal events that precede the first work. Sizes and latencies of students are measured again in seconds.
-_BEFORE_WORK: Final = frozenset({"study", "deployment"})
+# Journal events that precede the first work. Latencies of students and the memory of a GPU are measured in seconds.
+_BEFORE_WORK: Final = frozenset({"study", "deployment", "gpus"})
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Notes on MLflow's pages: the study's question and plan, and the list of studies of an experiment."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,10 +11,13 @@ from study.plan.teacher_choice import describe_teacher
 from study.tracking.view import CONFIGS, VIEW_PREFIX, VIEW_TAG, all_trials, configs_view
 from trainables.spec.own_data import short_name
 
-# The page shows the first line of an experiment's note, so the links stand behind the question.
-_STUDIES: Final = "Results by study: "
+# The page shows the first line of an experiment's note, about 150 letters, so the newest study's links stand first.
+_LINK: Final = r"\[[a-z ]+\]\([^)\s]*\)"
+_NEWEST: Final = re.compile(rf"Results of \*\*.+?\*\* \({_LINK}(?:, {_LINK})*\)\.")
+_OTHERS: Final = "Other studies: "
+_EARLIER_FORMAT: Final = "Results by study: "  # all links behind the question, as versions before wrote them
 _MOST_STUDIES: Final = 20
-_OTHERS: Final = "earlier ones under *Views*"
+_REST: Final = "earlier ones under *Views*"
 
 
 def note_text(plan: StudyPlan) -> str:
@@ -53,9 +57,10 @@ def _trials_in_words(plan: StudyPlan) -> str:
 
 
 def experiment_note(note: str, question: str, tags: Mapping[str, str], experiment_id: str) -> str:
-    """Return the note at the top of an experiment's page, with links to the views of all studies, newest first.
+    """Return the note at the top of an experiment's page: links to the views of all studies, and the question.
 
-    Without the links, the page would show only one row per study, and no trial.
+    Without the links, the page would show only one row per study, and no trial. The newest study's links stand before
+    the question, the others behind it.
 
     Args:
         note: note up to now. Text of the user is kept.
@@ -72,8 +77,16 @@ def experiment_note(note: str, question: str, tags: Mapping[str, str], experimen
         grouped = [f"[configs]({configs_view(*of)})"] if f"{tag}{CONFIGS}" in ours else []  # not of earlier versions
         charts, table = f"[charts]({all_trials(*of, charts=True)})", f"[all trials]({all_trials(*of)})"
         listed.append(f"**{view['name']}** ({', '.join([*grouped, charts, table])})")
-    links = _STUDIES + ", ".join(listed + [_OTHERS] * (len(newest) > _MOST_STUDIES))
+    others = listed[1:] + [_REST] * (len(newest) > _MOST_STUDIES)
     lines = (note or question).split("\n")
-    found = next((number for number, line in enumerate(lines) if _STUDIES in line), 0)
-    lines[found] = f"{lines[found].partition(_STUDIES)[0].rstrip()} {links}".lstrip()
+    found = next((number for number, line in enumerate(lines) if _is_ours(line)), 0)
+    text = lines[found].partition(f"{_OTHERS}**")[0].partition(_EARLIER_FORMAT)[0].strip()
+    place = _NEWEST.search(text)
+    before, after = (text[: place.start()], text[place.end() :]) if place else ("", f" {text}")
+    behind = f" {_OTHERS}{', '.join(others)}" if others else ""
+    lines[found] = f"{before}Results of {listed[0]}.{after}{behind}"
     return "\n".join(lines)
+
+
+def _is_ours(line: str) -> bool:
+    return bool(_NEWEST.search(line)) or f"{_OTHERS}**" in line or _EARLIER_FORMAT in line

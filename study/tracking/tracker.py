@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from study.cli.start_command import start_command
 from study.ledger.derivable import check_delivered
 from study.ledger.entry import TrialEntry
+from study.ledger.gpus import gpus_used
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.tracking.confirmed_models import log_confirmed_models
@@ -156,6 +157,7 @@ class StudyTracker:
         self._client = mlflow_store.open_client(plan.tracking_uri)
         parent = _find_study(self._client, plan)
         self.experiment_id = self._find_experiment() if parent is None else parent.info.experiment_id
+        gpu_tags = {} if ledger is None else {"gpus_per_trial": f"{gpus_used(plan, ledger):g}"}
         tags = {
             "kind": "study",
             "study": plan.name,
@@ -167,6 +169,7 @@ class StudyTracker:
             "study_seed": str(plan.seed),
             "plan_digest": plan.digest,
             "workers_per_trial": str(plan.workers_per_trial),
+            **gpu_tags,
             "command": command,
             "mlflow.source.name": "study.launch",
             "mlflow.source.type": "LOCAL",
@@ -179,6 +182,9 @@ class StudyTracker:
             parent = self._client.create_run(self.experiment_id, tags=tags, run_name=plan.name)
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            for name, value in gpu_tags.items():  # other nodes, or none before
+                if parent.data.tags.get(name, "0") != value:
+                    self._client.set_tag(parent.info.run_id, name, value)
             if parent.data.tags.get("study") != plan.name:  # the study folder was renamed
                 self._client.set_tag(parent.info.run_id, "study", plan.name)
                 self._client.set_tag(parent.info.run_id, "mlflow.runName", plan.name)

@@ -69,7 +69,7 @@ def test_the_short_help_of_a_study_has_ten_options_and_the_long_one_all_in_their
         (("run", "--space", "joint", "--teacher-outputs-limit", "plenty"), "error: --teacher-outputs-limit: "),
         (("run",), "error: give --space (one of adapter_width"),
         (("run", "joint"), "error: got unexpected extra argument(s) (joint)"),
-        (("rnu",), "error: no such command 'rnu'. Did you mean 'run'"),
+        (("rnu",), "error: rnu: there is no such command; did you mean run? (see pesfkd -h)"),
         (("resume",), "error: NAME is missing (see pesfkd resume -h)"),
         (("resume", "nothing"), "error: no study 'nothing' in study_results"),
         (("report", "nothing"), "error: there is no study 'nothing' under study_results"),

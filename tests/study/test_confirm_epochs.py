@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from analysis.questions.confirmation import confirmation_table, verdict
+from analysis.questions.confirmation_words import confirmation_table, verdict
 from analysis.questions.stability import rank_stability
 from analysis.reading.landmark import at_landmark
 from analysis.reading.trials import open_study

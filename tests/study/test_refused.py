@@ -122,7 +122,13 @@ REFUSALS: dict[str, tuple[Callable[..., None] | None, tuple[str, ...], int, str]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("refusal", REFUSALS)
+# One makes a whole store, the other imports Ray.
+SLOW = ("read-only store", "checkpoint storage")
+
+
+@pytest.mark.parametrize(
+    "refusal", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in REFUSALS]
+)
 def test_a_refused_study_leaves_nothing_behind(refusal, tmp_path, monkeypatch, command):
     prepare, options, code, reason = REFUSALS[refusal]
     if prepare is not None:

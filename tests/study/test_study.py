@@ -35,7 +35,7 @@ def test_json_is_the_whole_of_stdout_and_is_what_the_summary_says(small_study_ru
 
 def test_progress_is_on_stderr_one_line_a_trial(small_study_run):
     said = small_study_run.said
-    assert sum(line.startswith("[") and "finished after 3 epochs" in line for line in said.splitlines()) == 14
+    assert sum(line.startswith("[") and line.endswith(" s") and ", gap " in line for line in said.splitlines()) == 14
     assert "[14/14]" in said
 
 

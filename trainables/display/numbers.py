@@ -24,6 +24,8 @@ GAP_PLACES: Final = 2
 CORRELATION_PLACES: Final = 2
 _MINUS: Final = "\u2212"
 _LEAST_P: Final = 0.001
+_UNITS: Final = ((1e6, "µs"), (1e3, "ms"), (1.0, "s"))
+_THREE_DIGITS: Final = 999.5
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 
@@ -184,6 +186,22 @@ def format_settings(values: Mapping[str, Any]) -> str:
 def _setting(value: Any) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text.replace("-", _MINUS, 1) if isinstance(value, int | float) and text.startswith("-") else text
+
+
+def format_latency(seconds: float, low: float = math.nan, high: float = math.nan) -> str:
+    """Format the time of one run with three digits, as `27.2 µs [17.6, 35.5]` or `1.4 ms`.
+
+    Args:
+        seconds: the time, usually a median.
+        low: lower end of the range of the runs, shown in the unit of `seconds`; nan without a range.
+        high: upper end of the range.
+    """
+    factor, unit = next((each for each in _UNITS if seconds * each[0] < _THREE_DIGITS), (1.0, "s"))
+    value, *ends = (
+        f"{each * factor:.3g}" if each * factor < _THREE_DIGITS else f"{each * factor:.0f}"
+        for each in (seconds, low, high)
+    )
+    return f"{value} {unit}" if math.isnan(low) or math.isnan(high) else f"{value} {unit} [{', '.join(ends)}]"
 
 
 def format_duration(seconds: float) -> str:

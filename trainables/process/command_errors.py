@@ -1,13 +1,21 @@
-"""Mistakes on a command line, each as one line that names the flag as the user typed it."""
+"""Mistakes on a command line, each as one line that names the flag as the user typed it, and warnings in one line."""
 
+import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import typer
 
-_USAGE = 2
+from trainables.process.errors import ExitCode
+
+# Folder with the project's packages: their warnings say everything, and need no place in a file.
+_OWN: Final = Path(__file__).resolve().parents[2]
+_PACKAGES: Final = ("trainables", "study", "analysis", "search_spaces", "pesfkd")
 
 
 def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
@@ -21,14 +29,40 @@ def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
         SystemExit: the command has ended, or was used wrongly.
     """
     try:
-        code = app(standalone_mode=False, **({} if program is None else {"prog_name": program}))
+        with warnings_in_one_line():
+            code = app(standalone_mode=False, **({} if program is None else {"prog_name": program}))
     except typer.TyperException as error:
         typer.echo(f"error: {describe_mistake(error, sys.argv[1:])}", err=True)
-        sys.exit(_USAGE)
+        sys.exit(ExitCode.USAGE)
     except typer.Abort:
         typer.echo("error: aborted", err=True)
-        sys.exit(1)
+        sys.exit(ExitCode.ERROR)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Show Python's warnings as `warning: MESSAGE`, those of other packages with kind and place in their code."""
+    earlier = warnings.formatwarning
+
+    def formatted(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> str:
+        text = " ".join(str(message).split())
+        return (
+            f"warning: {text}\n"
+            if _is_own(filename)
+            else f"warning: {text} ({category.__name__}, {filename}:{lineno})\n"
+        )
+
+    warnings.formatwarning = formatted  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = earlier
+
+
+def _is_own(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_OWN) and path.relative_to(_OWN).parts[0] in _PACKAGES
 
 
 def describe_mistake(error: Any, typed: Sequence[str]) -> str:
@@ -46,6 +80,8 @@ def describe_mistake(error: Any, typed: Sequence[str]) -> str:
         return f"{wrong}: there is no such option" + (f"; did you mean {near[0]}?" if near else "") + _help_of(error)
     if wrong is not None:
         return f"{_as_typed([wrong], typed)}: {_without_name(message, wrong)}"
+    if parameter is None and (command := re.match("No such command '([^']*)'", message)):
+        return _unknown_command(command[1], getattr(error, "ctx", None))
     if parameter is None:
         return message[:1].lower() + message[1:]
     names = [*parameter.opts, *parameter.secondary_opts]
@@ -77,6 +113,13 @@ def _as_typed(names: Sequence[str], typed: Sequence[str]) -> str:
 def _without_name(message: str, name: str) -> str:
     rest = message.removeprefix(f"Option '{name}' ").removeprefix(f"Option {name!r} ")
     return rest[:1].lower() + rest[1:]
+
+
+def _unknown_command(name: str, context: Any) -> str:
+    known = [] if context is None else list(context.command.list_commands(context))
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"{name}: there is no such command{meant}" + ("" if context is None else f" (see {context.command_path} -h)")
 
 
 def _flags(context: Any) -> list[str]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
+from trainables.display.numbers import format_latency
 from trainables.spec.measures import (
     DEPLOY_FLOPS,
     DEPLOY_LATENCY,
@@ -71,7 +72,7 @@ class Quantity(NamedTuple):
         """Return a value with its unit."""
         match self.unit:
             case "s":
-                return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
+                return format_latency(value)
             case "B":
                 return f"{value / 1e6:.3g} MB" if value >= 1e6 else f"{value / 1e3:.3g} kB"
             case "FLOP" | "numbers":

@@ -58,11 +58,11 @@ def test_one_diverged_trial_flattens_no_figure_and_is_named_in_the_caption() -> 
     figure = draw_gap_against_accuracy(found)
     assert figure.axes[0].get_xlim()[1] < 5
     assert figure.axes[0].get_ylim()[0] > 0.7
-    assert "outside of the axis: 127.00." in caption_of(figure)
+    assert "outside of the axis: gap 127.00." in caption_of(figure)
     assert "over the 20 configs within the axes" in caption_of(figure)
     history = draw_history(compute_history(study.trials))
     assert history.axes[0].get_ylim()[0] > 0.7
-    assert "outside of the axis: 0.100." in caption_of(history)
+    assert "outside of the axis: accuracy 0.100." in caption_of(history)
 
 
 def test_bands_of_learning_curves_stay_within_the_possible_range_and_one_wild_gap_is_cut() -> None:
@@ -98,4 +98,4 @@ def test_a_collapsed_method_leaves_the_others_the_panel() -> None:
     values = {"ce": 0.80, "kd": 0.81, "at": 0.82, "sp": 0.83, "vid": 0.82, "ttm": 0.16}
     figure = draw_methods([summary(name, value) for name, value in values.items()])
     assert figure.axes[0].get_xlim()[0] > 0.6
-    assert "outside of the axis: 0.160." in caption_of(figure)
+    assert "outside of the axis: accuracy 0.160." in caption_of(figure)

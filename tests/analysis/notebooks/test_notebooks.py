@@ -5,6 +5,9 @@ process (`notebook_cells`), on the records shipped with the package and on those
 """
 
 import ast
+import base64
+import io
+import math
 import os
 import re
 import subprocess
@@ -17,10 +20,17 @@ from typing import Any
 import jupytext
 import nbformat
 import numpy as np
+import pyarrow as pa
 import pytest
+from IPython.core.pylabtools import print_figure
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from nbclient import NotebookClient
+from PIL import Image
 
 import analysis
+from analysis.figures.drawing import new_figure
 from analysis.questions.association import gap_associations
 from analysis.questions.intervention import imposed_gaps
 from analysis.questions.mediation import gap_mediation
@@ -61,6 +71,37 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[A
             return run_cells(script, monkeypatch)
 
     return shown
+
+
+REWRITE = "`make notebooks` writes the .ipynb files again"
+SAME = 24  # grey levels, of 255
+
+
+def stored(script: Path) -> nbformat.NotebookNode:
+    return nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+
+
+def outputs_of(notebook: nbformat.NotebookNode) -> list[Any]:
+    return [output["data"] for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def png(figure: Figure) -> bytes:
+    """Draw a figure as a notebook does."""
+    content = print_figure(figure, fmt="png", base64=False)
+    assert isinstance(content, bytes)
+    return content
+
+
+def distance(first: bytes, second: bytes) -> float:
+    """Return the largest difference of two images in grey levels, averaged over squares of 4 x 4 pixels.
+
+    The average ignores rounding of edges and the 256 colours of stored images. Different sizes give infinity.
+    """
+    images = [Image.open(io.BytesIO(each)).convert("L") for each in (first, second)]
+    if images[0].size != images[1].size:
+        return math.inf
+    small = [np.asarray(each.reduce(4), dtype=np.float64) for each in images]
+    return float(np.abs(small[0] - small[1]).max())
 
 
 def checked_text(shown: list[Any]) -> str:
@@ -238,6 +279,28 @@ def test_many_studies_are_read_from_an_object_store(s3: S3, monkeypatch: pytest.
     assert "2 studies have 64 trials. 10 of them repeat a run of another study" in text
 
 
+@pytest.fixture(scope="module")
+def cola(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded study as if its task were CoLA, with Matthews correlations for accuracies."""
+    folder = tmp_path_factory.mktemp("studies") / "planted"
+    study = open_study(EXAMPLES / "fashion-joint")
+    trials = study.trials.drop_columns(["dataset", "val/matthews"])
+    trials = trials.append_column("dataset", pa.array(["glue:cola"] * trials.num_rows))
+    trials = trials.append_column("val/matthews", trials["val/accuracy"])
+    epochs = study.epochs.drop_columns(["val/matthews"]).append_column("val/matthews", study.epochs["val/accuracy"])
+    write_records(folder, trials, epochs)
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_notebook_names_the_objective_of_the_task(script: Path, cola: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = ran(script, monkeypatch, cola)
+    words = [each.get_text() for figure in figures(shown) for each in figure.findobj(Text)]
+    said = "\n".join([checked_text(shown), *words]).replace(GAP.stem, "")
+    assert "Matthews correlation" in said
+    assert re.findall(r".*accurac.*", said, flags=re.IGNORECASE) == []
+
+
 def test_studies_of_other_data_are_not_compared_by_their_accuracies(
     in_process_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,12 +329,54 @@ def test_the_notebooks_need_neither_torch_nor_ray_nor_mlflow() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_a_notebook_is_its_script_and_holds_no_output(script: Path) -> None:
-    read, notebook = jupytext.read(script), nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+def test_a_notebook_is_its_script(script: Path) -> None:
+    read, notebook = jupytext.read(script), stored(script)
     sources = [[(cell.cell_type, cell.source) for cell in book.cells] for book in (read, notebook)]
-    assert sources[0] == sources[1]
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    assert sources[0] == sources[1], REWRITE
     assert notebook.metadata["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_stored_outputs_are_those_of_the_shipped_records(script: Path, shipped: Callable[[Path], list[Any]]) -> None:
+    shown, outputs = shipped(script), outputs_of(stored(script))
+    texts = [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    assert texts == [each.data for each in shown if isinstance(each, Markdown)], REWRITE
+    pictures = [data["image/png"] for data in outputs if "image/png" in data]
+    drawn = [png(figure) for figure in figures(shown)]
+    assert len(outputs) == len(texts) + len(pictures) == len(shown)
+    distances = [distance(base64.b64decode(old), new) for old, new in zip(pictures, drawn, strict=True)]
+    assert max(distances) < SAME, f"{distances}; {REWRITE}"
+
+
+def test_a_figure_of_other_data_counts_as_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 24 points moves by a twentieth of the axis, or the caption has another number."""
+    monkeypatch.syspath_prepend(str(NOTEBOOKS.parents[1] / "docs"))
+    from run_notebooks import small_png
+
+    images = []
+    for moved, caption in ((0.0, "n = 24"), (0.05, "n = 24"), (0.0, "n = 25")):
+        figure, (axes,) = new_figure("Points", caption)
+        heights = np.linspace(0.0, 1.0, 24)
+        heights[11] += moved
+        axes.plot(heights, "o")
+        images.append(png(figure))
+    assert distance(images[0], images[0]) == 0
+    assert min(distance(images[0], other) for other in images[1:]) > SAME
+    assert distance(small_png(images[0]), images[0]) < SAME
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_stored_outputs_are_small_and_tell_nothing_of_the_machine(script: Path) -> None:
+    assert script.with_suffix(".ipynb").stat().st_size < 500_000
+    notebook = stored(script)
+    assert set(notebook.metadata) == {"jupytext", "kernelspec"}
+    assert not any(cell.metadata for cell in notebook.cells)
+    assert not re.search(
+        r"(?<![\w.])/[a-z]+/\w", "\n".join(data.get("text/markdown", "") for data in outputs_of(notebook))
+    )
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        assert output["output_type"] in ("execute_result", "display_data")
+        assert not output["metadata"]
 
 
 def test_every_notebook_has_both_files_and_all_of_them_are_tested() -> None:

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from analysis.questions.beyond_seeds import cells_of, difference_beyond_seeds, mean_beyond_seeds, share_in_words
-from analysis.questions.confirmation import confirmation_table, summarise_confirmation, verdict
+from analysis.questions.confirmation import summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table, verdict
 from analysis.questions.costs import config_costs
 from analysis.reading.pooling import distinct_runs
 from analysis.reading.trials import StudyRecords

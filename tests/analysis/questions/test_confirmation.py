@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.questions.confirmation import (
-    Scores,
-    best_first,
-    confirmation_table,
-    lower_bounds,
-    pooled_spread,
-    summarise_confirmation,
-    verdict,
-)
+from analysis.questions.confirmation import Scores, best_first, lower_bounds, pooled_spread, summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table, verdict
 from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.methods import methods_table
 from analysis.questions.power import find_resolution, resolution_texts

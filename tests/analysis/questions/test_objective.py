@@ -6,7 +6,8 @@ import pytest
 
 from analysis.figures.curves import compute_learning_curves
 from analysis.figures.study import compute_gap_against_accuracy, draw_gap_against_accuracy
-from analysis.questions.confirmation import confirmation_table, summarise_confirmation
+from analysis.questions.confirmation import summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table
 from analysis.questions.methods import methods_table
 from analysis.reading.trials import (
     compare_methods,
@@ -54,9 +55,9 @@ def test_the_score_of_a_trial_is_its_datasets_own_measure(trials):
     )  # fmt: skip
 
 
-def test_a_notebook_says_first_what_it_calls_accuracy(trials):
+def test_a_notebook_says_first_what_it_calls_the_score(trials):
     images = trials_table([trial(0, **{"val/accuracy": 0.7})])
-    assert "Accuracy here means the objective of the task: Matthews correlation." in study_in_words(trials, "s")
+    assert "The score is the objective of the task: Matthews correlation." in study_in_words(trials, "s")
     assert objective_note(images) is None
     assert "objective of the task" not in study_in_words(images, "s")
     assert "objective of the task: Matthews correlation or accuracy." in objective_note(

@@ -8,6 +8,7 @@ from analysis.figures.pareto import axis_of, draw_front, panels_of, stairs
 from analysis.questions.deployment import DeployedStudent, deployment_cells, deployment_markdown
 from analysis.questions.pareto import front_cells, front_markdown, front_notes, read_front
 from analysis.report.charts import front_charts
+from analysis.report.deployed import front_table
 from analysis.report.pictures import front_picture
 from trainables.spec.measures import DEPLOY_FACTS
 
@@ -56,6 +57,43 @@ def test_the_table_has_the_front_alone_from_the_most_accurate(front):
     assert rows[2][2:] == ("500 µs", "", "")
 
 
+FACTS = {
+    "small_net": {"deploy/latency_1_low_seconds": 0.0008, "deploy/latency_1_high_seconds": 0.0016},
+    "large_net": {"deploy/latency_1_low_seconds": 0.0015, "deploy/latency_1_high_seconds": 0.0025},
+    "tiny_net": {"deploy/latency_1_low_seconds": 0.0004, "deploy/latency_1_high_seconds": 0.0006},
+}  # fmt: skip
+
+
+def of_students(ranges=None, limit=0.005):
+    """Return the front with a student for each config, and the ranges of their runs."""
+    summary = json.loads(json.dumps(SUMMARY | {"students": FACTS if ranges is None else ranges}))
+    summary["pareto"]["limits"] = [{"name": "latency", "value": limit, "words": "latency at most 5 ms"}]
+    for each in summary["pareto"]["configs"]:
+        each["fields"] = {"student": f"{each['label']}_net"}
+    return read_front(summary)
+
+
+def test_students_with_overlapping_ranges_of_the_latency_are_named_in_table_and_notes():
+    shown = of_students()
+    assert [each[2] for each in front_cells(shown)[1]] == [
+        "2 ms [1.5, 2.5]", "1 ms [0.8, 1.6]", "500 µs [400, 600]"
+    ]  # fmt: skip
+    notes = " ".join(front_notes(shown))
+    assert "These ranges overlap: small_net with large_net. Another measurement may order them otherwise" in notes
+    assert "tiny_net" not in notes
+    assert "within the range" not in notes
+    assert "small_net with large_net" in front_markdown(shown)
+    assert "small_net with large_net" in " ".join(front_table(shown).notes)
+    assert "range of single runs of small_net: another" in " ".join(front_notes(of_students(limit=0.0014)))
+
+
+def test_ranges_that_are_apart_or_not_recorded_or_of_one_student_give_no_note(front):
+    apart = FACTS | {"large_net": {"deploy/latency_1_low_seconds": 0.0018, "deploy/latency_1_high_seconds": 0.0025}}
+    for shown in (of_students(apart), of_students({}), of_students({"small_net": FACTS["small_net"]}), front):
+        assert "overlap" not in " ".join(front_notes(shown))
+    assert front_cells(of_students({}))[1][0][2] == "2 ms"
+
+
 def test_the_notes_count_what_is_within_the_limits_on_the_front_and_confirmed(front):
     notes = " ".join(front_notes(front))
     for words in (
@@ -98,6 +136,6 @@ def test_students_without_a_program_have_no_columns_of_one():
     heads, rows = deployment_cells([counted, whole])
     assert heads[3:] == ("size", "latency, batch 1", "latency, batch 32")
     assert rows[0][3:] == ("", "", "")
-    assert rows[1][4] == "2e+03 ms [2e+03, 2e+03]"
+    assert rows[1][4] == "2 s [2, 2]"
     assert "at least 2 runs in ONNX Runtime on 2 CPU threads" in deployment_markdown([counted, whole])
     assert deployment_markdown([]) == ""

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from analysis.questions.confirmation import confirmation_table, summarise_confirmation
+from analysis.questions.confirmation import summarise_confirmation
+from analysis.questions.confirmation_words import confirmation_table
 from analysis.questions.samples import compare_classes, correct_samples, crossed_difference
 from tests.analysis.synthetic import trial, trials_table
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from analysis.figures.study import compute_gap_against_accuracy
-from analysis.questions.confirmation import verdict
+from analysis.questions.confirmation_words import verdict
 from analysis.questions.intervention import imposed_gaps
 from analysis.reading.trials import EXAMPLES, compare_methods, summarise_configs
 from analysis.report.answer import Answer, answer

@@ -1,6 +1,7 @@
 """Estimates against hand values, scipy and planted values."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from analysis.statistics.estimates import (
     MIN_STUDENTISED,
     Estimate,
     holm,
+    interval_methods,
     mean_interval,
     mediation,
     paired_difference,
@@ -488,3 +490,23 @@ def test_holms_correction_keeps_the_level_of_all_comparisons_with_one_baseline()
     assert np.mean(false) < 0.05
     assert np.mean(single) > 0.12  # the error rate without the correction
     assert np.mean(found) > 0.4
+
+
+def test_methods_below_a_table_are_named_once_also_where_some_intervals_are_cut() -> None:
+    plain = mean_interval([0.5, 0.6, 0.7])
+    cut = within_range(mean_interval([0.95, 0.99, 1.0]), 0.0, 1.0)
+    assert "cut to" in cut.method
+    assert interval_methods([plain.method, plain.method]) == [plain.method]
+    assert interval_methods([cut.method]) == [cut.method]
+    both = interval_methods([cut.method, plain.method])
+    assert both == ["mean, Student t interval, 0.95, some cut to the possible range, 0 to 1"]
+    tested = [f"paired, 0.95{part}; sign flips" for part in ("", ", cut to the possible range, −1 to 1")]
+    assert interval_methods(tested) == ["paired, 0.95, some cut to the possible range, −1 to 1; sign flips"]
+
+
+def test_an_estimate_is_valid_json_also_without_an_interval() -> None:
+    found = mean_interval([0.25])
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False)) == {
+        "value": 0.25, "low": None, "high": None, "n": 1, "method": found.method
+    }  # fmt: skip
+    assert mean_interval([0.5, 0.7]).as_json()["value"] == pytest.approx(0.6)

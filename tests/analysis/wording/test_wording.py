@@ -5,7 +5,7 @@ import math
 import pytest
 
 from analysis.questions.association import gap_associations
-from analysis.questions.confirmation import verdict as confirmed_verdict
+from analysis.questions.confirmation_words import verdict as confirmed_verdict
 from analysis.questions.stability import rank_stability
 from analysis.reading.trials import EXAMPLE, EXAMPLES, open_study, summarise_configs
 from analysis.report.folder import read_folder

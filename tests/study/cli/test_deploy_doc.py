@@ -48,7 +48,9 @@ def test_columns_units_and_counts_are_those_of_the_code():
             assert f"`{unit}`" in TEXT or unit in ("µs", "KB", "K"), unit
     assert f"{CALIBRATION_IMAGES} training images" in TEXT
     assert f"drawn by seed {CALIBRATION_SEED}" in TEXT
-    counts = (deployment.WARM_UP_RUNS, deployment.MOST_RUNS, deployment.SECONDS, deployment.LEAST_RUNS)
-    found = re.search(r"After (\d+) warm-up runs, up to (\d+) runs .* fit into (\d+) s, but at least (\d+)\.", TEXT)
+    counts = (
+        deployment.WARM_UP_RUNS, deployment.ROUNDS, deployment.SECONDS_OF_A_ROUND, deployment.RUNS_OF_A_ROUND,
+    )  # fmt: skip
+    found = re.search(r"After (\d+) warm-up runs, single runs .* (\d+) rounds of (0\.\d) s, at least (\d+) runs", TEXT)
     assert found is not None
     assert tuple(map(float, found.groups())) == counts

@@ -21,7 +21,7 @@ from trainables.teacher.request import RequestError, resolve_request
 MODELS = (StudyPlan, TrialConfig, ConfirmationRequest)
 BEYOND = (10**39, -(10**39), math.nan, math.inf, -math.inf, "1e400", 10**400)
 # Fields with bounds enforced by validators.
-BY_VALIDATOR = {"pack", "teacher_outputs_limit"}
+BY_VALIDATOR = {"gpus_per_trial", "pack", "teacher_outputs_limit"}
 
 
 def numbers_of(model: type[BaseModel]) -> Iterator[tuple[str, tuple[type, ...], list[Any]]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -177,6 +178,19 @@ def test_four_trials_share_a_gpu_and_none_goes_to_a_node_without(uneven, tmp_pat
     assert {result.metrics["node"] for result in results} == with_gpu
     assert [result.metrics["devices"] for result in results] == ["0"] * 4
     ray.kill(desk)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(signal.SIGTERM)])
+def test_an_interruption_while_ray_starts_ends_its_processes(interruption, monkeypatch):
+    def interrupted(**_: object):
+        raise interruption  # Ray's own handler of SIGTERM raises SystemExit
+
+    ended = []
+    monkeypatch.setattr(ray, "init", interrupted)
+    monkeypatch.setattr(cluster_module, "stop_ray", lambda: ended.append(True))
+    with pytest.raises(KeyboardInterrupt):
+        start_ray("head:6379")
+    assert ended == [True]
 
 
 @pytest.mark.parametrize(

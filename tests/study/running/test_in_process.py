@@ -143,7 +143,7 @@ def test_a_study_in_this_process_is_whole_and_says_what_one_on_ray_says(in_proce
     assert_whole(in_process_study_run.directory)
     said, result = in_process_study_run.said, in_process_study_run.result
     assert "running in this process, without Ray" in said
-    assert sum(line.startswith("[") and "finished after 3 epochs" in line for line in said.splitlines()) == 14
+    assert sum(line.startswith("[") and line.endswith(" s") and ", gap " in line for line in said.splitlines()) == 14
     assert result["trials"] == {"finished": 14, "pruned": 0, "failed": 0, "planned": 14}
     assert set(EPOCHS_SCHEMA.names) == set(read_epochs(in_process_study_run.directory).schema.names)
 

@@ -1,7 +1,6 @@
 """MLflow's pages of a real study: the server started by `make ui`, viewed in a headless Chromium."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +8,15 @@ from urllib.parse import quote
 
 import pytest
 from mlflow.entities import Run
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.tracking.view import NOTE_WIDTH
+from tests.browsers import chromium
 from tests.study.inspection import runs_of
-from tests.study.servers import PATIENCE, free_port, mlflow_server, require
+from tests.study.servers import PATIENCE, free_port, mlflow_server
 from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -43,15 +43,8 @@ def runs(plan: StudyPlan) -> tuple[Run, list[Run]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    require(program, "Chromium (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        # Chromium's sandbox needs rights that root in a container lacks. The browser visits only loopback.
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=program, args=arguments, timeout=PATIENCE * 1000)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +61,26 @@ def ui(browser: Browser, in_process_study: Path, tmp_path_factory: pytest.TempPa
         yield address
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Yield one context for all tests, so that MLflow's scripts are loaded and compiled once."""
     expect.set_options(timeout=PATIENCE * 1000)
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
     context.set_default_timeout(PATIENCE * 1000)
-    # On a first visit, MLflow's assistant covers a third of the page.
-    context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
-    yield context.new_page()
+    # Every page is a first visit: MLflow stores the state of its pages here. The assistant of a first visit would cover
+    # a third of the page.
+    context.add_init_script(
+        "localStorage.clear(); localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+    )
+    yield context
     context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    yield context.new_page()
+    for page in context.pages:
+        page.close()
 
 
 def test_the_experiment_shows_its_question_and_the_study_as_a_row(page, ui, plan, runs):
@@ -87,13 +91,16 @@ def test_the_experiment_shows_its_question_and_the_study_as_a_row(page, ui, plan
 
 def test_the_experiments_note_leads_to_a_row_per_repeated_config_with_its_interval(page, ui, plan, runs):
     page.goto(f"{ui}/#/experiments/{runs[0].info.experiment_id}/runs?{TRAINING}")
-    address = page.get_by_role("link", name="configs", exact=True).get_attribute("href")
-    page.goto(f"{ui}/{address}")
+    link = page.get_by_role("link", name="configs", exact=True)
+    expect(link).to_be_in_viewport()  # not folded away, as the rest of the note is
+    with page.context.expect_page() as opened:
+        link.click()
+    configs = opened.value
     repeated = [run for run in runs[1] if run.data.tags["stage"] != "search"]
-    expect(page.get_by_text(f"{len(repeated)} matching runs")).to_be_visible()
+    expect(configs.get_by_text(f"{len(repeated)} matching runs")).to_be_visible()
     for group in {run.data.tags["group"] for run in repeated}:
-        expect(page.get_by_text(f"Group: {group}")).to_be_visible()
-    expect(page.get_by_role("columnheader", name="val/accuracy_low")).to_be_visible()
+        expect(configs.get_by_text(f"Group: {group}")).to_be_visible()
+    expect(configs.locator("[role=columnheader][col-id='metrics.`val/accuracy_low`']")).to_be_in_viewport()
 
 
 def test_the_studys_page_shows_its_note_with_table_and_figures_beside_the_facts(page, ui, plan, runs):

@@ -208,13 +208,17 @@ def test_the_experiments_note_links_to_every_study_and_keeps_the_users_words(tmp
         assert tracker.finish("FINISHED") is None
     client = MlflowClient(store)
     note = client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"]
-    assert note.startswith(f"{ledger.plan.search_space.question} Results by study: **second** (")
-    assert "**first** (" in note
-    assert f"viewStateShareKey=pesfkd-{ledger.plan.study_id}-configs&" in note
+    # The page shows the start of the first line, so the newest study's links come first.
+    assert note.startswith("Results of **second** ([configs](")
+    assert f"). {ledger.plan.search_space.question} Other studies: **first** ([configs](" in note
+    assert note.index(f"viewStateShareKey=pesfkd-{ledger.plan.study_id}-configs&") < note.index("Other studies")
     written = f"Mine. {note}\nAnd below."
-    client.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", written)
-    assert track(ledger).finish("FINISHED") is None
-    assert client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"] == written
+    before = f"{ledger.plan.search_space.question} Results by study: **first** ([charts](#/x))"  # of version 0.2.0
+    for given, expected in ((written, written), (before, note), ("Mine.", None), (note.partition("Other")[0], note)):
+        client.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", given)
+        assert track(ledger).finish("FINISHED") is None
+        kept = client.get_experiment(tracker.experiment_id).tags["mlflow.note.content"]
+        assert kept == (expected or note.replace(ledger.plan.search_space.question, "Mine."))
 
 
 DATASET = {"digest": "0a" * 32, "train": 1077, "validation": 360}

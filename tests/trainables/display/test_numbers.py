@@ -16,6 +16,7 @@ from trainables.display.numbers import (
     format_gap,
     format_in_full,
     format_interval,
+    format_latency,
     format_number,
     format_p,
     format_percent,
@@ -179,3 +180,12 @@ def test_the_module_needs_only_the_standard_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['trainables']"
+
+
+def test_a_latency_has_three_digits_and_one_unit_for_value_and_range():
+    assert format_latency(2.2263e-05, 1.5233e-05, 2.6953e-05) == "22.3 µs [15.2, 27]"
+    assert format_latency(0.0014, 0.0009, 0.0021) == "1.4 ms [0.9, 2.1]"
+    assert format_latency(0.0014) == "1.4 ms"
+    assert format_latency(1.2345) == "1.23 s"
+    assert format_latency(0.0009998) == "1 ms"
+    assert format_latency(0.0005, 0.0004, 0.0012345) == "500 µs [400, 1234]"

@@ -8,7 +8,7 @@ import torch
 from trainables.models import build_model
 from trainables.spec.measures import DEPLOY_FACTS, DEPLOY_FLOPS, DEPLOY_PARAMETERS, DEPLOY_SIZE, unit_of
 from trainables.students import deployment
-from trainables.students.deployment import LEAST_RUNS, measure_latency, measure_student
+from trainables.students.deployment import ROUNDS, RUNS_OF_A_ROUND, measure_latency, measure_student
 
 pytestmark = pytest.mark.unit
 SHAPE = (1, 8, 8)
@@ -42,7 +42,7 @@ def test_a_measured_student_has_every_fact_with_a_unit(small):
     for batch in (1, 32):
         low, median, high = (small[f"deploy/latency_{batch}_{part}seconds"] for part in ("low_", "", "high_"))
         assert low <= median <= high
-        assert small[f"deploy/latency_{batch}_runs"] >= LEAST_RUNS
+        assert small[f"deploy/latency_{batch}_runs"] >= ROUNDS * RUNS_OF_A_ROUND
 
 
 def test_the_weights_change_neither_size_nor_counts(small):
@@ -57,27 +57,58 @@ def test_more_work_takes_more_time_and_room(small):
     assert larger[DEPLOY_SIZE] > 4 * larger[DEPLOY_PARAMETERS] > 4 * small[DEPLOY_PARAMETERS]
 
 
-def test_the_median_of_many_runs_ignores_a_few_slow_ones(monkeypatch):
-    seconds = [*[0.001] * 20, *[0.5] * 4, *[0.002] * 76]
-    times = iter(seconds)
-    now = [0.0]
+class PretendedSession:
+    """Session whose runs take given times, after the warm-up, on a clock that only they move."""
 
-    class Session:
-        runs = 0
+    def __init__(self, seconds: dict[int, list[float]]):
+        self.now, self.order, self._warm_up = 0.0, [], deployment.WARM_UP_RUNS * len(seconds)
+        self._seconds = {batch: iter(each) for batch, each in seconds.items()}
 
-        def run(self, *_):
-            self.runs += 1
-            if self.runs > deployment.WARM_UP_RUNS:
-                now[0] += next(times)
+    def run(self, _, images):
+        if self._warm_up:
+            self._warm_up -= 1
+        else:
+            (batch,) = {each.shape[0] for each in images.values()}
+            self.order.append(batch)
+            self.now += next(self._seconds[batch])
 
-    monkeypatch.setattr(deployment, "open_program", lambda *_, **__: Session())
-    monkeypatch.setattr(deployment.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(deployment, "DEPLOY_BATCHES", (1,))
-    monkeypatch.setattr(deployment, "SECONDS", 1e9)
-    monkeypatch.setattr(deployment, "MOST_RUNS", 100)
+
+@pytest.fixture
+def pretended(monkeypatch):
+    def pretend(seconds):
+        session = PretendedSession(seconds)
+        monkeypatch.setattr(deployment, "open_program", lambda *_, **__: session)
+        monkeypatch.setattr(deployment.time, "perf_counter", lambda: session.now)
+        monkeypatch.setattr(deployment, "DEPLOY_BATCHES", tuple(seconds))
+        return session
+
+    return pretend
+
+
+def test_the_median_of_many_runs_ignores_a_few_slow_ones(pretended, monkeypatch):
+    pretended({1: [*[0.5] * 4, *[0.001] * 20, *[0.002] * 76]})
+    monkeypatch.setattr(deployment, "ROUNDS", 1)
+    monkeypatch.setattr(deployment, "SECONDS_OF_A_ROUND", 2.171)  # the last run begins at 2.17 s
     (found,) = measure_latency(b"", SHAPE, threads=1)
     assert found.runs == 100
     assert (found.low_seconds, found.median_seconds, found.high_seconds) == pytest.approx((0.001, 0.002, 0.002))
+
+
+def test_a_machine_that_is_slow_for_half_of_the_rounds_changes_the_percentiles_alone(pretended, monkeypatch):
+    monkeypatch.setattr(deployment, "SECONDS_OF_A_ROUND", 0.0)  # three runs a round
+    quiet, slow = [0.010, 0.011, 0.012], [0.020, 0.021, 0.022]
+    pretended({1: [*slow * 2, *quiet * 5, *slow * 3]})
+    (found,) = measure_latency(b"", SHAPE, threads=1)
+    assert (found.median_seconds, found.runs) == (pytest.approx(0.011), 30)
+    assert (found.low_seconds, found.high_seconds) == pytest.approx((0.010, 0.022))
+
+
+def test_batch_sizes_alternate_so_that_a_slow_moment_meets_both(pretended):
+    # Runs of 0.08 s end a round of 0.1 s after two, and of 0.5 s after the least number.
+    session = pretended({1: [0.08] * 1000, 32: [0.5] * 1000})
+    one, many = measure_latency(b"", SHAPE, threads=1)
+    assert session.order == [*[1] * RUNS_OF_A_ROUND, *[32] * RUNS_OF_A_ROUND] * ROUNDS
+    assert (one.batch, one.runs, many.batch, many.runs) == (1, 30, 32, 30)
 
 
 def test_the_stated_number_of_threads_is_the_one_in_use(monkeypatch):

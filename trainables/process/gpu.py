@@ -1,0 +1,90 @@
+"""GPUs that this process sees, and the memory that one of them has."""
+
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
+
+
+class GpuReading(NamedTuple):
+    """Memory of a GPU, and how much of it a trial takes. All sizes are in bytes.
+
+    Args:
+        name: name of the GPU.
+        total: memory of the GPU.
+        in_use: memory in use before the first trial, by other programs and by the context of this process.
+        context: memory of a process besides the tensors of its trial, such as the CUDA context.
+        reserved: largest memory reserved for the tensors of a trial.
+        largest: the trial that reserved most.
+        out_of_memory: the trial that did not fit, or empty.
+    """
+
+    name: str
+    total: int
+    in_use: int
+    context: int
+    reserved: int
+    largest: str
+    out_of_memory: str = ""
+
+
+class GpuMemory(Protocol):
+    """Memory of the GPU of this process, read step by step.
+
+    Attributes:
+        device: device of the trials.
+        name: name of the GPU.
+        total: memory of the GPU in bytes.
+    """
+
+    device: str
+    name: str
+    total: int
+
+    def in_use(self) -> int:
+        """Return the bytes in use on the GPU, by all programs."""
+        ...
+
+    def begin_trial(self) -> None:
+        """Free the memory of earlier trials, and begin a new peak."""
+        ...
+
+    def reserved(self) -> tuple[int, int]:
+        """Return the bytes reserved for tensors: now, and at the peak of the trial."""
+        ...
+
+
+class CudaMemory:
+    """Memory of the first CUDA device that this process may use.
+
+    Raises:
+        RuntimeError: PyTorch finds no GPU.
+    """
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        self._torch: Any = import_module("torch")
+        if not self._torch.cuda.is_available():
+            raise RuntimeError(f"PyTorch {self._torch.__version__} finds no GPU")
+        self._torch.empty(1, device=self.device)  # creates the context
+        self.name: str = self._torch.cuda.get_device_name()
+        self.total: int = self._torch.cuda.mem_get_info()[1]
+
+    def in_use(self) -> int:
+        """Return the bytes in use on the GPU, by all programs."""
+        free, total = self._torch.cuda.mem_get_info()
+        return int(total - free)
+
+    def begin_trial(self) -> None:
+        """Free the memory of earlier trials, and begin a new peak."""
+        self._torch.cuda.empty_cache()
+        self._torch.cuda.reset_peak_memory_stats()
+
+    def reserved(self) -> tuple[int, int]:
+        """Return the bytes reserved for tensors: now, and at the peak of the trial."""
+        self._torch.cuda.synchronize()
+        return self._torch.cuda.memory_reserved(), self._torch.cuda.max_memory_reserved()
+
+
+def count_gpus() -> int:
+    """Return the number of GPUs that PyTorch finds for this process."""
+    return int(import_module("torch").cuda.device_count())

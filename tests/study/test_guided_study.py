@@ -15,6 +15,7 @@ from study.search.searcher import StudySearch
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.processes import kill, start_study, wait_in_study
 
+pytestmark = pytest.mark.launcher
 STUDY = (
     "--space", "none", "--method", "kd", "--search", "temperature=1:16:log", "--search", "ce_weight=0:1",
     "--epochs", "1", "--promising", "1", "--replicates", "1", "--executor", "in-process", "--trials", "30",

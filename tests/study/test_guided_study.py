@@ -18,8 +18,8 @@ from tests.study.processes import kill, start_study, wait_in_study
 pytestmark = pytest.mark.launcher
 STUDY = (
     "--space", "none", "--method", "kd", "--search", "temperature=1:16:log", "--search", "ce_weight=0:1",
-    "--epochs", "1", "--promising", "1", "--replicates", "1", "--executor", "in-process", "--trials", "30",
-    "--prior", "temperature=4:1.3", "--warm-start", "old", "--until", "no-gain", "--name", "guided",
+    "--epochs", "1", "--teacher-epochs", "2", "--promising", "1", "--replicates", "1", "--executor", "in-process",
+    "--trials", "30", "--prior", "temperature=4:1.3", "--warm-start", "old", "--until", "no-gain", "--name", "guided",
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def killed(tmp_path_factory, tables_made_once):
     with tables_made_once():
         pesfkd.run(
             space="none", method="kd", search={"temperature": "1:16:log", "ce_weight": "0:1"}, trials=4, promising=1,
-            replicates=1, epochs=1, executor="in-process", name="old", output_dir=folder, quiet=True,
+            replicates=1, epochs=1, teacher_epochs=2, executor="in-process", name="old", output_dir=folder, quiet=True,
         )  # fmt: skip
     process = start_study(*STUDY, "--output-dir", folder)
     journal = folder / "guided" / "journal.jsonl"

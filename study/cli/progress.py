@@ -95,8 +95,6 @@ class StudyProgress:
         """Update the display after a trial has reported or ended."""
         if self._console.quiet:
             return
-        if self._until is not None and entry.stage == "search" and entry.status is not None:
-            self._say_end_of_search(ledger)
         ended, self._total = ledger.ended, ledger.planned
         if self._began is None:
             self._began, self._done_before = time.monotonic(), ended
@@ -104,6 +102,8 @@ class StudyProgress:
             self._bar.update(ended, self._state(ledger, ended), total=self._total)
         if entry.status is not None:
             self.say(f"[{ended}/{self._total}] {trial_line(entry)}", style=_STYLES.get(entry.status, ""))
+            if self._until is not None and entry.stage == "search":
+                self._say_end_of_search(ledger)
 
     def _say_end_of_search(self, ledger: StudyLedger) -> None:
         """Say once that the search has ended without gain."""

@@ -11,7 +11,7 @@ from study.ledger.front import eligible
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan
-from study.plan.warm_start import DEAF, FLAG, EarlierStudy, remember_trials
+from study.plan.warm_start import DEAF, FLAG, EarlierStudy, is_folder, places_in, remember_trials
 from trainables.display.numbers import listed
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.measures import DEPLOY_FACTS
@@ -34,9 +34,7 @@ def with_earlier(plan: StudyPlan, given: str | None) -> StudyPlan:
     """
     if given is None:
         return plan
-    places = [place.strip() for place in given.split(",")]
-    if not all(places):
-        raise UsageError(f"{FLAG} {given!r}: give the name or the folder of a study, or several with commas")
+    places = places_in(given)
     _check_search(plan)
     found: dict[str, EarlierStudy] = {}
     most = max(1, min(_MOST_FIRST, plan.trials // _SHARE_FIRST) // len(places))
@@ -60,8 +58,7 @@ def _check_search(plan: StudyPlan) -> None:
 
 
 def _taken_from(plan: StudyPlan, place: str, most: int) -> EarlierStudy:
-    is_folder = "/" in place or place.startswith("~")
-    directory = Path(place).expanduser() if is_folder else plan.output_dir / place
+    directory = Path(place) if is_folder(place) else plan.output_dir / place
     try:
         source = load_plan(directory)
         ledger = StudyLedger(source, read_only=True)
@@ -87,7 +84,7 @@ def _taken_from(plan: StudyPlan, place: str, most: int) -> EarlierStudy:
             else _differences(plan, source, ended[0], recorded)
         )
     return EarlierStudy(
-        place=str(directory.absolute()) if is_folder else place,
+        place=place,
         name=source.name,
         study_id=source.study_id,
         digest=remember_trials([_kept(each) for each in used]),

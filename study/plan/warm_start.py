@@ -86,6 +86,23 @@ class WarmStartedPlan(Protocol):
         """Earlier studies."""
 
 
+def places_in(given: str) -> list[str]:
+    """Return the studies in an argument of `--warm-start`: names, or absolute folders.
+
+    Raises:
+        UsageError: a study is missing between commas.
+    """
+    places = [place.strip() for place in given.split(",")]
+    if not all(places):
+        raise UsageError(f"{FLAG} {given!r}: give the name or the folder of a study, or several with commas")
+    return [str(Path(place).expanduser().absolute()) if is_folder(place) else place for place in places]
+
+
+def is_folder(place: str) -> bool:
+    """Return whether a study is given by its folder, not by its name in the output folder."""
+    return "/" in place or place.startswith("~")
+
+
 def remember_trials(trials: Sequence[Mapping[str, Any]]) -> str:
     """Keep trials for this process, and return their digest."""
     content = json.loads(json.dumps(list(trials)))
@@ -149,7 +166,7 @@ def check_same_earlier(plan: WarmStartedPlan, given: str | None) -> None:
         UsageError: other studies are named.
     """
     own = [each.place for each in plan.warm_start]
-    if given is not None and [place.strip() for place in given.split(",")] != own:
+    if given is not None and places_in(given) != own:
         began = f"started from {', '.join(own)}" if own else "started from no other study"
         raise UsageError(
             f"{FLAG} {given}: study {plan.name!r} {began}, and cannot be resumed with others: leave out {FLAG}, or "

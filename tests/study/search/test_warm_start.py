@@ -301,6 +301,9 @@ def test_earlier_studies_are_part_of_the_question_and_a_study_without_has_its_ol
     assert resumed_plan("new", tmp_path, {"warm_start": "old"}, runs=False).digest == warm.digest
     with pytest.raises(UsageError, match="study 'new' started from old, and cannot be resumed with others"):
         resumed_plan("new", tmp_path, {"warm_start": "two"}, runs=False)
+    by_folder = with_earlier(planned(tmp_path, "by_folder"), str(tmp_path / "old"))
+    by_folder.save()
+    assert resumed_plan("by_folder", tmp_path, {"warm_start": f"{tmp_path}/./old"}, runs=False) == by_folder
     with pytest.raises(UsageError, match="started from no other study"):
         resumed_plan("old", tmp_path, {"warm_start": "old"}, runs=False)
 

@@ -92,7 +92,7 @@ def test_labels_of_the_first_output_are_those_of_a_study(in_process_study_run):
     for label in ("records", "report"):
         assert any(line.startswith(label) for line in block.text.splitlines())
         assert label in source
-    assert in_process_study_run.summary["question"] in block.text
+    assert in_process_study_run.summary["question"] in " ".join(block.text.split())
 
 
 def test_the_readmes_output_is_cut_from_a_result(monkeypatch):

@@ -169,11 +169,15 @@ def test_a_resume_on_other_hardware_says_so_and_a_rerun_knows_the_last_device(tm
     ] == [0.25]
     assert gpus_used(load_plan(plan.directory), StudyLedger(plan, read_only=True)) == 0.25
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert device_of(plan) == "cuda"
+    (trial,) = ledger.entries.values()
+    assert device_of(plan) == device_of(plan, trial) == "cuda"
     assert "ran on GPUs, this one on the CPU." in reasons_to_differ(plan, "cpu")[-1]
     assert "used 0.25 GPU each, those of this run use 0; results on CPUs and GPUs differ" in say(on_cpus, ledger)
     ledger.close()
     assert device_of(plan) == "cpu"
+    assert device_of(plan, trial) == "cuda"  # began before
+    assert "this one on the CPU." in reasons_to_differ(plan, "cpu", trial)[-1]
+    assert len(reasons_to_differ(plan, "cpu")) == 1
 
 
 @pytest.mark.study

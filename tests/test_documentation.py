@@ -105,6 +105,7 @@ def test_citation_and_version_agree():
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+@pytest.mark.study
 def test_a_config_file_is_printed_and_read(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = (each for each in blocks() if each.page == "docs/reference/config_file.md" and each.kind == "console")

@@ -75,7 +75,7 @@ def rerun(
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    reasons = [] if found.matches else reasons_to_differ(plan, device_of(plan))
+    reasons = [] if found.matches else reasons_to_differ(plan, device_of(plan, entry), entry)
     text = json.dumps(_as_json(found, reasons), indent=2) if values["as_json"] else _in_words(found, reasons)
     show_result(f"{text}\n", sys.stdout, elsewhere="the exit code is 0 if all bits match, 1 if they differ")
     raise typer.Exit(ExitCode.OK if found.matches else ExitCode.ERROR)

@@ -505,8 +505,11 @@ def _refuse_other_digests(plan: "StudyPlan") -> None:
     )
 
 
-def keep_confirmation(plan: "StudyPlan") -> None:
+def keep_confirmation(plan: "StudyPlan") -> "StudyPlan | None":
     """Write the requested confirmation to the plan of an existing study, for the next resume.
+
+    Returns:
+        The plan before; None if nothing was written, because the plan has this confirmation.
 
     Raises:
         UsageError: another process runs the study, or another confirmation was chosen in the meantime.
@@ -518,13 +521,31 @@ def keep_confirmation(plan: "StudyPlan") -> None:
 
     recorded = load_plan(plan.directory)
     if plan.confirmation is None or recorded.confirmation == plan.confirmation:
-        return
+        return None
     with StudyLock(plan.directory):
         chosen = StudyLedger(recorded, read_only=True).confirmation
         if chosen is not None:
             request = plan.confirmation
             check_same_request(plan, chosen, request.configs, request.asked, plan.confirm_epochs, request.factors)
         recorded.model_copy(update={"confirmation": plan.confirmation}).save()
+    return recorded
+
+
+def withdraw_confirmation(plan: "StudyPlan", recorded: "StudyPlan") -> None:
+    """Write the plan before `keep_confirmation` again, because the request was refused before any work.
+
+    Args:
+        plan: the study, with the requested confirmation.
+        recorded: plan before the request.
+    """
+    from study.ledger.ledger import StudyLedger
+    from study.plan.lock import StudyLock
+    from study.plan.resolve import load_plan
+
+    with StudyLock(plan.directory):
+        now = load_plan(plan.directory)
+        if now.confirmation == plan.confirmation and StudyLedger(now, read_only=True).confirmation is None:
+            recorded.save()
 
 
 def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:

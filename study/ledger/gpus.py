@@ -4,13 +4,15 @@ from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 
 
-def gpus_used(plan: StudyPlan, ledger: StudyLedger) -> float:
-    """Return the GPUs per trial of the latest run of a study; 0 for trials on CPUs.
+def gpus_used(plan: StudyPlan, ledger: StudyLedger, *, at: float | None = None) -> float:
+    """Return the GPUs per trial of a run of a study; 0 for trials on CPUs.
 
     Args:
         plan: plan of the study, as recorded.
         ledger: study ledger.
+        at: time within the run, in seconds since 1970. Default: the latest run.
     """
-    if ledger.gpus is not None:
-        return float(ledger.gpus["per_trial"])
+    for since, per_trial in reversed(ledger.gpus_by_time):
+        if at is None or since <= at:
+            return per_trial
     return plan.gpus_per_trial if not isinstance(plan.gpus_per_trial, str) else 0.0

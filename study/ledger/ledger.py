@@ -48,6 +48,7 @@ class StudyLedger:
         deployment: `DEPLOY_FACTS` of each measured student, by architecture.
         gpus: `per_trial`, the GPUs per trial of the latest run; `gpus` and `idle`, the GPUs that the nodes had and that
             no trial used; `words` for the user. None if nothing is recorded, as for a study without GPUs.
+        gpus_by_time: time and GPUs per trial of each run that recorded other ones, oldest first.
         damage: reason for each skipped journal line, by line number from 1.
         is_unreadable: whether no journal line can be read, so the journal must be moved away.
         incomplete: identifiers of ended trials that run again, because the journal has lost some of their epochs.
@@ -72,6 +73,7 @@ class StudyLedger:
         self.dataset: dict[str, Any] | None = None
         self.deployment: dict[str, dict[str, float]] = {}
         self.gpus: dict[str, Any] | None = None
+        self.gpus_by_time: list[tuple[float, float]] = []
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
         self._config_ids = ConfigIds(plan)
         self._config_ids_by_name: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
@@ -150,7 +152,7 @@ class StudyLedger:
         elif kind == "deployment":
             self._enter_deployment(event["student"], event["facts"])
         elif kind == "gpus":
-            self.gpus = event["gpus"]
+            self._enter_gpus(event["gpus"], event["time"])
         elif kind == "confirmation":
             return self._enter_confirmation(event["confirmation"])
         elif kind == "set_aside":
@@ -356,8 +358,13 @@ class StudyLedger:
 
     def record_gpus(self, gpus: dict[str, Any]) -> None:
         """Record the GPUs of the trials that this run starts; see `study.running.gpus`."""
-        self._append({"event": "gpus", "gpus": gpus, "time": self._time()}, durable=True)
+        now = self._time()
+        self._append({"event": "gpus", "gpus": gpus, "time": now}, durable=True)
+        self._enter_gpus(gpus, now)
+
+    def _enter_gpus(self, gpus: dict[str, Any], now: float) -> None:
         self.gpus = gpus
+        self.gpus_by_time.append((now, float(gpus["per_trial"])))
 
     def _enter_deployment(self, student: str, facts: dict[str, float]) -> None:
         self.deployment[student] = facts

@@ -247,12 +247,13 @@ def _essence(error: str | None) -> str | None:
     return None if error is None else message_of(error)
 
 
-def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
+def reasons_to_differ(plan: StudyPlan, device: str, entry: TrialEntry | None = None) -> list[str]:
     """Return harmless reasons why a rerun may differ from the record.
 
     Args:
         plan: the study.
         device: device of the rerun.
+        entry: recorded trial. Default: any trial of the study's last run.
     """
     reasons = [
         "Trials that ran on another machine, with other versions of the libraries, on more threads or packed may "
@@ -264,18 +265,27 @@ def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
         )
     if plan.workers_per_trial != 1:
         reasons.append(f"The study used {plan.workers_per_trial} workers per trial, so sums are rounded differently.")
-    if gpus_used(plan, StudyLedger(plan, read_only=True)) > 0:
+    if _used_gpus(plan, entry):
         where = "a GPU, and some GPU kernels are not deterministic" if device == "cuda" else "the CPU"
         reasons.append(f"The trials of the study ran on GPUs, this one on {where}.")
     return reasons
 
 
-def device_of(plan: StudyPlan) -> str:
-    """Return the device for a rerun: `cuda` if the study used GPUs and one is available here, else `cpu`."""
+def device_of(plan: StudyPlan, entry: TrialEntry | None = None) -> str:
+    """Return the device for a rerun: `cuda` if the trial used a GPU and one is available here, else `cpu`.
+
+    Args:
+        plan: the study.
+        entry: recorded trial. Default: any trial of the study's last run.
+    """
     import torch
 
-    used = gpus_used(plan, StudyLedger(plan, read_only=True))
-    return "cuda" if used > 0 and torch.cuda.is_available() else "cpu"
+    return "cuda" if _used_gpus(plan, entry) and torch.cuda.is_available() else "cpu"
+
+
+def _used_gpus(plan: StudyPlan, entry: TrialEntry | None) -> bool:
+    started = None if entry is None else entry.started
+    return gpus_used(plan, StudyLedger(plan, read_only=True), at=started) > 0
 
 
 def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> dict[str, Any]:
@@ -291,7 +301,7 @@ def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> di
         "data_root": str(plan.data_root) if plan.data_root is not None else None,
         "teacher_path": _teacher(plan, entry, scratch, say),
         "teacher_outputs": outputs,
-        "device": device_of(plan),
+        "device": device_of(plan, entry),
     }
 
 

@@ -1,11 +1,12 @@
 """A study from a checked plan to the stored result, for the command line and for Python alike."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.cli.commands import resume_command, sync_command
-from study.cli.request import keep_confirmation
-from trainables.process.errors import UsageError
+from study.cli.request import keep_confirmation, withdraw_confirmation
+from trainables.process.errors import ClusterLostError, StudyError, UsageError
 from trainables.storage.files import check_writable
 
 if TYPE_CHECKING:
@@ -67,23 +68,30 @@ def _conduct(
     from trainables.process.versions import running_versions
 
     check_services(plan)
-    versions = running_versions()
+    versions, before = running_versions(), None
     if resumed:
         keep_code(plan)  # again, if the copy was lost and the user named the same file
-        keep_confirmation(plan)
+        before = keep_confirmation(plan)
     else:
         begin_study(plan, resume_command(plan))
     for warning in data_warnings(plan):
         progress.warn(warning)
-    run, tracker = run_study(
-        plan,
-        progress=progress,
-        command=command,
-        versions=versions,
-        retry_failed=retry_failed,
-        sets_aside=sets_aside,
-        start=start,
-    )
+    try:
+        run, tracker = run_study(
+            plan,
+            progress=progress,
+            command=command,
+            versions=versions,
+            retry_failed=retry_failed,
+            sets_aside=sets_aside,
+            start=start,
+        )
+    except (StudyError, UsageError) as error:
+        # Otherwise a later resume would confirm by a request that was refused.
+        if before is not None and not start.has_worked and not isinstance(error, ClusterLostError):
+            with suppress(StudyError, UsageError, OSError):
+                withdraw_confirmation(plan, before)
+        raise
     return run, conclude(plan, run, tracker, progress)
 
 

@@ -252,7 +252,7 @@ def _search(
         record_choice(gpus, ledger, progress)
         tracker = opening.result()  # a store that rejects writes ends the study before a teacher is trained
         keep_teacher(plan)
-        stop.start.has_begun = True
+        stop.start.begin_work()
         prepared = _prepare_teachers(plan, executor, progress)
         if prepared is None:
             return

@@ -36,9 +36,15 @@ class Start:
 
     Attributes:
         has_begun: whether work has begun, so that the study is kept whatever happens. True for a resumed study.
+        has_worked: whether this command has begun work.
     """
 
     has_begun: bool = True
+    has_worked: bool = False
+
+    def begin_work(self) -> None:
+        """Note that work begins."""
+        self.has_begun = self.has_worked = True
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from study.cli.request import keep_confirmation, withdraw_confirmation
 from study.launch import main
 from study.ledger.journal import Journal
 from study.ledger.ledger import StudyLedger
 from study.plan import places
+from study.plan.confirmation import Factors, SeedsAsked, request_of
 from study.plan.lock import NoFolderError, StudyLock
 from study.plan.places import begin_study
 from study.plan.resolve import load_plan, resolve_plan
@@ -147,13 +149,32 @@ def refusing(monkeypatch):
 
 
 @pytest.mark.usefixtures("refusing")
-def test_a_study_that_existed_before_is_kept_when_a_resume_is_refused(tmp_path, command):
-    begin_study(make_plan(tmp_path, name="new", executor="in-process"), "go on")
-    before = files_in(tmp_path / "new")
-    done = command(main, "--resume", "new", "--output-dir", tmp_path)
+@pytest.mark.parametrize("request_at_resume", [(), ("--confirm", "1", "--seeds", "2")])
+def test_a_study_that_existed_before_is_kept_as_it_was_when_a_resume_is_refused(request_at_resume, tmp_path, command):
+    plan = make_plan(tmp_path, name="new", executor="in-process")
+    begin_study(plan, "go on")
+    before, recorded = files_in(tmp_path / "new"), (plan.directory / "plan.json").read_bytes()
+    done = command(main, "--resume", "new", "--output-dir", tmp_path, *request_at_resume)
     assert (done.code, "the dataset could not be read" in done.err) == (1, True), done.err
     assert files_in(tmp_path / "new") >= before
+    assert (plan.directory / "plan.json").read_bytes() == recorded
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_confirmation_is_withdrawn_only_if_it_is_still_the_request(tmp_path):
+    plan = make_plan(tmp_path, name="new")
+    begin_study(plan, "go on")
+    first, second = (
+        plan.model_copy(update={"confirmation": request_of(configs, SeedsAsked(2), None, Factors())})
+        for configs in (1, 2)
+    )
+    assert keep_confirmation(first).confirmation is None
+    assert keep_confirmation(first) is None
+    assert keep_confirmation(second).confirmation == first.confirmation  # by another process meanwhile
+    withdraw_confirmation(first, plan)
+    assert load_plan(plan.directory).confirmation == second.confirmation
+    withdraw_confirmation(second, plan)
+    assert load_plan(plan.directory).confirmation is None
 
 
 def test_a_name_in_use_is_kept(tmp_path):

@@ -8,6 +8,7 @@ from analysis.report.folder import read_folder
 from analysis.report.health import health_checks
 from study.cli.progress import StudyProgress
 from study.launch import main
+from study.ledger.events import fault_of
 from study.ledger.gpus import gpus_used
 from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
@@ -169,11 +170,15 @@ def test_a_resume_on_other_hardware_says_so_and_a_rerun_knows_the_last_device(tm
     ] == [0.25]
     assert gpus_used(load_plan(plan.directory), StudyLedger(plan, read_only=True)) == 0.25
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert device_of(plan) == "cuda"
+    (trial,) = ledger.entries.values()
+    assert device_of(plan) == device_of(plan, trial) == "cuda"
     assert "ran on GPUs, this one on the CPU." in reasons_to_differ(plan, "cpu")[-1]
     assert "used 0.25 GPU each, those of this run use 0; results on CPUs and GPUs differ" in say(on_cpus, ledger)
     ledger.close()
     assert device_of(plan) == "cpu"
+    assert device_of(plan, trial) == "cuda"  # began before
+    assert "this one on the CPU." in reasons_to_differ(plan, "cpu", trial)[-1]
+    assert len(reasons_to_differ(plan, "cpu")) == 1
 
 
 @pytest.mark.study
@@ -184,6 +189,19 @@ def test_a_study_without_gpus_has_no_entry_in_the_journal(tmp_path):
     assert say(GpuChoice(0.0, 0, 0, ""), ledger) == ""
     ledger.close()
     assert [event["event"] for event in read_journal(plan.directory / "journal.jsonl")[0]] == ["study"]
+
+
+GPUS = {"per_trial": 0.5, "gpus": 2, "idle": 0, "words": ""}
+
+
+@pytest.mark.parametrize(
+    "change", [{"per_trial": -1}, {"per_trial": "0.5"}, {"gpus": 1.5}, {"idle": True}, {"words": None}, {"more": 1}]
+)
+def test_a_line_of_the_journal_that_no_study_writes_is_damaged(change):
+    event = {"event": "gpus", "gpus": GPUS, "time": 1.0}
+    assert fault_of(event) is None
+    assert "gpus: invalid gpus" in fault_of({**event, "gpus": {**GPUS, **change}})
+    assert "gpus: gpus is missing" in fault_of({"event": "gpus", "time": 1.0})
 
 
 QUICK = ("--space", "adapter_width", "--smoke", "--executor", "in-process", "--name", "new")

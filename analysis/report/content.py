@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.figures.curves import compute_learning_curves
 from analysis.figures.drawing import capitalised
+from analysis.figures.parallel import compute_parallel
 from analysis.figures.pareto import panels_of
 from analysis.figures.study import (
     GapAgainstAccuracy,
@@ -62,6 +63,7 @@ from analysis.report.pictures import (
     importance_picture,
     imposed_picture,
     methods_picture,
+    parallel_picture,
     reliability_picture,
 )
 from analysis.report.shown import Shown, whom_to_show
@@ -492,6 +494,8 @@ def _search(study: StudyFolder, found: _Found) -> Section:
     if study.compares_methods or not searched.num_rows:
         return Section("search", "The search")
     pictures = [history_picture(compute_history(study.records.trials))]
+    parallel = compute_parallel(study.records)
+    pictures += [] if parallel is None else [parallel_picture(parallel)]
     texts = [] if found.not_judged is None else [found.not_judged]
     shown = []
     if found.importances:

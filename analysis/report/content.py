@@ -146,7 +146,7 @@ class Report:
         question: question of the study.
         facts: settings of the study, in a few words each.
         answer: answer to the question.
-        best: best config to copy; None without any.
+        best: best config to copy, or why there is none.
         checks: problems that a reader needs to know before trusting the results, in one line each.
         warnings: caveats in full.
         sections: remaining content.
@@ -156,7 +156,7 @@ class Report:
     question: str
     facts: tuple[str, ...]
     answer: Answer
-    best: BestLine | None
+    best: BestLine
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     sections: tuple[Section, ...]
@@ -215,7 +215,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         question=_question(study),
         facts=_facts(study),
         answer=replace(given, verdict=unbroken(given.verdict), detail=unbroken(given.detail)),
-        best=best_line(study, found.confirmed_methods or found.configs),
+        best=best_line(study, found.configs, found.confirmed),
         checks=tuple(health_checks(study, names, found.ranges)),
         warnings=tuple(map(typeset, _warnings(study, found))),
         sections=tuple(section.typeset() for section in sections if not section.is_empty),

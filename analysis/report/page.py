@@ -38,7 +38,7 @@ def page(report: Report) -> str:
         "base64": _as_base64,
     }
     drawn = any(section.pictures for section in report.sections)
-    live = drawn or report.best is not None or any(section.tables for section in report.sections)
+    live = drawn or bool(report.best.line) or any(section.tables for section in report.sections)
     library, script = _library() if drawn else "", _read("page.js") if live else ""
     return environment.get_template("page.html").render(
         report=report,

@@ -102,9 +102,9 @@ def _line(study: StudyFolder, config_id: str, configs: Sequence[ConfigSummary]) 
 
 def _of_command(study: StudyFolder) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the options of the start command that a config depends on, and the fields held by `--set`."""
-    words = shlex.split(str(study.summary.get("command") or ""))
+    words = study.command_words
     pairs = [(flag, value) for flag, value in itertools.pairwise(words) if flag in _KEPT]
-    held = dict(value.split("=", 1) for flag, value in pairs if flag == "--set")
+    held = dict(value.split("=", 1) for flag, value in pairs if flag == "--set" and "=" in value)
     return {flag: value for flag, value in pairs if flag != "--set"}, held
 
 

@@ -130,9 +130,8 @@ def _in_words(name: str, found: "Resolution", differences: list[float], power: f
         alone, after = (_seeds(found, difference, corrected=corrected, power=power) for corrected in (False, True))
         lines.append(f"{difference:>21g}{alone:>9}{after:>13}")
     single, all_of_them = (found.detectable(corrected=corrected, power=power) for corrected in (False, True))
-    lines.append(
-        f"at n = {found.seeds:<5}least detectable difference: {_size(single)}, after Holm {_size(all_of_them)}"
-    )
+    sizes = _size(single, tests=1), _size(all_of_them, tests=tests)
+    lines.append(f"at n = {found.seeds:<5}least detectable difference: {sizes[0]}, after Holm {sizes[1]}")
     least = min(differences)
     if unsettled := found.unsettled(least):
         lines.append(
@@ -149,8 +148,11 @@ def _seeds(found: "Resolution", difference: float, *, corrected: bool, power: fl
     return f"> {MOST_SEEDS:,}" if needed is None else f"{needed:,}"
 
 
-def _size(difference: float) -> str:
-    return "none" if math.isinf(difference) else f"{difference:.4f}"
+def _size(difference: float, *, tests: int) -> str:
+    from analysis.statistics.power import fewest_pairs
+
+    least = fewest_pairs(tests=tests)
+    return f"none with fewer than {least} seeds" if math.isinf(difference) else f"{difference:.4f}"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def settings_of(summary: ConfigSummary) -> str:
 
 def config_label(config: ConfigSummary) -> str:
     """Return the method of a repeated config, followed by the searched or tuned values."""
-    settings = settings_of(config).replace("_", " ")
+    settings = format_settings({name.replace("_", " "): value for name, value in config.varied.items()})
     return f"{config.method} ({settings})" if settings else config.method
 
 

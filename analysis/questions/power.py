@@ -28,7 +28,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, holm
-from analysis.statistics.power import LEVEL, POWER, least_detectable, seeds_needed
+from analysis.statistics.power import LEVEL, POWER, fewest_pairs, least_detectable, seeds_needed
 from trainables.display.numbers import NETWORK_PLACES, counted, format_number, listed
 
 LEADS: Final = ("Least detectable difference", "Not settled", "No difference is detectable")
@@ -100,6 +100,19 @@ class Resolution:
         """
         tests = len(self.compared) if corrected else 1
         return least_detectable(self.spread, self.seeds if seeds is None else seeds, power=power, tests=tests)
+
+    def too_few(self, *, corrected: bool) -> str:
+        """Return in words why the study's own seeds can show no difference, and how many can; empty if they can."""
+        tests = len(self.compared) if corrected else 1
+        if not math.isinf(self.detectable(corrected=corrected)):
+            return ""
+        least = fewest_pairs(tests=tests)
+        least_p = f"the smallest possible p-value, {2 / 2**self.seeds:.3g}, is above {_level(tests)}"
+        shows = format_number(self.detectable(corrected=corrected, seeds=least), NETWORK_PLACES)
+        return (
+            f"{least_p}. At least {counted(least, 'seed')} are needed, which can show a difference of {shows} "
+            f"(power {POWER:g})"
+        )
 
     def needed(self, difference: float, *, corrected: bool, power: float = POWER) -> int | None:
         """Return the number of seeds that shows a difference; None if it is above `MOST_SEEDS`."""
@@ -236,12 +249,27 @@ def _beyond_seeds(found: Resolution) -> str:
 def _detectable_text(found: Resolution) -> str:
     tests, size = len(found.compared), f"{found.split} {found.objective}"
     single, all_of_them = (found.detectable(corrected=corrected) for corrected in (False, True))
-    after = "" if tests == 1 else f"; {_difference(all_of_them)} after Holm's correction for {tests} comparisons"
-    return (
-        f"Least detectable difference in {size} at n = {found.seeds}: {_difference(single)} (power {POWER:g}, "
-        f"two-sided level {LEVEL:g}{after}), by {spread_in_words(found)}."
-        + (" It holds for the configs found: the luck of searches comes on top." if found.over_searches else "")
-    )
+    few, few_after = found.too_few(corrected=False), found.too_few(corrected=True)
+    spread, seeds = spread_in_words(found), counted(found.seeds, "paired seed")
+    after = "" if tests == 1 else f"; {format_number(all_of_them, NETWORK_PLACES)} {_after_holm(tests)}"
+    if few:
+        text = f"No difference is detectable with {seeds}, however large: {few}, by {spread}."
+        text += f" A{_after_holm(tests)[1:]}, {few_after}." if tests > 1 else ""
+    else:
+        text = (
+            f"Least detectable difference in {size} at n = {found.seeds}: {format_number(single, NETWORK_PLACES)} "
+            f"(power {POWER:g}, two-sided level {LEVEL:g}{'' if few_after else after}), by {spread}."
+        )
+        text += f" None is detectable {_after_holm(tests)}: {few_after}." if few_after else ""
+    return text + (" It holds for the configs found: the luck of searches comes on top." if found.over_searches else "")
+
+
+def _after_holm(tests: int) -> str:
+    return f"after Holm's correction for {tests} comparisons"
+
+
+def _level(tests: int) -> str:
+    return f"the level {LEVEL:g}" if tests == 1 else f"{LEVEL:g}/{tests}"
 
 
 def spread_in_words(found: Resolution) -> str:
@@ -264,10 +292,6 @@ def seeds_in_words(found: Resolution, difference: float, *, power: float = POWER
     if len(found.compared) > 1:
         words += f", {'far more' if after is None else f'{after:,}'} after Holm's correction"
     return words
-
-
-def _difference(size: float) -> str:
-    return "none, however large," if math.isinf(size) else format_number(size, NETWORK_PLACES)
 
 
 def _finite(size: float) -> float | None:

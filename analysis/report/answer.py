@@ -121,11 +121,14 @@ def _detectable(stands: str, resolution: Resolution | None) -> str:
     """Return the least detectable difference as a sentence, if the verdict is open."""
     if stands != "open" or resolution is None or not resolution.spreads:
         return ""
-    several = len(resolution.compared) > 1
-    least = resolution.detectable(corrected=several)
-    size = format_number(least, NETWORK_PLACES) if math.isfinite(least) else "none, however large"
-    after = f", after Holm's correction for {len(resolution.compared)} comparisons" if several else ""
-    return f" Least detectable difference: {size} (n = {counted(resolution.seeds, 'seed')}, power {POWER:g}{after})."
+    tests = len(resolution.compared)
+    after = f"after Holm's correction for {tests} comparisons" if tests > 1 else ""
+    if few := resolution.too_few(corrected=tests > 1):
+        seeds = counted(resolution.seeds, "seed")
+        return f" No difference is detectable with n = {seeds}{after and f' {after}'}: {few}."
+    size = format_number(resolution.detectable(corrected=tests > 1), NETWORK_PLACES)
+    how = f"n = {counted(resolution.seeds, 'seed')}, power {POWER:g}{after and f', {after}'}"
+    return f" Least detectable difference: {size} ({how})."
 
 
 def _best(

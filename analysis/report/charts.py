@@ -51,6 +51,7 @@ _LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base
 _FEW_DECADES: Final = 2.5
 _LEAST_DECADES: Final = 0.1  # width of an axis with all points in one place
 _MOST_NAMED: Final = 8  # up to this number, all points get names; beyond it, only the important ones
+_HOVER_LETTERS: Final = 48
 _LEGEND_LETTERS: Final = 34  # letters per line, from the width of a phone
 _ROOM: Final = 0.06  # fraction of an axis beyond the points
 
@@ -63,7 +64,7 @@ def gap_chart(found: GapAgainstAccuracy) -> Chart:
     for method, (gap, accuracy) in found.references.items():
         style = style_of(method, tuple(found.references))
         traces.append(_estimate(gap.value, accuracy, f"{method}, mean of {accuracy.n}", style, x_estimate=gap))
-    return within(_chart(traces, _GAP, f"validation {found.objective}"), *found.windows)
+    return within(blank_chart(traces, _GAP, f"validation {found.objective}"), *found.windows)
 
 
 def front_charts(front: Front) -> list[Chart]:
@@ -88,7 +89,7 @@ def front_charts(front: Front) -> list[Chart]:
                 trace = _estimate(each.values[across.name] * factor, found, name, style, hover=each.label)
                 traces.append({**trace, "legendgroup": "confirmed", "showlegend": not shown})
                 shown = True
-        drawn.append(within(_chart(traces, label, objective.words), Window(), front_window(front)))
+        drawn.append(within(blank_chart(traces, label, objective.words), Window(), front_window(front)))
     return drawn
 
 
@@ -107,7 +108,7 @@ def effect_chart(effect: ParameterEffect) -> Chart:
         traces.append(
             _line(ends, [estimate.value] * 2, f"{method}, mean of {estimate.n}", style, format_estimate(estimate))
         )
-    chart = _chart(traces, plain(effect.parameter.replace("_", " ")), f"validation {effect.objective}")
+    chart = blank_chart(traces, plain(effect.parameter.replace("_", " ")), f"validation {effect.objective}")
     if effect.categories:
         places = list(range(len(effect.categories)))
         chart["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [plain(each) for each in effect.categories]}
@@ -131,7 +132,7 @@ def history_chart(history: History) -> Chart:
         ]
         name = "pruned or failed, at the last epoch"
         traces.append(_points(history.order[stopped], history.accuracy[stopped], name, GREY, words, hollow=True))
-    chart = _chart(traces, "search trial (order of start)", f"validation {history.objective}")
+    chart = blank_chart(traces, "search trial (order of start)", f"validation {history.objective}")
     return within(chart, Window(), history.window)
 
 
@@ -148,7 +149,7 @@ def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
                 traces += _band(curve.epoch, mean, low, high, style_of(curve.method, methods), name)
         if traces:
             title = f"validation {curves[0].objective}" if measure == "accuracy" else _GAP
-            charts.append(within(_chart(traces, "epoch", title), Window(), curve_window(curves, measure)))
+            charts.append(within(blank_chart(traces, "epoch", title), Window(), curve_window(curves, measure)))
     return charts
 
 
@@ -166,7 +167,7 @@ def small_charts(curves: Sequence[LearningCurve], measure: Measure, *, baseline:
         if own is not None and own is not curve:
             traces.append(_line(own.epoch, own.band(measure)[0], baseline, Style(GREY, "o", "--")))
         traces += _band(curve.epoch, mean, low, high, style_of(curve.method, (curve.method,)), curve.method)
-        chart = _chart(traces, "", "", height=_SMALL)
+        chart = blank_chart(traces, "", "", height=_SMALL)
         chart["layout"] |= {"showlegend": False, "margin": {"l": 40, "r": 8, "t": 30, "b": 24}}
         chart["layout"]["font"] = {**chart["layout"]["font"], "size": 11}
         chart["layout"]["title"] = {
@@ -192,7 +193,7 @@ def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
             if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
                 traces += _band(*fitted_line(arm.target, values, seed), style, f"{arm.control}, line", shown=False)
             traces.append(_points(arm.target, values, arm.control, style.colour, symbol=_SYMBOLS[style.marker]))
-        charts.append(within(_chart(traces, "target, or constant (nats)", title), Window(), window))
+        charts.append(within(blank_chart(traces, "target, or constant (nats)", title), Window(), window))
     return charts
 
 
@@ -226,7 +227,7 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
         hover = f"{config_label(each)}<br>{format_estimate(each.accuracy)}, n = {each.accuracy.n}"
         hover += f"<br>cost {times(ratio)} × ce"
         trace = _estimate(ratio, each.accuracy, name, Style(colour, marker, "-"))
-        trace |= {"hovertext": [_lines(hover)], "hoverinfo": "text", "showlegend": False}
+        trace |= {"hovertext": [hover_lines(hover)], "hoverinfo": "text", "showlegend": False}
         if below:
             trace |= {"y": [floor], "error_y": {"visible": False}}
         traces.append(trace)
@@ -234,7 +235,7 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
         is_named = below or each.method == BASELINE or place in front or len(points) <= _MOST_NAMED
         named.append((ratio, max(each.accuracy.value, floor), f"{name}{mean}" if is_named else ""))
     title = f"{split_of(configs)} {objective_of_all(configs)}"
-    chart = _chart(traces, "training FLOPs relative to ce", title, height=_HEIGHT + 60)
+    chart = blank_chart(traces, "training FLOPs relative to ce", title, height=_HEIGHT + 60)
     if ratios:
         chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=2 * _ROOM)
         bottom, top = reach([each.accuracy for _, each in points if each.accuracy.value >= floor])
@@ -282,7 +283,7 @@ def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]
             trace = _line(each.confidence[drawn], each.accuracy[drawn], each.label or network, style)
             marker = {"color": style.colour, "symbol": _SYMBOLS[style.marker], "size": dot_sizes(each)[drawn].tolist()}
             traces.append({**trace, "mode": "lines+markers", "marker": marker, "hovertext": hover})
-        chart = _chart(traces, f"confidence of the {network}", "fraction of correct predictions")
+        chart = blank_chart(traces, f"confidence of the {network}", "fraction of correct predictions")
         chart["layout"]["xaxis"] |= {"range": [0, 1.02]}
         chart["layout"]["yaxis"] |= {"range": [0, 1.02]}
         charts.append(chart)
@@ -371,12 +372,16 @@ def _legend(name: str) -> str:
     return "<br>".join(plain(line) for line in lines) or plain(name)
 
 
-def _lines(text: str) -> str:
-    """Escape the lines of a hover box."""
-    return "<br>".join(plain(line) for line in text.replace("\n", "<br>").split("<br>"))
+def hover_lines(text: str) -> str:
+    """Escape the lines of a hover box, and break long ones at spaces."""
+    lines = text.replace("\n", "<br>").split("<br>")
+    return "<br>".join(
+        plain(part) for line in lines for part in textwrap.wrap(line, _HOVER_LETTERS, break_long_words=False) or [line]
+    )
 
 
-def _chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int = _HEIGHT) -> Chart:
+def blank_chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int = _HEIGHT) -> Chart:
+    """Return a chart with the traces and the layout that all charts share."""
     axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside", "linecolor": GREY,
             "hoverformat": ".3f"}  # fmt: skip
     return {
@@ -397,7 +402,7 @@ def _chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int =
 
 
 def _rows_chart(traces: Sequence[Trace], names: Sequence[str], x_title: str) -> Chart:
-    chart = _chart(traces, x_title, "", height=110 + _PER_ROW * max(5, len(names)))
+    chart = blank_chart(traces, x_title, "", height=110 + _PER_ROW * max(5, len(names)))
     chart["layout"]["yaxis"] |= {
         "tickvals": list(range(len(names))),
         "ticktext": [plain(name) for name in names],
@@ -423,7 +428,7 @@ def _points(
             "symbol": f"{symbol}-open" if hollow else symbol,
             "line": {"width": 1.5, "color": colour},
         },
-        **({"hovertext": [_lines(each) for each in hover]} if hover is not None else {}),
+        **({"hovertext": [hover_lines(each) for each in hover]} if hover is not None else {}),
     }
 
 
@@ -469,7 +474,7 @@ def _estimate(
         "name": _legend(name),
         "x": _numbers([x]),
         "y": _numbers([estimate.value]),
-        "hovertext": [_lines(label)],
+        "hovertext": [hover_lines(label)],
         "marker": {"color": style.colour, "size": 10, "symbol": _SYMBOLS[style.marker]},
         **{side: each for side, each in bars.items() if each},
     }
@@ -483,7 +488,7 @@ def _across(row: float, estimate: Estimate, colour: str, hover: str) -> Trace:
         "mode": "markers",
         "x": _numbers([estimate.value]),
         "y": [row],
-        "hovertext": [_lines(hover)],
+        "hovertext": [hover_lines(hover)],
         "hoverinfo": "text",
         "showlegend": False,
         "marker": {"color": colour, "size": 9},

@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.figures.curves import compute_learning_curves
 from analysis.figures.drawing import capitalised
+from analysis.figures.parallel import compute_parallel
 from analysis.figures.pareto import panels_of
 from analysis.figures.study import (
     GapAgainstAccuracy,
@@ -63,6 +64,7 @@ from analysis.report.pictures import (
     importance_picture,
     imposed_picture,
     methods_picture,
+    parallel_picture,
     reliability_picture,
 )
 from analysis.report.shown import Shown, whom_to_show
@@ -145,7 +147,7 @@ class Report:
         question: question of the study.
         facts: settings of the study, in a few words each.
         answer: answer to the question.
-        best: best config to copy; None without any.
+        best: best config to copy, or why there is none.
         checks: problems that a reader needs to know before trusting the results, in one line each.
         warnings: caveats in full.
         sections: remaining content.
@@ -155,7 +157,7 @@ class Report:
     question: str
     facts: tuple[str, ...]
     answer: Answer
-    best: BestLine | None
+    best: BestLine
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
     sections: tuple[Section, ...]
@@ -214,7 +216,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         question=_question(study),
         facts=_facts(study),
         answer=replace(given, verdict=unbroken(given.verdict), detail=unbroken(given.detail)),
-        best=best_line(study, found.confirmed_methods or found.configs),
+        best=best_line(study, found.configs, found.confirmed),
         checks=tuple(health_checks(study, names, found.ranges)),
         warnings=tuple(map(typeset, _warnings(study, found))),
         sections=tuple(section.typeset() for section in sections if not section.is_empty),
@@ -493,6 +495,8 @@ def _search(study: StudyFolder, found: _Found) -> Section:
     if study.compares_methods or not searched.num_rows:
         return Section("search", "The search")
     pictures = [history_picture(compute_history(study.records.trials))]
+    parallel = compute_parallel(study.records)
+    pictures += [] if parallel is None else [parallel_picture(parallel)]
     texts = [] if found.not_judged is None else [found.not_judged]
     shown = []
     if found.importances:

@@ -1,6 +1,7 @@
 """Read a study folder: records, plan and summary, as far as they exist."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -62,6 +63,14 @@ class StudyFolder:
     def where(self) -> list[str]:
         """Arguments that give the folder of the studies to a command; empty for the default."""
         return [] if self.directory.parent == Path("study_results") else ["--output-dir", str(self.directory.parent)]
+
+    @property
+    def command_words(self) -> list[str]:
+        """Words of the start command in the summary; empty without one, or if it is no command of a shell."""
+        try:
+            return shlex.split(str(self.summary.get("command") or ""))
+        except ValueError:
+            return []
 
     @property
     def space(self) -> str:

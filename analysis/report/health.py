@@ -202,7 +202,7 @@ def changed_command(
         held: `FIELD=VALUE` for `--set`.
         wider: argument `--search FIELD=BOUNDS`.
     """
-    words = shlex.split(str(study.summary.get("command") or ""))
+    words = study.command_words
     if not words:
         return ""
     fields = [text.split("=")[0] for text in (held, (wider or "").removeprefix("--search ")) if text]
@@ -220,7 +220,7 @@ def changed_command(
 
 
 def _number(study: StudyFolder, flag: str) -> int | None:
-    words = shlex.split(str(study.summary.get("command") or ""))
+    words = study.command_words
     values = [words[place + 1] for place, word in enumerate(words[:-1]) if word == flag]
     return int(values[0]) if values and values[0].isdigit() else None
 

@@ -21,6 +21,7 @@ from analysis.report.content import Report
 from trainables.storage.files import replace_file
 
 _JOINT: Final = re.compile(r"([_+/,:=])(?=\w)")
+_LONG_WORD: Final = 24  # letters of a word that may be broken
 _TEMPLATES: Final = Path(__file__).parent / "template"
 # In JSON these escapes denote the same characters. In a page they cannot end a script or begin a comment.
 _AS_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
@@ -38,7 +39,7 @@ def page(report: Report) -> str:
         "base64": _as_base64,
     }
     drawn = any(section.pictures for section in report.sections)
-    live = drawn or report.best is not None or any(section.tables for section in report.sections)
+    live = drawn or bool(report.best.line) or any(section.tables for section in report.sections)
     library, script = _library() if drawn else "", _read("page.js") if live else ""
     return environment.get_template("page.html").render(
         report=report,
@@ -83,8 +84,12 @@ def _read(name: str) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """Escape a name that may be broken after the characters that join words, and nowhere else."""
-    return Markup(_JOINT.sub(r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped
+    """Escape a name that may be broken at spaces, and in a long word after the characters that join its parts."""
+    words = (
+        _JOINT.sub(r"\1<wbr>", str(escape(word))) if len(word) > _LONG_WORD else str(escape(word))
+        for word in name.split(" ")
+    )
+    return Markup(" ".join(words))  # noqa: S704 - escaped
 
 
 def _as_base64(content: bytes) -> str:

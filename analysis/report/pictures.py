@@ -18,6 +18,7 @@ from analysis.figures.curves import MOST_TOGETHER, LearningCurve, Measure, draw_
 from analysis.figures.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, fix_layout, new_figure, style_of
 from analysis.figures.intervention import draw_imposed_gaps
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
+from analysis.figures.parallel import ParallelCoordinates, draw_parallel
 from analysis.figures.pareto import draw_front
 from analysis.figures.study import (
     GapAgainstAccuracy,
@@ -35,6 +36,7 @@ from analysis.questions.pareto import Front
 from analysis.reading.trials import BASELINE, ConfigSummary
 from analysis.report import charts
 from analysis.report.charts import Chart
+from analysis.report.parallel_chart import least_width, parallel_chart
 from analysis.report.typesetting import typeset
 
 # Names in records are not formulas. With a fixed salt, equal records give equal bytes.
@@ -51,6 +53,7 @@ class Picture:
         caption: description, with n and method.
         charts: plotly charts, one per panel.
         svg: matplotlib version, for paper.
+        least_width: width in pixels below which the chart scrolls sideways; 0 for a chart that fits all screens.
     """
 
     key: str
@@ -58,6 +61,7 @@ class Picture:
     caption: str
     charts: tuple[Chart, ...]
     svg: bytes
+    least_width: int = 0
 
 
 def gap_picture(found: GapAgainstAccuracy) -> Picture:
@@ -78,6 +82,12 @@ def effect_picture(effect: ParameterEffect) -> Picture:
 def history_picture(history: History) -> Picture:
     """Draw the course of the search."""
     return _picture("history", lambda: draw_history(history), charts.history_chart(history))
+
+
+def parallel_picture(found: ParallelCoordinates) -> Picture:
+    """Draw the trials of a search as lines over all varied parameters."""
+    picture = _picture("parallel", lambda: draw_parallel(found), parallel_chart(found))
+    return replace(picture, least_width=least_width(found))
 
 
 def curves_picture(curves: Sequence[LearningCurve], *, baseline: str = BASELINE) -> Picture:

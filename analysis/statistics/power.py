@@ -14,6 +14,7 @@ Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), ch
 distribution in place of its tables.
 """
 
+import itertools
 import math
 from functools import lru_cache
 from typing import Final
@@ -44,6 +45,16 @@ def attainable_level(n: int, *, level: float = LEVEL, tests: int = 1) -> float:
         return wanted
     steps = 2 ** (n - 1)
     return math.floor(wanted * steps + 1e-9) / steps
+
+
+def fewest_pairs(*, level: float = LEVEL, tests: int = 1) -> int:
+    """Return the smallest number of pairs whose sign-flip test can reach the level at all.
+
+    Args:
+        level: two-sided level of the whole family.
+        tests: number of comparisons, corrected for by Holm's method.
+    """
+    return next(n for n in itertools.count(2) if attainable_level(n, level=level, tests=tests))
 
 
 def paired_power(difference: float, spread: float, n: int, *, level: float = LEVEL, tests: int = 1) -> float:

@@ -2,11 +2,17 @@
 
 import time
 from types import TracebackType
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from trainables.display.numbers import format_duration
+
+_WIDE: Final = 120  # columns of a terminal with room for a bar of full length
+_BAR: Final = 40
+_SHORT_BAR: Final = 10
+_ELAPSED: Final = len("0:00:00")
 
 
 class CountedBar:
@@ -22,7 +28,7 @@ class CountedBar:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=_BAR if console.width >= _WIDE else _SHORT_BAR),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
@@ -30,6 +36,7 @@ class CountedBar:
             transient=True,
             redirect_stdout=False,  # output from Ray must not appear on the screen
         )
+        self._name, self._total = name, total
         self._task = self._progress.add_task(name, total=total, state="")
 
     @classmethod
@@ -62,7 +69,15 @@ class CountedBar:
             state: text after the count.
             total: new final count; None if it has not changed.
         """
-        self._progress.update(self._task, completed=done, state=state, total=total)
+        self._total = self._total if total is None else total
+        self._progress.update(self._task, completed=done, state=self._cut(state), total=total)
+
+    def _cut(self, state: str) -> str:
+        """Return the text, cut to the room beside bar, count and time: rich would cut all of them alike."""
+        width = self._progress.console.width
+        parts = (1, len(self._name), _BAR if width >= _WIDE else _SHORT_BAR, 2 * len(str(self._total)) + 1, _ELAPSED)
+        room = max(1, width - sum(parts) - len(parts))
+        return state if len(state) <= room else f"{state[: room - 1].rstrip()}…"
 
 
 def time_left(began: float, done: int, left: int) -> str:

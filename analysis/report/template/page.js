@@ -1,7 +1,7 @@
 // Draws each figure from the data beside it when it is first in sight; copies the best config; sorts tables.
 "use strict";
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const DARK = { "#222222": "#e4e6e8", "#e6e6e6": "#363b41", "#7a7a7a": "#a3a9b0", "rgba(34,34,34,0.14)": "rgba(228,230,232,0.18)" };
+const DARK = { "#222222": "#e4e6e8", "#e6e6e6": "#363b41", "#7a7a7a": "#a3a9b0", "rgba(255,255,255,0.75)": "rgba(21,24,27,0.75)", "rgba(34,34,34,0.14)": "rgba(228,230,232,0.18)" };
 
 function draw(figure) {
   const places = figure.querySelectorAll(".chart");

@@ -9,7 +9,7 @@ from analysis.questions.power import Compared, Resolution, find_resolution, reso
 from analysis.reading.trials import EXAMPLES, ConfigSummary, compare_methods, summarise_configs
 from analysis.report.folder import read_folder
 from analysis.statistics.estimates import Estimate
-from analysis.statistics.power import paired_power
+from analysis.statistics.power import least_detectable, paired_power
 from tests.analysis.synthetic import trial, trials_table
 
 pytestmark = pytest.mark.study
@@ -82,8 +82,30 @@ def test_one_seed_detects_nothing_and_no_comparison_has_no_resolution():
 def test_few_seeds_cannot_show_any_difference():
     trials = two_configs([0.01, -0.02, 0.03])
     found = find_resolution(trials, summarise_configs(trials), None)
-    assert "at n = 3: none, however large, (power" in resolution_texts(found, "COMMAND")[0]
+    text = resolution_texts(found, "COMMAND")[0]
+    shown = least_detectable(found.spread, 6)
+    assert text.startswith(
+        "No difference is detectable with 3 paired seeds, however large: the smallest possible p-value, 0.25,"
+    )
+    assert f"At least 6 seeds are needed, which can show a difference of {shown:.4f} (power 0.8)" in text
     assert found.as_dict([0.005])["detectable"] is None
+
+
+def test_seeds_that_are_too_few_only_after_holms_correction_say_so_and_how_many_are_enough():
+    compared = tuple(invented(-0.02, 0.02, p_value=0.5, n=6) for _ in range(20))
+    found = Resolution(compared, "accuracy", "test")
+    text = resolution_texts(found, "COMMAND")[0]
+    assert (
+        f"Least detectable difference in test accuracy at n = 6: {least_detectable(found.spread, 6):.4f} (power" in text
+    )
+    shown = least_detectable(found.spread, 10, tests=20)
+    assert (
+        "None is detectable after Holm's correction for 20 comparisons: the smallest possible p-value, 0.0312," in text
+    )
+    assert f"is above 0.05/20. At least 10 seeds are needed, which can show a difference of {shown:.4f}" in text
+    assert found.too_few(corrected=False) == ""
+    assert "inf" not in text
+    assert "none" not in text
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_a_whole_study_has_all_that_it_has_records_of(whole_page: str) -> None:
         "again",
     ]
     assert shown.sections == expected
-    assert set(shown.charts) == {"gap", "slice-adapter_width", "curves", "history", "importance"}
+    assert set(shown.charts) == {"gap", "slice-adapter_width", "curves", "history", "importance", "parallel"}
     assert "Which width?" in shown.said[""]
     assert "the loss is nan" in shown.said["ended"]
     assert "4 stopped early and 1 failed" in shown.said["ended"]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.estimates import paired_difference
-from analysis.statistics.power import attainable_level, least_detectable, paired_power, seeds_needed
+from analysis.statistics.power import attainable_level, fewest_pairs, least_detectable, paired_power, seeds_needed
 
 
 def reference(difference, spread, n, level):
@@ -81,3 +81,11 @@ def test_the_planned_seeds_have_the_planned_power_in_simulated_studies(n, lost):
 def _all_signs(n):
     """Return half of all sign flips. The other half gives sums of the same absolute values."""
     return 1.0 - 2.0 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)
+
+
+@pytest.mark.parametrize("tests", [1, 3, 6, 20, 190])
+def test_one_pair_fewer_than_the_fewest_can_show_nothing(tests):
+    fewest = fewest_pairs(tests=tests)
+    assert 2 / 2**fewest <= 0.05 / tests < 2 / 2 ** (fewest - 1)  # all signs alike, exact in float64
+    assert math.isinf(least_detectable(1.0, fewest - 1, tests=tests))
+    assert math.isfinite(least_detectable(1.0, fewest, tests=tests))

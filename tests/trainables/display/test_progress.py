@@ -1,6 +1,7 @@
 """Progress bar of a counted task."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -47,3 +48,19 @@ def test_the_time_left_follows_from_the_pace_so_far(
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 130.0)
     assert time_left(100.0, done, left) == text
+
+
+@pytest.mark.parametrize("width", [60, 80, 119, 120, 200])
+def test_a_long_text_is_cut_and_count_and_time_are_not(width):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system=None, width=width, _environ={"TERM": "xterm"})
+    bar = CountedBar(console, "trials", 1000)
+    state = "12 running, 3 stopped early, best 0.886 (w16-T4.0-s0), about 12 min left"
+    with bar:
+        bar.update(987, state * 2)
+    written = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "\n", stream.getvalue())
+    lines = [line for line in written.splitlines() if "987" in line]
+    assert " 987/1000 " in lines[-1]
+    assert re.search(r"0:00:0\d", lines[-1])
+    assert "…" in lines[-1]
+    assert len(lines[-1].rstrip()) <= width

@@ -26,9 +26,14 @@ def settings_of(summary: ConfigSummary) -> str:
     return format_settings(summary.varied)
 
 
+def settings_in_words(summary: ConfigSummary) -> str:
+    """Format the tuned parameters with their values, names as words: `adapter width 16, student cnn_8_16`."""
+    return format_settings({name.replace("_", " "): value for name, value in summary.varied.items()})
+
+
 def config_label(config: ConfigSummary) -> str:
     """Return the method of a repeated config, followed by the searched or tuned values."""
-    settings = format_settings({name.replace("_", " "): value for name, value in config.varied.items()})
+    settings = settings_in_words(config)
     return f"{config.method} ({settings})" if settings else config.method
 
 

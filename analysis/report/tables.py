@@ -13,7 +13,7 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.confirmation_words import described
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
-from analysis.questions.methods import method_cell, settings_of, split_of
+from analysis.questions.methods import method_cell, settings_in_words, split_of
 from analysis.questions.power import Resolution, spread_in_words
 from analysis.questions.samples import compare_classes
 from analysis.questions.searches import SearchComparison
@@ -112,7 +112,7 @@ def results_table(
         label = method_cell(config) if compares or config.stage == "control" else config.name
         rows.append((
             f"{label} (control)" if config.stage == "control" and not compares else label,
-            "" if brief else settings_of(config).replace("_", " "),
+            "" if brief else settings_in_words(config),
             str(config.accuracy.n),
             format_estimate(config.accuracy),
             "" if confirmed else format_estimate(config.test_accuracy),

@@ -4,6 +4,8 @@ In these studies the large student is better than the small one by 0.10 whatever
 0.02 better than `kd` on the same student. A comparison with another student's control would find 0.12 or -0.08.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from analysis.figures.curves import compute_learning_curves
 from analysis.figures.study import compute_gap_against_accuracy, compute_parameter_effect
 from analysis.questions.association import between_configs
 from analysis.questions.confirmation import summarise_confirmation
+from analysis.questions.methods import config_label, settings_in_words
 from analysis.questions.power import find_resolution
 from analysis.reading.landmark import at_landmark, nuisance_fields
 from analysis.reading.trials import StudyRecords, control_name, markdown_table, summarise_configs
@@ -79,6 +82,9 @@ def test_repeated_configs_are_compared_with_kd_on_the_same_student(records):
     names = {control_name(each) for each in found.values() if each.stage == "control"}
     assert names == {"kd (resnet8)", "kd (resnet20)", "ce (resnet8)", "ce (resnet20)"}
     assert "student resnet20" in markdown_table([found["kd-resnet20"]])
+    varied = replace(found["kd-resnet20"], varied={"student": "cnn_8_16", "adapter_width": 16})
+    assert settings_in_words(varied) == "student cnn_8_16, adapter width 16"
+    assert config_label(varied) == "kd (student cnn_8_16, adapter width 16)"
 
 
 def test_the_spread_of_a_difference_is_that_from_the_same_student(records):

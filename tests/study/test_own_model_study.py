@@ -58,6 +58,8 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         refused = command(launch_main, "--resume", "own", *out, *IN_PROCESS, "--student", f"{file}:make")
         assert refused.code == 2
         assert f"student: the study has 'net.py:make@{digest}', but 'net.py:make@" in refused.err
+        assert "was given (the file, or a module that it imports, was changed; the study goes on with" in refused.err
+        assert "Leave these options out to resume as planned, or start a new study" in refused.err
         shutil.rmtree(tmp_path / "mine")
     shutil.move(study / "code", tmp_path / "code")
     with new_process():
@@ -200,12 +202,32 @@ make = Net
     assert not (tmp_path / "out").exists()
 
 
-def test_a_teacher_of_the_user_s_is_trained_alone_and_given_to_a_study(command, tmp_path):
+def test_a_teacher_of_the_user_s_is_trained_alone_and_given_to_a_study(command, tmp_path, monkeypatch):
     file, out = write_net(tmp_path / "mine"), ("--output-dir", tmp_path / "out")
     words = ("--dataset", "digits", "--model", f"{file}:make", "--recipe", "short", "--epochs", "1", "--name", "t")
-    done = command(teacher_main, *words, *out, "--quiet", "--no-mlflow")
+    done = command(teacher_main, *words, *out, "--quiet", "--no-mlflow", "--json")
     assert done.code == 0, done.said
     folder = tmp_path / "out" / "teachers" / "t"
+    card, printed = (folder / "README.md").read_text(encoding="utf-8"), json.loads(done.out)
+    shutil.rmtree(tmp_path / "mine")
+    monkeypatch.chdir(folder)
+    for line in card.splitlines():  # the commands of the card, in the card's folder
+        if line.startswith("python -m study.launch"):
+            with new_process():
+                shown = command(launch_main, *shlex.split(line)[3:], "--dry-run", *out)
+            assert shown.code == 0, shown.said
+        if line.startswith("python -m trainables.teacher"):
+            with new_process():
+                shown = command(teacher_main, *shlex.split(line)[3:], "--dry-run", *out)
+            assert shown.code == 0, shown.said
+    assert card.count("code/") == 2
+    monkeypatch.chdir(tmp_path)
+    with new_process():
+        shown = command(launch_main, *SMALL, *shlex.split(printed["teacher_options"]), "--dry-run", *out)
+        assert shown.code == 0, shown.said
+        again = command(teacher_main, *shlex.split(printed["command"])[3:], "--dry-run", *out)
+        assert again.code == 0, again.said
+    write_net(tmp_path / "mine")
     study = (*SMALL, "--student", "cnn_3_4", "--teacher-checkpoint", folder / "teacher.safetensors", *out)
     with new_process():
         refused = command(launch_main, *study, "--dry-run")

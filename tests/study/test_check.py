@@ -12,6 +12,9 @@ from tests.user_nets import NET, new_process, write, write_net
 from trainables.conformance import running
 from trainables.conformance.case import Bench, Case
 from trainables.conformance.checks import CHECKS
+from trainables.run.shape_check import method_problem
+from trainables.spec.datasets import DATASETS
+from trainables.spec.trial import TrialConfig
 from trainables.user_code.loading import canonical_name
 
 pytestmark = pytest.mark.study
@@ -112,6 +115,27 @@ def test_a_network_is_checked_and_what_is_neither_is_refused(command, tmp_path):
         refused = command(check_main, *name.split())
         assert refused.code == 2, refused.said
         assert reason in refused.err
+
+
+@pytest.mark.parametrize(
+    ("drawing", "alone", "packed"),
+    [
+        ("", None, None),
+        ("torch.rand(3)", None, "a step draws from the global generator of torch, which the trials of a pack share"),
+        ("torch.rand(3, generator=outputs.generator)", None, None),
+        ("np.random.rand()", *["a step draws from the global generator of numpy.random, which trials do not seed"] * 2),
+        ("torch.manual_seed(3)", *["a step sets the seed of the global generator of torch, so all batches"] * 2),
+    ],
+)
+def test_before_a_study_the_generators_that_a_method_uses_are_checked(tmp_path, drawing, alone, packed):
+    text = METHOD.replace("from pydantic", "import numpy as np\nimport torch\nfrom pydantic")
+    folder = write(tmp_path, mine=text.replace("    difference", f"    {drawing}\n    difference"))
+    own = canonical_name(f"{folder}/mine.py:METHOD")
+    config = TrialConfig(method=own, student="cnn_3_4", teacher="cnn_3_4")
+    for is_packed, expected in ((False, alone), (True, packed)):
+        found = method_problem(config, DATASETS["digits"], packed=is_packed)
+        assert (found or "").startswith(expected or "")
+        assert (found is None) is (expected is None)
 
 
 DATA = """

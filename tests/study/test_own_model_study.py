@@ -18,7 +18,9 @@ from study.records import read_trials
 from study.rerun import main as rerun_main
 from tests.study.guides import blocks_of, planned_by
 from tests.study.inspection import assert_whole
-from tests.user_nets import NET, new_process, write_net
+from tests.user_data import COLUMNS, DATA, new_data_process
+from tests.user_methods import METHOD
+from tests.user_nets import NET, new_process, write, write_net
 from trainables.costs.epoch import run_epoch
 from trainables.models.user_model import call_maker
 from trainables.process.randomness import seeded
@@ -291,18 +293,27 @@ def test_a_search_over_own_students_learns_from_an_ensemble_of_own_teachers(comm
         assert json.loads(shown.out)["plan"]["search"] == plan.model_dump(mode="json")["search"]
 
 
-def test_processes_of_ray_get_the_sources_sent(launch, tmp_path):
+def test_processes_of_ray_get_the_sources_of_network_data_and_method_sent(launch, command, tmp_path):
     # The driver removes the file when it tries the network out, before any other process begins.
     file = tmp_path / "mine" / "net.py"
     gone = f"from pathlib import Path\nPath({str(file)!r}).unlink(missing_ok=True)\n"
     write_net(tmp_path / "mine", gone + NET)
-    networks = ("--student", f"{file}:make", "--teacher", f"{file}:plain", "--teacher-epochs", "1")
-    done = launch(*SMALL, *networks, "--name", "own", "--output-dir", tmp_path / "out")
+    folder = write(tmp_path / "mine", method=METHOD, data=DATA, columns=COLUMNS)
+    own = ("--student", f"{file}:make", "--teacher", f"{file}:plain", "--teacher-epochs", "1")
+    own += ("--dataset", f"{folder}/data.py:make", "--method", f"{folder}/method.py:METHOD", "--set", "kd_weight=0.1")
+    size = ("--space", "none", "--search", "matching_power=1:4", *SMALL[2:], "--max-concurrent", "2")
+    done = launch(*size, *own, "--cpus-per-trial", "0.5", "--name", "own", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert not file.exists()
     rows = read_trials(tmp_path / "out" / "own").to_pylist()
     assert {row["status"] for row in rows} == {"finished"}
-    assert len(rows) == 4
+    assert {row["method"].partition("@")[0] for row in rows} == {"method.py:METHOD", "ce", "kd"}
+    assert {(row["student"][:12], row["dataset"][:12]) for row in rows} == {("net.py:make@", "data.py:make")}
+    shutil.rmtree(tmp_path / "mine")
+    with new_data_process():  # one process gives the bits that Ray's gave
+        again = command(rerun_main, "own-0000", "--output-dir", tmp_path / "out", "--json")
+        assert again.code == 0, again.said
+        assert json.loads(again.out)["matches"]
 
 
 def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):

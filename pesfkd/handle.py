@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pesfkd.messages import python_errors
-from pesfkd.options import checked_options
+from pesfkd.options import as_arguments, checked_options
 from pesfkd.running import conduct, deliver
 from pesfkd.surroundings import restored_process
 from study.confirm import OPTIONS_OF_CONFIRM
@@ -238,7 +238,7 @@ class Study:
             StudyInterrupted: the user interrupted it.
         """
         given = self._options(top, seeds, options)
-        call = f"pesfkd.open({str(self.directory)!r}).confirm({_shown(given)})"
+        call = f"pesfkd.open({str(self.directory)!r}).confirm({as_arguments(given)})"
         with python_errors(), restored_process():
             plan = self._resumed(given)
             sets_aside = given.get("set_aside_records", False)
@@ -264,6 +264,8 @@ class Study:
         int8: bool = False,
         max_drop: float | None = None,
         threads: int | None = None,
+        config: str | None = None,
+        trial: str | None = None,
     ) -> Path:
         """Export the confirmed student as a program that does not need this package, and return its path.
 
@@ -274,9 +276,12 @@ class Study:
             int8: quantise the program to int8, and write a card with accuracy, size and latency next to it.
             max_drop: with `int8`, largest mean loss of test accuracy over the confirmed seeds.
             threads: with `int8`, number of CPU threads for measuring latency. Default: 1.
+            config: identifier of a confirmed config, such as another point of the Pareto front, or the beginning of
+                one. Default: the best config.
+            trial: identifier of a confirmed trial. Default: the first seed of the config.
 
         Raises:
-            UsageError: the study is not confirmed, or the file cannot be written there.
+            UsageError: the study is not confirmed, has no such config or trial, or the file cannot be written there.
             StudyError: the exported program does not return the student's logits, or loses more than `max_drop`.
         """
         from study.export import FormatName, export_study
@@ -292,7 +297,15 @@ class Study:
             else:
                 kind = by_ending.get("" if out is None else out.suffix, FormatName.ONNX)
             found = export_study(
-                self._plan, kind, out, force=force, int8=int8, max_drop=max_drop, threads=_checked_threads(threads)
+                self._plan,
+                kind,
+                out,
+                force=force,
+                int8=int8,
+                max_drop=max_drop,
+                threads=_checked_threads(threads),
+                config=config,
+                trial=trial,
             )
             return Path(found["file"])
 
@@ -437,10 +450,6 @@ def _checked_threads(threads: int | None) -> int | None:
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise UsageError(f"threads={threads!r}: give a whole number from 1")
     return threads
-
-
-def _shown(given: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
 def _print(text: str) -> None:

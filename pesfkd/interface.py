@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from pesfkd.handle import Study, is_study
 from pesfkd.listing import list_studies
 from pesfkd.messages import python_errors
-from pesfkd.options import checked_options, option_names, with_keywords
+from pesfkd.options import as_arguments, checked_options, option_names, with_keywords
+from pesfkd.own_code import refuse_inside_user_code
 from pesfkd.running import conduct
 from pesfkd.surroundings import restored_process
 from study.cluster_files import CLUSTER_FILES, read_cluster_file
 from trainables.data.image_progress import hide_progress
 from trainables.process.errors import UsageError
 from trainables.spec.naming import unknown_name
-from trainables.storage.uris import redact_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +53,9 @@ def run(space: str | None = None, *, quiet: bool = False, **options: Any) -> Stu
     with python_errors(), restored_process():
         if quiet:
             hide_progress()
+        refuse_inside_user_code("pesfkd.run")
         planned, given = _new_plan("pesfkd.run", space, options)
-        conduct(planned, resumed=False, call=f"pesfkd.run({_as_arguments(given)})", quiet=quiet)
+        conduct(planned, resumed=False, call=f"pesfkd.run({as_arguments(given)})", quiet=quiet)
     return Study(planned.directory)
 
 
@@ -137,9 +138,10 @@ def resume(
     with python_errors(), restored_process():
         if quiet:
             hide_progress()
+        refuse_inside_user_code("pesfkd.resume")
         own = {"set_aside_records": True} if set_aside_records else {}
         planned, given = _resumed_plan("pesfkd.resume", name, options, own)
-        call = f"pesfkd.resume({_as_arguments({'name': str(name), **given}).removeprefix('name=')})"
+        call = f"pesfkd.resume({as_arguments({'name': str(name), **given}).removeprefix('name=')})"
         conduct(planned, resumed=True, call=call, quiet=quiet, retry_failed=retry_failed, sets_aside=set_aside_records)
     return Study(planned.directory)
 
@@ -234,9 +236,3 @@ def _directory_of(name: str | Path, output_dir: Path) -> Path:
     if path.name != str(name) or (is_study(path) and not is_study(output_dir / path)):
         return path if path.name not in ("", "..") else path.absolute()
     return output_dir / path
-
-
-def _as_arguments(given: dict[str, Any]) -> str:
-    shown = {name: redact_place(value) if isinstance(value, str) else value for name, value in given.items()}
-    shown = {name: str(value) if isinstance(value, Path) else value for name, value in shown.items()}
-    return ", ".join(f"{name}={value!r}" for name, value in shown.items())

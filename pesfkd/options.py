@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
+from pesfkd.own_code import reference_to
 from study.cli.config_file import argument_of
 from study.cli.configured import with_config
 from study.cli.options import CALLBACKS
 from study.plan.options import OPTIONS, Option
 from trainables.display.nearest import did_you_mean
 from trainables.process.errors import UsageError
+from trainables.storage.uris import redact_place
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -106,6 +108,8 @@ def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form:
     Raises:
         UsageError: the value has another type, or is out of bounds.
     """
+    if ",..." in form and isinstance(value, list | tuple):
+        value = [reference_to(each) if callable(each) else each for each in value]
     if (
         ",..." in form
         and isinstance(value, list | tuple)
@@ -162,6 +166,8 @@ def _text(value: Any, form: str) -> Any:
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if callable(value):
+        return reference_to(value)
     if "|auto" not in form or isinstance(value, bool):
         return _WRONG
     number = _number(value) if form == _FRACTION else _whole(value)
@@ -179,6 +185,8 @@ def _words(value: Any) -> Any:
 
 def _as_text(value: Any) -> Any:
     """Return a value as it is written in a config file."""
+    if callable(value):
+        return reference_to(value)
     if isinstance(value, list | tuple):
         return [_as_text(each) for each in value]
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -200,6 +208,13 @@ def _in_words(kind: Any, form: str) -> str:
         return f"a {'number' if form == _FRACTION else 'whole number'}, or 'auto'"
     words = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
     return words.get(kind, str(kind))
+
+
+def as_arguments(given: Mapping[str, Any]) -> str:
+    """Return options as they are written in a call, without secrets: `trials=3, output_dir='out'`."""
+    shown = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
+    shown = {name: redact_place(value) if isinstance(value, str) else value for name, value in shown.items()}
+    return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 def with_keywords(*but: str) -> Callable[[Function], Function]:

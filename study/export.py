@@ -81,6 +81,21 @@ Force = Annotated[
 ]
 
 
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="ID",
+        help="Export this confirmed config instead of the best one, such as another point of the Pareto front. The "
+        "beginning of the identifier suffices; a wrong one lists all.",
+    ),
+]
+Trial = Annotated[
+    str | None,
+    typer.Option("--trial", metavar="TRIAL", help="Export the student of this trial of a confirmation."),
+]
+
+
 @app.command(
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -94,6 +109,8 @@ def export(
     max_drop: MaxDrop = None,
     threads: Threads = None,
     force: Force = False,
+    config: Config = None,
+    trial: Trial = None,
     **values: Any,
 ) -> None:
     """Export the student of a confirmed study as a program that does not need this package.
@@ -107,7 +124,9 @@ def export(
     """
     _check_installed(kind)  # before the study is looked for
     plan = existing_plan(name, values["output_dir"])
-    result = export_study(plan, kind, out, force=force, int8=int8, max_drop=max_drop, threads=threads)
+    result = export_study(
+        plan, kind, out, force=force, int8=int8, max_drop=max_drop, threads=threads, config=config, trial=trial
+    )
     shown = {name: value for name, value in result.items() if name != "lines"}
     typer.echo(json.dumps(shown, indent=2) if values["as_json"] else _in_words(result))
 
@@ -121,6 +140,8 @@ def export_study(
     int8: bool = False,
     max_drop: float | None = None,
     threads: int | None = None,
+    config: str | None = None,
+    trial: str | None = None,
 ) -> dict[str, Any]:
     """Export the student of a confirmed study.
 
@@ -132,6 +153,8 @@ def export_study(
         int8: whether to quantise the program to int8.
         max_drop: largest mean loss of test accuracy by quantisation, or None.
         threads: number of threads for measuring latency; 1 by default.
+        config: identifier of a confirmed config, or the beginning of one. Default: the best config.
+        trial: identifier of a confirmed trial. Default: the first seed of the config.
 
     Returns:
         Facts about the file, as JSON values.
@@ -147,7 +170,7 @@ def export_study(
 
         check_int8(plan, is_onnx=kind is FormatName.ONNX, max_drop=max_drop, threads=threads)
     _check_installed(kind)
-    entry, weights = _student_of(plan)
+    entry, weights = _student_of(plan, config, trial)
     path = out if out is not None else weights.with_suffix(".int8.onnx" if int8 else kind.suffix)
     _check_place(path, kind, force=force)
     if int8 and path.with_suffix(".md").exists() and not force:
@@ -226,11 +249,11 @@ def _check_installed(kind: FormatName) -> None:
             ) from None
 
 
-def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
+def _student_of(plan: "StudyPlan", config: str | None, trial: str | None) -> "tuple[TrialEntry, Path]":
     """Return the trial of the exported student, and the path of the student file."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
-    from study.ledger.students import first_confirmed, student_path
+    from study.ledger.students import choice_named, first_confirmed, student_path
 
     ledger = StudyLedger(plan, read_only=True)
     check_records(ledger)
@@ -243,10 +266,17 @@ def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
             f"the confirmation of study {plan.name!r} is not complete: {ended} of {ledger.confirm_planned} trials "
             f"have ended. Resume it with: {confirm}"
         )
-    entry = first_confirmed(ledger)
+    choice = choice_named(ledger, config=config, trial=trial)
+    entry = first_confirmed(ledger, choice) if trial is None else ledger.entries[trial]
     if entry is None:
-        raise UsageError(f"in study {plan.name!r}, no trial of the confirmation's first choice has finished")
+        which = "first choice" if choice is None else f"config {choice.config_id}"
+        raise UsageError(f"in study {plan.name!r}, no trial of the confirmation's {which} has finished")
     path = student_path(plan, entry.trial_id)
+    if not path.is_file() and choice is not None:
+        raise UsageError(
+            f"the student of {entry.trial_id} was not saved, because it failed, or an earlier version saved only those "
+            "of the best config"
+        )
     if not path.is_file():
         raise StudyError(f"the student of {entry.trial_id} is missing: restore {path} from a copy")
     return entry, path

@@ -31,7 +31,8 @@ class TrialEntry:
     `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
     first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
     `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set
-    for a confirmed trial with another number of epochs than the study's, so that the name states it.
+    for a confirmed trial with another number of epochs than the study's, so that the name states it. `names_student` is
+    set in a study with several students.
     """
 
     trial_id: str
@@ -53,14 +54,24 @@ class TrialEntry:
     namesakes: int = 0
     config_id: str = ""
     names_epochs: bool = False
+    names_student: bool = False
 
     def __post_init__(self) -> None:
         self.config_id = self.config_id or self.config.config_id
 
     @property
     def name(self) -> str:
-        """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`."""
-        return trial_name(self.config, self.replicate, namesakes=self.namesakes, names_epochs=self.names_epochs)
+        """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`.
+
+        Records and runs of earlier versions may have another name for the same trial.
+        """
+        return trial_name(
+            self.config,
+            self.replicate,
+            namesakes=self.namesakes,
+            names_epochs=self.names_epochs,
+            names_student=self.names_student,
+        )
 
     @property
     def search(self) -> str | None:
@@ -117,7 +128,14 @@ def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
     return groups
 
 
-def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0, names_epochs: bool = False) -> str:
+def trial_name(
+    config: TrialConfig,
+    replicate: int,
+    *,
+    namesakes: int = 0,
+    names_epochs: bool = False,
+    names_student: bool = False,
+) -> str:
     """Return adapter width, temperature and seed of a trial.
 
     Methods other than `pesf_kd` are named first, as are its variants and controls, such as `frozen`.
@@ -127,10 +145,12 @@ def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0, names
         replicate: replicate number.
         namesakes: number of earlier configs of the study with the same name.
         names_epochs: whether the name contains the number of epochs.
+        names_student: whether the name begins with the student, as in `resnet8-kd-T4.0-s0`.
     """
     entry = config.method_spec
     variant = method_name({name: getattr(config, name) for name in NAMING_FIELDS}).partition("+")[2]
-    parts = [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [short_name(config.method)]
+    parts = [short_name(config.student).rpartition("/")[2]] * names_student  # of a path, the last folder
+    parts += [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [short_name(config.method)]
     if entry.has_adapter:
         parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
     if "temperature" in entry.fields:

@@ -77,6 +77,7 @@ class StudyLedger:
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
         self._config_ids = ConfigIds(plan)
         self._config_ids_by_name: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
+        self._several_students = len(plan.students) > 1
         self._next_ordinal = 0
         self.first_unreserved = 0
         self._now = 0.0
@@ -305,7 +306,8 @@ class StudyLedger:
         self.entries[entry.trial_id] = entry
         entry.facts = {**entry.facts, **self.deployment.get(entry.config.student, {})}
         entry.names_epochs = entry.stage == "confirm" and entry.config.epochs != self.plan.base.epochs
-        name = trial_name(entry.config, 0, names_epochs=entry.names_epochs)
+        entry.names_student = self._several_students
+        name = trial_name(entry.config, 0, names_epochs=entry.names_epochs, names_student=entry.names_student)
         config_ids = self._config_ids_by_name.setdefault(name, {})
         entry.namesakes = config_ids.setdefault(entry.config_id, len(config_ids))
         self._stages[entry.stage].append(entry)

@@ -1,6 +1,7 @@
 """Checks of a plan against its surroundings, such as dataset files or the recorded plan of a resumed study."""
 
 import os
+import re
 from typing import Any, Final
 
 from search_spaces import Bounds, SearchSpace
@@ -18,6 +19,7 @@ from trainables.spec.methods import METHOD_SPECS, is_known_method, method_spec
 from trainables.spec.own_data import is_own_data
 from trainables.spec.searchable import ALWAYS_READ
 
+_DIGESTS: Final = re.compile(r"(?<=@)[0-9a-f]{16}\b")  # of code of the user
 _FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
 
 
@@ -52,7 +54,7 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
         source = recorded.base if field in asked.get("base", {}) else recorded
         if getattr(source, field) != value:
             own, given = (_shown(each) for each in (getattr(source, field), value))
-            differences.append(f"{field}: the study has {own}, but {given} was given")
+            differences.append(f"{field}: the study has {own}, but {given} was given{_changed(own, given)}")
     current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
     if recorded.digest_version == DIGEST_VERSION and current != recorded.space_digest:
         differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
@@ -62,6 +64,13 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
             + "\n  ".join(differences)
             + "\nLeave these options out to resume as planned, or start a new study under another name."
         )
+
+
+def _changed(own: str, given: str) -> str:
+    """Return a clause if two texts name the same code of the user with another content, or an empty text."""
+    if own == given or _DIGESTS.sub("", own) != _DIGESTS.sub("", given):
+        return ""
+    return " (the file, or a module that it imports, was changed; the study goes on with a copy of its own)"
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Export of a confirmed student as an int8 program, compared with the float program over all confirmed seeds.
 
-Every seed of the confirmation's first choice is quantised in the same way, and the accuracy of its float and its int8
+Every seed of the exported config is quantised in the same way, and the accuracy of its float and its int8
 program is computed on the test split that the confirmation has read. The exported program is that of the first seed, as
 for a float export. No setting of the quantisation is chosen by these accuracies. They are further readings of the test
 split nevertheless: each is written to `test_readings.jsonl` in the study's folder before it is made, and
@@ -175,7 +175,7 @@ def make_int8(
         UsageError: files of the dataset are missing.
         ExportError: a student cannot be exported or quantised.
     """
-    from study.ledger.students import confirmed_students
+    from study.ledger.students import choice_named, confirmed_students
     from trainables.students.deployment import as_function, measure_latency, open_program
     from trainables.students.export import CHECKED_BATCHES, largest_difference, program_of
     from trainables.students.file import load_kept
@@ -189,7 +189,7 @@ def make_int8(
         with_facts,
     )
 
-    students = confirmed_students(ledger)
+    students = confirmed_students(ledger, choice_named(ledger, trial=entry.trial_id))
     datasets: dict[tuple[int, int], Dataset] = {}
     seeds: dict[str, tuple[float, float]] = {}
     programs: dict[str, tuple[bytes, bytes]] = {}

@@ -3,7 +3,7 @@
 from study.ledger.ledger import StudyLedger
 from study.ledger.same_data import refuse_earlier_of_other_data, refuse_other_data
 from study.running.executor import Executor
-from study.running.task_errors import TaskFailedError, TaskLostError
+from study.running.task_errors import TaskFailedError, TaskLostError, on_node
 from trainables.process.errors import StudyError
 
 
@@ -25,7 +25,7 @@ def check_data(executor: Executor, ledger: StudyLedger) -> None:
     try:
         found = executor.dataset_digest(config, data_root, str(plan.teachers_folder))
     except (TaskFailedError, TaskLostError) as error:
-        raise StudyError(f"the dataset could not be read: {error}") from None
+        raise StudyError(f"the dataset could not be read{on_node(error)}: {error}") from None
     if found is not None and ledger.dataset is not None:
         refuse_other_data(plan, ledger.dataset["digest"], found)
     elif found is not None:

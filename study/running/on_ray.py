@@ -241,7 +241,7 @@ def _result(finished: Any) -> Any:
     try:
         return ray.get(finished)
     except ray.exceptions.RayTaskError as error:
-        raise TaskFailedError(error.cause) from None
+        raise TaskFailedError(error.cause, error.ip if len(ray.nodes()) > 1 else "") from None
     except ray.exceptions.RayError as error:
         raise TaskLostError(error) from None
 

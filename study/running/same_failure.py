@@ -35,6 +35,8 @@ class SameFailure:
 def all_fail_alike(ledger: StudyLedger) -> bool:
     """Return whether at least three trials have ended, and all by one error in code that every trial runs.
 
+    No other trial may have got further than these. On a cluster, the code may fail on one node alone.
+
     A method of the user's own is not run by all trials of a comparison, and neither is a searched student. There, the
     error must also occur in another method, and with another student.
     """
@@ -43,6 +45,9 @@ def all_fail_alike(ledger: StudyLedger) -> bool:
         return False
     errors = [entry.error or "" for entry in ended]
     if len(set(map(kind_of, errors))) > 1 or not all(map(traceback_of, errors)):
+        return False
+    furthest = max(len(entry.epochs) for entry in ended)
+    if any(len(entry.epochs) > furthest for entry in ledger.entries.values()):
         return False
     if ledger.plan.compared and all(is_own(entry.config.method) for entry in ended):
         return False

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from study.cli.progress import StudyProgress
 from study.plan.plan import StudyPlan
 from study.plan.teacher_storage import reckon_teacher_storage
-from study.running.task_errors import TaskFailedError, TaskLostError
+from study.running.task_errors import TaskFailedError, TaskLostError, on_node
 from trainables.display.numbers import counted
 from trainables.display.progress import time_left
 from trainables.process.errors import StudyError
@@ -202,7 +202,7 @@ class TeacherFill:
             if isinstance(error.cause, OSError):  # the storage was available a moment ago
                 self._progress.warn(f"{error.cause}; trials fill what is missing")
                 return None
-            raise StudyError(f"the teacher's outputs cannot be stored: {error.cause}") from None
+            raise StudyError(f"the teacher's outputs cannot be stored{on_node(error)}: {error.cause}") from None
         except TaskLostError as error:
             self._progress.warn(f"a task that filled teacher outputs was lost ({error.kind}); trials fill them")
             return None

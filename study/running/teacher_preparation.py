@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from study.cli.progress import StudyProgress
 from study.plan.plan import StudyPlan
 from study.running.executor import Executor
-from study.running.task_errors import TaskFailedError, TaskLostError
+from study.running.task_errors import TaskFailedError, TaskLostError, on_node
 from trainables.display.numbers import NETWORK_PLACES, format_number
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig
@@ -41,7 +41,7 @@ def prepare_study_teacher(
                 lambda epoch, accuracy: changed(epoch, f"val accuracy {format_number(accuracy, NETWORK_PLACES)}"),
             )
     except (TaskFailedError, TaskLostError) as error:
-        raise StudyError(f"the teacher could not be prepared: {error}") from None
+        raise StudyError(f"the teacher could not be prepared{on_node(error)}: {error}") from None
     for note in prepared.notes if prepared is not None else ():
         progress.say(note)
     return prepared

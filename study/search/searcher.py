@@ -24,7 +24,7 @@ from study.ledger.entry import PROCESS_DIED, Status, TrialEntry
 from study.ledger.events import first_error_line
 from study.ledger.ledger import StudyLedger
 from study.ledger.promising import promising_configs
-from study.ledger.students import student_path
+from study.ledger.students import keeps_student, student_path
 from study.plan.control_tuning import tuning_trials
 from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
@@ -174,9 +174,8 @@ class StudySearch:
         }
 
     def _student_path(self, entry: TrialEntry) -> str | None:
-        """Return the path to save a trial's student. Only students of the first choice are saved."""
-        chosen = self._ledger.confirmation
-        if entry.stage != "confirm" or chosen is None or not chosen.is_first_choice(entry.config):
+        """Return the path to save a trial's student, or None. Students of a confirmation's chosen configs are saved."""
+        if not keeps_student(self._ledger, entry):
             return None
         return str(student_path(self._plan, entry.trial_id).absolute())
 

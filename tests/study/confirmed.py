@@ -11,13 +11,13 @@ from trainables.students.file import keep_student
 GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
 
 
-def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=(), epochs=None):
+def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=(), epochs=None, configs=1):
     """Return the ledger and the result of a simulated study with a confirmation and real student files.
 
     The first choice exceeds kd by `gains`, seed by seed.
     """
     plan = make_plan(
-        folder, name=name, confirmation={"configs": 1, "seeds": len(gains), "epochs": epochs}, base=dict(base)
+        folder, name=name, confirmation={"configs": configs, "seeds": len(gains), "epochs": epochs}, base=dict(base)
     )
     ledger = StudyLedger(plan)
     tune = PretendedSeeds(StudySearch(ledger, {}), ledger)

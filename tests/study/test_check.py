@@ -6,11 +6,15 @@ import pytest
 
 from study.check import main as check_main
 from tests.trainables.conftest import digits, make_store, teacher, teacher_file, teacher_folder  # noqa: F401
+from tests.user_data import new_data_process
 from tests.user_methods import METHOD
 from tests.user_nets import NET, new_process, write, write_net
 from trainables.conformance import running
 from trainables.conformance.case import Bench, Case
 from trainables.conformance.checks import CHECKS
+from trainables.run.shape_check import method_problem
+from trainables.spec.datasets import DATASETS
+from trainables.spec.trial import TrialConfig
 from trainables.user_code.loading import canonical_name
 
 pytestmark = pytest.mark.study
@@ -25,6 +29,13 @@ FAULTY = {
             "difference.abs()", "(difference * random.random()).abs()"
         ),
         "two trials of one seed differ in train/loss, ",
+    ),
+    "its_random_numbers_come_from_its_own_generator": (
+        METHOD.replace("from pydantic", "import torch\n\nfrom pydantic").replace(
+            "difference.abs()", "(difference + torch.rand(())).abs()"
+        ),
+        "a step draws from the global generator of torch, which the trials of a pack share, so none could run again: "
+        "draw from outputs.generator",
     ),
     "a_resumed_trial_equals_one_never_stopped": (COUNTER, "resumed after epoch 0, epoch 1 differs in"),
     "no_batch_waits_for_a_value": (
@@ -104,3 +115,117 @@ def test_a_network_is_checked_and_what_is_neither_is_refused(command, tmp_path):
         refused = command(check_main, *name.split())
         assert refused.code == 2, refused.said
         assert reason in refused.err
+
+
+@pytest.mark.parametrize(
+    ("drawing", "alone", "packed"),
+    [
+        ("", None, None),
+        ("torch.rand(3)", None, "a step draws from the global generator of torch, which the trials of a pack share"),
+        ("torch.rand(3, generator=outputs.generator)", None, None),
+        ("np.random.rand()", *["a step draws from the global generator of numpy.random, which trials do not seed"] * 2),
+        ("torch.manual_seed(3)", *["a step sets the seed of the global generator of torch, so all batches"] * 2),
+    ],
+)
+def test_before_a_study_the_generators_that_a_method_uses_are_checked(tmp_path, drawing, alone, packed):
+    text = METHOD.replace("from pydantic", "import numpy as np\nimport torch\nfrom pydantic")
+    folder = write(tmp_path, mine=text.replace("    difference", f"    {drawing}\n    difference"))
+    own = canonical_name(f"{folder}/mine.py:METHOD")
+    config = TrialConfig(method=own, student="cnn_3_4", teacher="cnn_3_4")
+    for is_packed, expected in ((False, alone), (True, packed)):
+        found = method_problem(config, DATASETS["digits"], packed=is_packed)
+        assert (found or "").startswith(expected or "")
+        assert (found is None) is (expected is None)
+
+
+DATA = """
+import numpy as np
+from sklearn.datasets import load_digits
+
+source = load_digits()
+images, labels = (source.images * 15).astype("uint8"), source.target
+
+
+class Items:
+    def __init__(self, change):
+        self.change = change
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        return self.change(images[index]), int(labels[index])
+
+
+def make():
+    return {"train": (images[:300], labels[:300]), "test": (images[300:400], labels[300:400])}
+
+
+def unlabelled():
+    return {"train": images[:300]}
+
+
+def missing():
+    return {"train": (images[:300], [None, *labels[1:300]])}
+
+
+def other_classes():
+    return {**make(), "train": (images[:300], labels[:300] % 5)}
+
+
+def no_numbers():
+    return {"train": (np.where(np.arange(300)[:, None, None] == 7, np.nan, images[:300] / 255), labels[:300])}
+
+
+def seldom_equal():
+    return Items(lambda image: image + np.uint8(np.random.default_rng().random() < 0.2))
+
+
+def mirrored():
+    return Items(lambda image: image[:, :: np.random.choice([-1, 1])])
+
+
+def broken():
+    return Items(lambda image: image[20])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "failing", "reason"),
+    [
+        ("make", None, ""),
+        ("unlabelled", 0, "no array names images and labels"),
+        ("missing", 0, "1 labels are missing, the first of image 0"),
+        ("other_classes", 0, "test: classes missing from the train part: 5, 6, 7, 8, 9"),
+        ("no_numbers", 0, "image 7 has pixels that are NaN or infinite"),
+        ("seldom_equal", 0, "differs when it is read again"),
+        ("mirrored", 0, "differs when it is read again"),
+        ("broken", 0, "line 17, in __getitem__"),
+    ],
+)
+def test_a_dataset_is_checked_alone_and_a_wrong_one_fails_with_the_reason(command, tmp_path, name, failing, reason):
+    file = write(tmp_path, data=DATA) / "data.py"
+    with new_data_process():
+        done = command(check_main, "--dataset", f"{file}:{name}", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["kind"], found["passed"]) == (failing is not None, "dataset", failing is None), done.said
+    assert [each["passed"] for each in found["checks"]] == ([True] * 3 if failing is None else [False])
+    assert reason in found["checks"][-1]["reason"]
+
+
+def test_a_method_and_a_network_are_checked_on_a_dataset_of_the_user_s(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "CHECKS", CHECKS[:1])
+    write_net(tmp_path)
+    folder = write(tmp_path, data=DATA, method=METHOD)
+    with new_data_process():
+        alone = command(check_main, f"{folder}/data.py:make")
+        network = command(check_main, f"{folder}/net.py:make", "--dataset", f"{folder}/data.py:make")
+        method = command(check_main, f"{folder}/method.py:METHOD", "--dataset", f"{folder}/data.py:make")
+        wrong = command(check_main, f"{folder}/net.py:make", "--dataset", f"{folder}/data.py:unlabelled")
+        twice = command(check_main, f"{folder}/data.py:make", "--dataset", f"{folder}/data.py:make")
+        nothing = command(check_main)
+    assert [each.out.count("passed  ") for each in (alone, network, method)] == [3, 5, 5], (alone, network, method)
+    assert (wrong.code, wrong.out.count("failed  "), wrong.out.count("passed  ")) == (1, 1, 0)
+    assert twice.code == nothing.code == 2
+    assert "name one of them" in twice.err
+    assert "nothing to check: name a method or network" in nothing.err

@@ -173,7 +173,7 @@ def test_a_finished_study_is_confirmed_later_in_packs(output_dir, command, launc
     rows = [row for row in read_trials(output_dir / "later").to_pylist() if row["stage"] == "confirm"]
     assert rows
     assert all(row["test/accuracy"] is not None for row in rows)
-    assert len(list((output_dir / "later" / "students").glob("*.example.safetensors"))) == 2
+    assert len(list((output_dir / "later" / "students").glob("*.example.safetensors"))) == 4  # two configs
     assert load_plan(output_dir / "later").confirmation.configs == 2
 
 

@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 import torch
 
+import pesfkd
 from study.export import main
 from study.ledger.ledger import StudyLedger
-from study.ledger.students import first_confirmed, student_path
+from study.ledger.students import chosen, confirmed_students, first_confirmed, student_path
 from tests.study.confirmed import confirmed_study
 from tests.study.factories import make_plan
 from trainables.data import load_dataset
@@ -63,6 +64,49 @@ def test_the_student_of_the_first_seed_is_exported_beside_its_weights(study, com
     images = load_dataset("digits", None).validation.images
     logits = read_program(weights.with_suffix(suffix), kind)(images)
     torch.testing.assert_close(logits, load_student(weights).logits(images), atol=1e-4, rtol=1e-4)
+
+
+def test_another_confirmed_config_or_trial_is_exported_and_a_wrong_one_refused_with_what_there_is(
+    command, tmp_path, run
+):
+    ledger, _ = confirmed_study(tmp_path, run, gains=(0.03, 0.05), configs=2)
+    ledger.plan.save()
+    first, second = chosen(ledger)
+    assert (first.rank, second.rank) == (1, 2)
+    trials = [entry.trial_id for entry, _ in confirmed_students(ledger, second)]
+    assert len(trials) == 2
+    told = {}
+    for words in (("--config", second.config_id[:10]), ("--trial", trials[1]), ("--config", first.config_id), ()):
+        done = command(
+            main, "planned", *words, "--output-dir", tmp_path, "--json", "--format", "torch-export", "--force"
+        )
+        assert done.code == 0, done.err
+        told[words[:1] + words[1:2]] = json.loads(done.out)["trial_id"]
+    own = first_confirmed(ledger).trial_id
+    assert list(told.values()) == [trials[0], trials[1], own, own]
+    written = pesfkd.open(tmp_path / "planned").export(tmp_path / "own.pt2", config=second.config_id)
+    assert read_program(written, "torch-export") is not None
+
+    control = next(entry for entry in ledger.in_stage("confirm") if entry.config.method == "ce")
+    for words, reason in (
+        (("--config", "nothing"), "--config nothing is none with a saved student of study 'planned'"),
+        (("--config", ""), "is none with a saved student"),
+        (("--trial", control.trial_id), f"--trial {control.trial_id} is none with a saved student"),
+        (("--trial", "planned-9999"), "--trial planned-9999 is none"),
+    ):
+        refused = command(main, "planned", *words, "--output-dir", tmp_path)
+        assert refused.code == 2, refused.said
+        assert reason in refused.err
+        for choice in (first, second):
+            assert f"--config {choice.config_id}  {choice.label} (" in refused.err
+        assert ", ".join(trials) in refused.err
+    both = command(main, "planned", "--config", first.config_id, "--trial", trials[0], "--output-dir", tmp_path)
+    assert both.code == 2
+    assert "not both" in both.err
+    student_path(ledger.plan, trials[0]).unlink()
+    lost = command(main, "planned", "--trial", trials[0], "--output-dir", tmp_path, "--force")
+    assert lost.code == 2
+    assert f"the student of {trials[0]} was not saved" in lost.err
 
 
 def test_what_an_exporter_prints_is_not_among_the_json(study, command, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from tests.own_data import digits, write_npz, write_parquet
 from tests.study.guides import blocks_of, planned_by
 from tests.study.inspection import assert_whole
 from tests.user_data import COLUMNS, DATA, new_data_process
+from tests.user_methods import METHOD
 from tests.user_nets import write
 from trainables.data.own.opened import forget_own
 from trainables.teacher.command import main as teacher_main
@@ -173,13 +174,15 @@ def test_packs_and_processes_of_ray_get_the_sources_sent(launch, tmp_path):
     file = tmp_path / "mine" / "data.py"
     # The file is gone when it is executed for the first time.
     gone = f"from pathlib import Path\nPath({str(file)!r}).unlink(missing_ok=True)\n"
-    write(tmp_path / "mine", data=gone + DATA, columns=COLUMNS)
+    write(tmp_path / "mine", data=gone + DATA, columns=COLUMNS, method=METHOD)
     words = ("--dataset", f"{file}:make", "--teacher-epochs", "1", "--name", "own", "--output-dir", tmp_path / "out")
-    done = launch(*SMALL, *words, "--pack", "2")
+    method = ("--space", "none", "--method", file.with_name("method.py:METHOD"), "--search", "matching_power=1:4")
+    done = launch(*method, "--set", "kd_weight=0.1", *SMALL[2:], *words, "--pack", "2")
     assert done.returncode == 0, done.stderr
     assert not file.exists()
     rows = read_trials(tmp_path / "out" / "own").to_pylist()
     assert {row["status"] for row in rows} == {"finished"}
+    assert {row["method"].partition("@")[0] for row in rows} == {"method.py:METHOD", "ce", "kd"}
 
 
 def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):

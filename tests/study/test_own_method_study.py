@@ -1,5 +1,6 @@
 """Studies of methods and spaces of the user's own, whose files are gone before the first trial."""
 
+import html
 import json
 import shutil
 
@@ -10,7 +11,7 @@ from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.rerun import main as rerun_main
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, runs_of
 from tests.user_methods import METHOD, SPACE
 from tests.user_nets import new_process, write
 
@@ -108,3 +109,34 @@ def test_a_study_in_which_every_trial_fails_alike_ends_after_three_with_one_trac
     assert summary["incomplete_because"] == "all trials failed alike"
     page = (tmp_path / "out" / "alike" / "report.html").read_text(encoding="utf-8")
     assert page.count("line 21, in losses") == 1
+
+
+@pytest.mark.slow
+def test_on_ray_too_a_study_ends_after_three_alike_and_all_places_show_the_error_of_the_user(launch, tmp_path):
+    failing = METHOD.replace("    difference", "    if outputs.epoch == 1:\n        explain('all')\n    difference")
+    failing += "\n\ndef explain(what):\n    raise KeyError(what)\n"
+    files = write(tmp_path / "mine", method=failing)
+    done = launch("--space", "none", "--method", f"{files}/method.py:METHOD", "--search", "matching_power=1:4", "--set",
+                  "kd_weight=0.2", "--trials", "8", "--promising", "1", "--replicates", "1", "--epochs", "2",
+                  "--teacher-epochs", "1", "--teacher", "cnn_3_4", "--cpus-per-trial", "0.5", "--max-concurrent", "2",
+                  "--output-dir", tmp_path / "out", "--name", "alike")  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    file, study = files / "method.py", tmp_path / "out" / "alike"
+    summary = f"KeyError: 'all' (in explain, method.py:{len(failing.splitlines())})"
+    trace = [
+        "Traceback (most recent call last):",
+        f'  File "{file}", line 21, in losses', "    explain('all')",
+        f'  File "{file}", line {len(failing.splitlines())}, in explain', "    raise KeyError(what)",
+        "KeyError: 'all'",
+    ]  # fmt: skip
+    assert done.stderr.count("\n".join(trace)) == 1
+    assert "ended early, because all " in done.stderr
+    assert "worker.py" not in done.stderr  # no frame of Ray
+    failed = [row for row in read_trials(study).to_pylist() if row["status"] == "failed"]
+    assert 3 <= len(failed) <= 4
+    assert {row["error"] for row in failed} == {"\n".join([summary, *trace])}
+    page = html.unescape((study / "report.html").read_text(encoding="utf-8"))
+    assert page.count("\n".join(trace)) == 1
+    _, runs = runs_of(load_plan(study))
+    errors = [run.data.tags["error"] for run in runs if run.info.status == "FAILED"]
+    assert errors == ["\n".join([summary, *trace])] * len(failed)

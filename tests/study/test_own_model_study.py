@@ -18,7 +18,9 @@ from study.records import read_trials
 from study.rerun import main as rerun_main
 from tests.study.guides import blocks_of, planned_by
 from tests.study.inspection import assert_whole
-from tests.user_nets import NET, new_process, write_net
+from tests.user_data import COLUMNS, DATA, new_data_process
+from tests.user_methods import METHOD
+from tests.user_nets import NET, new_process, write, write_net
 from trainables.costs.epoch import run_epoch
 from trainables.models.user_model import call_maker
 from trainables.process.randomness import seeded
@@ -58,6 +60,8 @@ def test_a_study_runs_resumes_confirms_exports_and_reruns_without_the_user_s_fil
         refused = command(launch_main, "--resume", "own", *out, *IN_PROCESS, "--student", f"{file}:make")
         assert refused.code == 2
         assert f"student: the study has 'net.py:make@{digest}', but 'net.py:make@" in refused.err
+        assert "was given (the file, or a module that it imports, was changed; the study goes on with" in refused.err
+        assert "Leave these options out to resume as planned, or start a new study" in refused.err
         shutil.rmtree(tmp_path / "mine")
     shutil.move(study / "code", tmp_path / "code")
     with new_process():
@@ -200,12 +204,32 @@ make = Net
     assert not (tmp_path / "out").exists()
 
 
-def test_a_teacher_of_the_user_s_is_trained_alone_and_given_to_a_study(command, tmp_path):
+def test_a_teacher_of_the_user_s_is_trained_alone_and_given_to_a_study(command, tmp_path, monkeypatch):
     file, out = write_net(tmp_path / "mine"), ("--output-dir", tmp_path / "out")
     words = ("--dataset", "digits", "--model", f"{file}:make", "--recipe", "short", "--epochs", "1", "--name", "t")
-    done = command(teacher_main, *words, *out, "--quiet", "--no-mlflow")
+    done = command(teacher_main, *words, *out, "--quiet", "--no-mlflow", "--json")
     assert done.code == 0, done.said
     folder = tmp_path / "out" / "teachers" / "t"
+    card, printed = (folder / "README.md").read_text(encoding="utf-8"), json.loads(done.out)
+    shutil.rmtree(tmp_path / "mine")
+    monkeypatch.chdir(folder)
+    for line in card.splitlines():  # the commands of the card, in the card's folder
+        if line.startswith("python -m study.launch"):
+            with new_process():
+                shown = command(launch_main, *shlex.split(line)[3:], "--dry-run", *out)
+            assert shown.code == 0, shown.said
+        if line.startswith("python -m trainables.teacher"):
+            with new_process():
+                shown = command(teacher_main, *shlex.split(line)[3:], "--dry-run", *out)
+            assert shown.code == 0, shown.said
+    assert card.count("code/") == 2
+    monkeypatch.chdir(tmp_path)
+    with new_process():
+        shown = command(launch_main, *SMALL, *shlex.split(printed["teacher_options"]), "--dry-run", *out)
+        assert shown.code == 0, shown.said
+        again = command(teacher_main, *shlex.split(printed["command"])[3:], "--dry-run", *out)
+        assert again.code == 0, again.said
+    write_net(tmp_path / "mine")
     study = (*SMALL, "--student", "cnn_3_4", "--teacher-checkpoint", folder / "teacher.safetensors", *out)
     with new_process():
         refused = command(launch_main, *study, "--dry-run")
@@ -269,18 +293,27 @@ def test_a_search_over_own_students_learns_from_an_ensemble_of_own_teachers(comm
         assert json.loads(shown.out)["plan"]["search"] == plan.model_dump(mode="json")["search"]
 
 
-def test_processes_of_ray_get_the_sources_sent(launch, tmp_path):
+def test_processes_of_ray_get_the_sources_of_network_data_and_method_sent(launch, command, tmp_path):
     # The driver removes the file when it tries the network out, before any other process begins.
     file = tmp_path / "mine" / "net.py"
     gone = f"from pathlib import Path\nPath({str(file)!r}).unlink(missing_ok=True)\n"
     write_net(tmp_path / "mine", gone + NET)
-    networks = ("--student", f"{file}:make", "--teacher", f"{file}:plain", "--teacher-epochs", "1")
-    done = launch(*SMALL, *networks, "--name", "own", "--output-dir", tmp_path / "out")
+    folder = write(tmp_path / "mine", method=METHOD, data=DATA, columns=COLUMNS)
+    own = ("--student", f"{file}:make", "--teacher", f"{file}:plain", "--teacher-epochs", "1")
+    own += ("--dataset", f"{folder}/data.py:make", "--method", f"{folder}/method.py:METHOD", "--set", "kd_weight=0.1")
+    size = ("--space", "none", "--search", "matching_power=1:4", *SMALL[2:], "--max-concurrent", "2")
+    done = launch(*size, *own, "--cpus-per-trial", "0.5", "--name", "own", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert not file.exists()
     rows = read_trials(tmp_path / "out" / "own").to_pylist()
     assert {row["status"] for row in rows} == {"finished"}
-    assert len(rows) == 4
+    assert {row["method"].partition("@")[0] for row in rows} == {"method.py:METHOD", "ce", "kd"}
+    assert {(row["student"][:12], row["dataset"][:12]) for row in rows} == {("net.py:make@", "data.py:make")}
+    shutil.rmtree(tmp_path / "mine")
+    with new_data_process():  # one process gives the bits that Ray's gave
+        again = command(rerun_main, "own-0000", "--output-dir", tmp_path / "out", "--json")
+        assert again.code == 0, again.said
+        assert json.loads(again.out)["matches"]
 
 
 def test_commands_of_the_guide_are_understood(command, tmp_path, monkeypatch):

@@ -12,8 +12,10 @@ from trainables.conformance.requirement import CheckFailedError, expect_error, r
 from trainables.costs import ledger as cost_ledger
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import FlopCounter, count_costs
+from trainables.process.global_generators import misuse_of_generators, use_of_generators
 from trainables.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
+from trainables.run.shape_check import DRAW_FROM_OUTPUTS
 from trainables.steps.loss_log import LossLog
 from trainables.steps.step import AutogradStep
 from trainables.storage.tensors import read_tensors, write_tensors
@@ -42,6 +44,21 @@ def the_same_seed_gives_the_same_bits_and_another_others(case: Case, bench: Benc
         )
         require(ours["train/loss"] != run_epoch(other)["train/loss"], "another seed gives the same loss")
     _require_equal(first, second, "two trials of one seed")
+
+
+def its_random_numbers_come_from_its_own_generator(case: Case, bench: Bench) -> None:
+    """A step neither draws from the global generators, which packed trials share, nor sets their seed."""
+    run = bench.start(case)
+    batch, log = next(iter(run.batches.of_epoch(0, None))), LossLog(run.method.gradients(run.config.model_dump()))
+    for trainer in run.trainers.values():
+        trainer.module.train()
+        trainer.begin_epoch(0)
+    run.begin_drawing()
+    used = use_of_generators(lambda: run.train_batch(batch, log))
+    # Dropout of language models and adapters draws from torch's generator, and these trials are not packed.
+    packed = not (case.on_text or run.config.draws_in_adapter)
+    reason = misuse_of_generators(used, remedy=DRAW_FROM_OUTPUTS, packed=packed)
+    require(not reason, f"a step {reason}")
 
 
 def a_resumed_trial_equals_one_never_stopped(case: Case, bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Running of all checks on one method or network of the user's, each with its result in one line."""
+"""Running of all checks on one method, network or dataset of the user's, each with its result in one line."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from trainables.conformance.checks import CHECKS
 from trainables.conformance.requirement import CheckFailedError
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset, Split
+from trainables.data.image_check import check_image_folder as check_images
 from trainables.data.registry import dataset_info
 from trainables.process.threads import one_thread
 from trainables.run.shape_check import ShapeError, Wanted, check_method, check_network
@@ -87,6 +88,39 @@ def check_user_network(name: str, dataset: str) -> Iterator[CheckResult]:
         yield _result(Case("ce", dataset=dataset), words, partial(check_network, name, wanted, flag="network"))
 
 
+def check_user_dataset(name: str, root: Path | None) -> Iterator[CheckResult]:
+    """Yield the result of each check of a dataset of images. If one fails, the further ones are left out.
+
+    Args:
+        name: canonical name.
+        root: folder with the dataset's files, for datasets that have one.
+    """
+    for words, check in (
+        ("it has images with labels, and classes that its parts share", partial(dataset_info, name)),
+        ("all images can be decoded, and are the same in a second call", partial(check_images, name, keep=False)),
+        ("it can be split, and has two or more classes in each split", partial(_split, name, root)),
+    ):
+        result = _result(None, words, partial(_explained, check))
+        yield result
+        if not result.passed:
+            return
+
+
+def _explained(check: Callable[[], object]) -> None:
+    """Run a check whose errors of type ValueError are complete messages for the user."""
+    try:
+        check()
+    except ValueError as error:
+        raise CheckFailedError(str(error)) from None
+
+
+def _split(name: str, root: Path | None) -> None:
+    dataset = load_dataset(name, root)
+    for part, split in (("train", dataset.train), ("validation", dataset.validation)):
+        if len(split.labels.unique()) < 2:
+            raise CheckFailedError(f"the {part} split has one class alone")
+
+
 def _step(case: Case) -> None:
     try:
         check_method(case.config(), dataset_info(case.dataset), flag="method")
@@ -94,8 +128,8 @@ def _step(case: Case) -> None:
         raise CheckFailedError(str(error).partition(": ")[2]) from error
 
 
-def _result(case: Case, words: str, run: Callable[[], None]) -> CheckResult:
-    variant = "with adapter" if case.adapter else ""
+def _result(case: Case | None, words: str, run: Callable[[], None]) -> CheckResult:
+    variant = "with adapter" if case is not None and case.adapter else ""
     try:
         with _quiet():
             run()

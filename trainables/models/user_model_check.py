@@ -7,7 +7,8 @@ for the penultimate feature, in train and in eval mode.
 
 import copy
 import sys
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
+from functools import partial
 from typing import Final
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from trainables.models.interface import DistillationModel
 from trainables.models.user_model import UserModel, build_user_model, call_maker, recorded_stages
+from trainables.process.global_generators import misuse_of_generators, use_of_generators
 from trainables.process.randomness import seeded
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe
@@ -22,6 +24,7 @@ from trainables.user_code.reference import canonical
 
 _SEED: Final = 40_961  # one that nobody sets
 _ANOTHER_SEED: Final = 1
+_DRAW_BY_TORCH: Final = "draw by torch's global generator, and leave its seed as it is"
 
 
 def user_model_problem(name: str, samples: Tensor, *, num_classes: int, trains: bool) -> str | None:
@@ -56,6 +59,9 @@ def _problem(name: str, samples: Tensor, num_classes: int, *, trains: bool) -> s
             f"{canonical(name).name} returns other weights for the same seed, so no trial could run again: draw "
             "them by torch's global generator alone, and load files in full"
         )
+    built = use_of_generators(lambda: call_maker(name, **shape))
+    if misuse := misuse_of_generators(built, remedy=_DRAW_BY_TORCH, resets=False):
+        return f"{canonical(name).name} {misuse}"
     try:
         copy.deepcopy(network)
     except Exception as error:  # of any attribute
@@ -66,6 +72,9 @@ def _problem(name: str, samples: Tensor, num_classes: int, *, trains: bool) -> s
         reason = _wrong_pass(network, samples, num_classes, training=training)
         if reason is not None:
             return f"in {_mode(training)} mode {reason}"
+        used = use_of_generators(partial(_pass, network, samples, training=training, seed=None))
+        if misuse := misuse_of_generators(used, remedy=_DRAW_BY_TORCH):
+            return f"in {_mode(training)} mode it {misuse}"
     if trains and (changed := _changed_numbers(network, samples)):
         return (
             f"{' and '.join(changed)} changes in a pass, and a checkpoint would not have it: register it as a buffer, "
@@ -90,15 +99,21 @@ def _same(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and torch.allclose(first, second, rtol=0.0, atol=0.0, equal_nan=True)
 
 
-def _pass(model: nn.Module, samples: Tensor, *, training: bool, seed: int = 0) -> object:
+def _pass(model: nn.Module, samples: Tensor, *, training: bool, seed: int | None = 0) -> object:
     """Return the output of a copy of a network.
+
+    Args:
+        model: the network.
+        samples: (B, channels, H, W).
+        training: whether in train mode.
+        seed: seed of torch's global generators; None to use them as they are.
 
     Raises:
         UserCodeError: the network raised an error; the message has the user's traceback.
     """
     trial = copy.deepcopy(model).train(training)
     try:
-        with seeded(seed):
+        with nullcontext() if seed is None else seeded(seed):
             return trial(samples.clone())
     except (Exception, SystemExit) as error:
         shape = " x ".join(map(str, samples.shape))

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -26,6 +26,7 @@ from trainables.methods.method import Method, PartsSetting
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel, build_model
 from trainables.models.user_model_check import has_stages, user_model_problem
+from trainables.process.global_generators import misuse_of_generators, use_of_generators
 from trainables.process.randomness import generator_from, seeded
 from trainables.run.run import DistillationRun
 from trainables.run.workers import unshared_norms
@@ -36,6 +37,7 @@ from trainables.spec.architectures import (
     CNN_PATTERN,
     LAYERS_PATTERN,
     LIBRARY_PATTERN,
+    is_packable,
 )
 from trainables.spec.batch_sizes import batch_sizes
 from trainables.spec.datasets import DatasetInfo
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 _SAMPLES: Final = 2  # BatchNorm needs more than one value per channel
 _VOCABULARY: Final = 32  # shapes do not depend on the vocabulary size
 _LENGTH: Final = 16
+DRAW_FROM_OUTPUTS: Final = "draw from outputs.generator"
 _MOST_PARAMETERS: Final = 500_000_000  # BERT-large has 335 million
 # Suggested if no related network fits. For the image zoo, the first one that fits is named.
 _LIBRARY_FALLBACK: Final = "resnet18"
@@ -252,18 +255,19 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
+def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str, packed: bool = False) -> None:
     """Check that a method can make a step with the two networks of a trial, which were checked separately before.
 
     Args:
         config: config of a trial with this method.
         info: dataset description.
         flag: command-line flag that names the method.
+        packed: whether trials are packed.
 
     Raises:
         ShapeError: if the step fails, with the reason.
     """
-    reason = method_problem(config, info)
+    reason = method_problem(config, info, packed=packed)
     if reason is None:
         return
     if is_own(config.method):
@@ -280,7 +284,7 @@ def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
 
 
 @cache
-def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
+def method_problem(config: TrialConfig, info: DatasetInfo, *, packed: bool = False) -> str | None:
     """Return why a method cannot make a step with two networks that passed the separate checks, or None if it can.
 
     Only methods of the user's own, and those with trainable parts, a teacher method, shared layers or matched feature
@@ -289,6 +293,7 @@ def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
     Args:
         config: config of a trial with this method.
         info: dataset description.
+        packed: whether trials are packed.
     """
     method = METHODS[config.method]
     if not (
@@ -303,7 +308,14 @@ def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
         with seeded(0):
             if (reason := _without_maps(config, info, method)) is not None:
                 return reason
-            (_try_on_images if info.task is None else _try_on_text)(config, info, method)
+            attempt = partial(_try_on_images if info.task is None else _try_on_text, config, info, method)
+            attempt()
+            if is_own(config.method):
+                # The networks were checked before, so the method alone may draw from generators that are not torch's.
+                reason = misuse_of_generators(use_of_generators(attempt), remedy=DRAW_FROM_OUTPUTS)
+                if not reason and packed and info.task is None and is_packable(config.student):
+                    reason = _misuse_in_packs(config, info, method)
+                return f"a step {reason}" if reason else None
     except UserCodeError as error:
         return str(error)
     except Exception as error:  # third-party libraries raise any type
@@ -336,7 +348,18 @@ def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> No
     _make_step(config, dataset, FrozenTeacher(model), method)
 
 
-def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> None:
+def _misuse_in_packs(config: TrialConfig, info: DatasetInfo, method: Method) -> str:
+    """Return a clause on draws of the losses from torch's global generator, which packed students do not use."""
+    dataset = _noise(info, config.split_seed, max(_SAMPLES, method.spec.smallest_batch))
+    model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
+    run = _started(config, dataset, FrozenTeacher(model), method)
+    batch, log = next(iter(run.batches.of_epoch(0, None))), LossLog(None)
+    used = use_of_generators(lambda: run.train_batch(batch, log))
+    return misuse_of_generators(used, remedy=DRAW_FROM_OUTPUTS, packed=True)
+
+
+def _started(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> DistillationRun:
+    """Return a trial that is ready for the first batch."""
     # The check runs in float32 for every precision, because shapes are the same.
     config = config.model_copy(update={"precision": "fp32", "batch_size": len(dataset.train)})
     run = DistillationRun(config, dataset, teacher, method=method)
@@ -344,7 +367,11 @@ def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | N
     for trainer in run.trainers.values():
         trainer.module.train()
         trainer.begin_epoch(0)
-    log = LossLog(None)
+    return run
+
+
+def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> None:
+    run, log = _started(config, dataset, teacher, method), LossLog(None)
     for batch in run.batches.of_epoch(0, None):
         run.train_batch(batch, log)
     if is_own(config.method):

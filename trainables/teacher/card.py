@@ -1,5 +1,6 @@
 """Model card of a trained teacher, written from the metadata of the teacher file."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -108,26 +109,51 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         "",
         "With " + ", ".join(f"{name} {metadata['versions'][name]}" for name in sorted(metadata["versions"])) + ".",
         "",
-        "To train it again (`PESFKD_DATA_ROOT` or `--data-root` gives the folder of the data):",
+        "To train it again, in the folder of this card (`PESFKD_DATA_ROOT` or `--data-root` gives the folder of the "
+        "data):",
         "",
-        f"```console\n{metadata['command']}\n```",
+        f"```console\n{with_kept_code(metadata['command'], '')}\n```",
         "",
-        "As the teacher of a study:",
+        "As the teacher of a study, in the folder of this card:",
         "",
         "```console",
-        f"python -m study.launch --space adapter_width --dataset {_typed(metadata['dataset'])} "
-        f"--teacher-checkpoint {file_name}",
+        f"python -m study.launch --space adapter_width --dataset {kept_code(metadata['dataset'], '')} "
+        f"{teacher_options(metadata, '', file_name)}",
         "```",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _typed(dataset: str) -> str:
-    """Return the text that names a dataset on the command line; code of the user is kept next to the card."""
-    if not is_canonical(dataset):
-        return dataset
-    own = canonical(dataset)
-    return f"code/{own.digest}/{own.title}:{own.name}" if own.title.endswith(".py") else dataset
+def teacher_options(metadata: Mapping[str, Any], folder: str, file_name: str) -> str:
+    """Return the options that make a teacher that of a study.
+
+    Args:
+        metadata: metadata of the teacher file.
+        folder: folder of the teacher as a prefix, with a slash at the end, or an empty text.
+        file_name: name of the weights file in that folder.
+    """
+    words = ["--teacher-checkpoint", f"{folder}{file_name}"]
+    if is_canonical(metadata["architecture"]):  # a checkpoint names no code to be executed
+        words += ["--teacher", kept_code(metadata["architecture"], folder)]
+    return shlex.join(words)
+
+
+def with_kept_code(command: str, folder: str) -> str:
+    """Return a command in which code of the user is named by the copy in a teacher's folder; see `kept_code`."""
+    return shlex.join(kept_code(word, folder) for word in shlex.split(command))
+
+
+def kept_code(name: str, folder: str) -> str:
+    """Return the text that names a network or dataset on the command line. Files of the user are kept with a teacher.
+
+    Args:
+        name: canonical name, or another one, which is returned as it is.
+        folder: folder of the teacher as a prefix, with a slash at the end, or an empty text.
+    """
+    if not is_canonical(name):
+        return name
+    own = canonical(name)
+    return f"{folder}code/{own.digest}/{own.title}:{own.name}" if own.title.endswith(".py") else name
 
 
 def _inputs(metadata: Mapping[str, Any]) -> str:

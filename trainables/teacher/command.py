@@ -23,7 +23,7 @@ from trainables.process.errors import UsageError
 from trainables.process.standard_streams import prepare_standard_streams, show_result
 from trainables.storage.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.storage.uris import redact, redact_tracebacks
-from trainables.teacher.card import Proportion, accuracies
+from trainables.teacher.card import Proportion, accuracies, with_kept_code
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
@@ -311,7 +311,7 @@ def train(request: "TeacherRequest", values: dict[str, Any], progress: "TeacherP
     tracker: TeacherTracker | None = None
     try:
         with locked(folder / ".lock", wait=False), _terminable():
-            tracker = None if values["no_mlflow"] else _open_tracker(request, values, name, teacher_id)
+            tracker = None if values["no_mlflow"] else _open_tracker(request, values, folder, teacher_id)
             with progress:
                 return train_into(
                     folder, request, dataset, tracker=tracker, initial=model if request.pretrained else None,
@@ -348,7 +348,7 @@ def _tracking_uri(values: dict[str, Any]) -> str:
         raise RequestError(f"--output-dir: {error}") from None
 
 
-def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, teacher_id: str) -> "TeacherTracker":
+def _open_tracker(request: "TeacherRequest", values: dict[str, Any], folder: Path, teacher_id: str) -> "TeacherTracker":
     from trainables.process.versions import running_versions
     from trainables.teacher.tracking import TeacherTracker
 
@@ -356,11 +356,11 @@ def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, 
         _tracking_uri(values),
         artifacts=values["output_dir"] / "mlartifacts",
         teacher_id=teacher_id,
-        name=name,
+        name=folder.name,
         params=request.values,
         tags={
             "kind": "teacher",
-            "command": redact(request.command),
+            "command": redact(with_kept_code(request.command, f"{folder}/")),
             "mlflow.source.name": "trainables.teacher",
             "mlflow.source.type": "LOCAL",
             **running_versions(),
@@ -409,4 +409,9 @@ def _show(result: "Result", *, as_json: bool) -> None:
 
 def _summary_lines(summary: dict[str, Any], shares: dict[str, Proportion]) -> list[str]:
     lines = [f"{split:<11} {share} (Wilson, 95%), n = {share.samples:,}" for split, share in shares.items()]
-    return [*lines, f"{'checkpoint':<11} {summary['checkpoint']}", f"{'model card':<11} {summary['card']}"]
+    return [
+        *lines,
+        f"{'checkpoint':<11} {summary['checkpoint']}",
+        f"{'model card':<11} {summary['card']}",
+        f"{'in a study':<11} {summary['teacher_options']}",
+    ]

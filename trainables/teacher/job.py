@@ -31,7 +31,7 @@ from trainables.spec.modality import is_text
 from trainables.spec.trial import derive_seed
 from trainables.steps.sgd import count_parameters
 from trainables.storage.tensors import read_tensors, tensors_digest, write_atomically, write_tensors
-from trainables.teacher.card import TOKENISER, accuracies, model_card
+from trainables.teacher.card import TOKENISER, accuracies, model_card, teacher_options, with_kept_code
 from trainables.teacher.files import CLASSES, described, teacher_metadata
 from trainables.teacher.given_text import tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
@@ -81,7 +81,8 @@ class Result:
             "card": str(self.folder / CARD_FILE),
             "weights": self.metadata["weights"],
             **shares,
-            "command": self.metadata["command"],
+            "command": with_kept_code(self.metadata["command"], f"{self.folder}/"),
+            "teacher_options": teacher_options(self.metadata, f"{self.folder}/", TEACHER_FILE),
         }
 
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import count_costs
-from trainables.display.failures import failure_text
+from trainables.display.failures import TRACEBACK_HEADER, failure_text
 from trainables.run.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 from trainables.run.workers import Workers
@@ -19,6 +19,7 @@ from trainables.spec.measures import OBJECTIVES
 from trainables.spec.trial import TrialConfig
 from trainables.students.file import keep_student
 from trainables.tune.cache import dataset_of, stores, teacher_of, teacher_outputs_of, teacher_path_of
+from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe, line_of, remember_json
 
 # A checkpoint takes a few milliseconds here and in the driver; at most one per second keeps the cost below one percent.
@@ -264,11 +265,20 @@ def describe_failure(error: Exception) -> str:
     """Return the description of an error and, if code of the user raised it, the traceback from the user's file on."""
     if isinstance(error, WorkerFailedError):
         return str(error)
+    cause = error.__context__
+    if isinstance(error, UserCodeError) and cause is not None and line_of(cause) is not None:
+        what = str(error).partition(f":\n{TRACEBACK_HEADER}")[0]
+        return failure_text(describe_error(cause, what), describe(cause))
     return failure_text(describe_error(error), "" if line_of(error) is None else describe(error))
 
 
-def describe_error(error: Exception) -> str:
-    """Return type and message of an error, and where it was raised, in the user's code if that called others."""
+def describe_error(error: BaseException, what: str = "") -> str:
+    """Return type and message of an error, and where it was raised, in the user's code if that called others.
+
+    Args:
+        error: the error.
+        what: description of what failed, which is added to the message.
+    """
     where = traceback.extract_tb(error.__traceback__)[-1]
     name, file, line = line_of(error) or (where.name, where.filename, where.lineno)
-    return f"{type(error).__name__}: {error} (in {name}, {Path(file).name}:{line})"
+    return f"{type(error).__name__}: {error}{f'; {what}' if what else ''} (in {name}, {Path(file).name}:{line})"

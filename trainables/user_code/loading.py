@@ -35,6 +35,7 @@ _PACKAGE_FILE: Final = "__init__.py"
 _MOST_NAMED: Final = 8
 
 _known: dict[str, Sources] = {}
+_executed: list[str] = []  # files whose modules are being executed
 _unusable: dict[str, str] = {}
 
 
@@ -171,6 +172,11 @@ def line_of(error: BaseException) -> tuple[str, str, int] | None:
     return found
 
 
+def is_executing() -> bool:
+    """Return whether a module of the user is being executed, so that the caller may be that module."""
+    return bool(_executed)
+
+
 def _all_files() -> set[str]:
     return {file for sources in _known.values() for file in sources.shown_files}
 
@@ -227,8 +233,12 @@ class _Loader(InspectLoader):
         # fails at once and not only in the study's trials.
         module.__file__ = f"{self._sources.title}@{self._sources.digest}/{self._file or ''}"
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": own_import}
-        with redirect_stdout(sys.stderr):  # stdout is for results
-            exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
+        _executed.append(self._file or "")
+        try:
+            with redirect_stdout(sys.stderr):  # stdout is for results
+                exec(self.get_code(module.__name__), module.__dict__)  # noqa: S102
+        finally:
+            _executed.pop()
 
 
 class _Finder(MetaPathFinder):

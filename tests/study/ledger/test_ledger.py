@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from study.ledger.entry import trial_name
 from study.ledger.ledger import StudyLedger
 from study.ledger.rows import trial_row
+from study.plan.bounds import read_bounds
 from study.plan.lock import StudyLock
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
@@ -185,6 +186,32 @@ def test_a_damaged_line_is_reported_and_its_trial_left_to_run_again(tmp_path):
 )
 def test_trials_are_named_by_what_matters_to_them(fields, name):
     assert trial_name(TrialConfig(**fields), 2) == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"student": "resnet8", "method": "kd"}, "resnet8-kd-T4.0-s2"),
+        ({"student": "resnet14", "method": "ce"}, "resnet14-ce-s2"),
+        ({"student": "cnn_3_4"}, "cnn_3_4-w16-T4.0-s2"),
+        ({"student": "net.py:make@0123456789abcdef", "method": "kd"}, "net:make-012345-kd-T4.0-s2"),
+    ],
+)
+def test_in_a_search_over_students_names_begin_with_the_student(fields, name):
+    assert trial_name(TrialConfig(**fields), 2, names_student=True) == name
+
+
+def test_trials_of_two_searched_students_have_different_names_and_those_of_one_student_the_usual(tmp_path):
+    several = make_plan(tmp_path / "several", search=tuple(read_bounds(["student=resnet8,resnet14"])))
+    ledger = StudyLedger(several)
+    for student in ("resnet8", "resnet14"):
+        ledger.open_trial("control", TrialConfig(method="kd", student=student), 1)
+    names = ["resnet8-kd-T4.0-s1", "resnet14-kd-T4.0-s1"]
+    assert [entry.name for entry in ledger.entries.values()] == names
+    assert [entry.name for entry in StudyLedger(several).entries.values()] == names
+    assert [trial_row(several, entry)["name"] for entry in ledger.entries.values()] == names
+    one = StudyLedger(make_plan(tmp_path / "one"))
+    assert one.open_trial("control", TrialConfig(method="kd", student="resnet8"), 1).name == "kd-T4.0-s1"
 
 
 def test_configs_that_would_be_called_alike_are_numbered_and_stay_so(tmp_path):

@@ -13,11 +13,13 @@ from study.plan.resolve import load_plan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.plan.user_code import code_names, keep_code, sources_in, with_canonical_names
 from tests.study.factories import make_plan
+from tests.user_data import new_data_process
 from tests.user_nets import new_process, write_net
 from trainables.models import build_model
 from trainables.packing.probe import best_count
 from trainables.process.errors import UsageError
-from trainables.tune.session import describe_error
+from trainables.spec.trial import TrialConfig
+from trainables.tune.session import TrialSession, begin_run, describe_error
 from trainables.user_code.loading import canonical_name, remember_json, sources_of
 
 
@@ -94,3 +96,50 @@ def test_an_error_of_a_trial_names_the_user_s_line(tmp_path):
     with pytest.raises(RuntimeError) as raised:
         model(torch.zeros(2, 3, 8, 8))
     assert describe_error(raised.value).endswith(f"(in forward, net.py:{line - 1})")
+
+
+@pytest.mark.parametrize(
+    ("maker", "summary"),
+    [
+        ("make", "FileNotFoundError: {path}; data.py:make, train: sample 17 failed (in __getitem__, data.py:12)"),
+        ("early", "SystemExit: 3; data.py:early failed (in early, data.py:21)"),
+    ],
+)
+def test_a_trial_on_a_node_that_lacks_a_file_of_the_data_fails_by_the_user_s_own_error(tmp_path, maker, summary):
+    needed = tmp_path / "needed"
+    text = """
+from pathlib import Path
+
+
+class Images:
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        import numpy as np
+        if index == 17 and not Path({path!r}).exists():
+            raise FileNotFoundError({path!r})
+        return np.full((8, 8), index, np.uint8), index % 3
+
+def make():
+    return {{"train": Images()}}
+
+def early():
+    if not Path({path!r}).exists():
+        import sys
+        sys.exit(3)
+    return make()
+""".format(path=str(needed))
+    (tmp_path / "data.py").write_text(text)
+    needed.touch()
+    name = canonical_name(f"{tmp_path / 'data.py'}:{maker}")
+    config = TrialConfig(method="ce", dataset=name, student="cnn_3_4", epochs=1).model_dump(mode="json")
+    settings = {"config": config, "data_root": None, "teacher_path": None, "user_code": [sources_of(name).to_json()]}
+    needed.unlink()
+    with new_data_process():
+        failed = TrialSession(settings, begin=begin_run).step()["failed"]
+    first, *trace = failed.splitlines()
+    assert first == summary.format(path=needed)
+    assert trace[0] == "Traceback (most recent call last):"
+    assert f'File "{tmp_path / "data.py"}", line ' in trace[1]
+    assert trace[-1] == first.partition(";")[0]

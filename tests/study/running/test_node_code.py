@@ -13,6 +13,9 @@ import pytest
 from study.running.node_code import shipped_code
 from tests.study.inspection import assert_whole
 from tests.study.servers import free_port, listens, running
+from tests.user_data import COLUMNS, DATA
+from tests.user_methods import METHOD
+from tests.user_nets import BLOCKS, NET, write
 from trainables.process.versions import code_digest
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +47,14 @@ def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
+# The user's folder is gone before the first task: the driver removes it when it tries the network out.
+REMOVING = """
+import shutil
+
+shutil.rmtree("{folder}", ignore_errors=True)
+"""
+
+
 def study_on(address: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a study from a folder without the code, because workers also import from the driver's working directory."""
     folder.mkdir()
@@ -66,8 +77,20 @@ def test_nodes_without_the_package_are_refused_and_what_to_do_is_said(bare_clust
 
 @pytest.mark.slow
 def test_nodes_without_the_package_run_a_study_that_ships_it(bare_cluster, tmp_path):
-    done = study_on(bare_cluster, tmp_path / "out", "--ship-code")
+    mine = write(
+        tmp_path / "mine",
+        method=METHOD,
+        data=DATA,
+        columns=COLUMNS,
+        net=REMOVING.format(folder=tmp_path / "mine") + NET,
+        blocks=BLOCKS,
+    )
+    own = ("--student", f"{mine}/net.py:make", "--teacher", f"{mine}/net.py:plain", "--set", "kd_weight=0.1")
+    own += ("--dataset", f"{mine}/data.py:make", "--method", f"{mine}/method.py:METHOD")
+    search = ("--space", "none", "--search", "matching_power=1:4")
+    done = study_on(bare_cluster, tmp_path / "out", "--ship-code", *search, *own)
     assert done.returncode == 0, done.stderr
+    assert not mine.exists()  # nodes get the code from the study alone
     assert_whole(tmp_path / "out" / "far")
 
 

@@ -154,6 +154,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         check_images,
         check_optuna_storage,
         check_space_fits_method,
+        check_trial_files,
         controls_for,
     )
     from study.plan.cluster_address import check_address_form
@@ -216,6 +217,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_beliefs(plan)
     plan = with_earlier(plan, values["warm_start"])
     check_optuna_storage(plan)
+    check_trial_files(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)
     check_is_free(plan.directory, resume_command(plan))
@@ -373,6 +375,7 @@ def resumed_plan(
         check_images,
         check_optuna_storage,
         check_teacher_outputs,
+        check_trial_files,
         refuse_differences,
     )
     from study.plan.cluster_address import check_address_form
@@ -435,6 +438,7 @@ def resumed_plan(
             _download(plan.base.dataset, plan.data_root, plan.tracking_uri, dry_run=dry_run)
         check_data_root(plan)
     check_optuna_storage(plan)
+    check_trial_files(plan)
     if runs:
         check_bounds(plan)
         check_address_form(plan.address)

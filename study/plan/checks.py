@@ -1,5 +1,6 @@
 """Checks of a plan against its surroundings, such as dataset files or the recorded plan of a resumed study."""
 
+import importlib.util
 import os
 import re
 from typing import Any, Final
@@ -21,6 +22,8 @@ from trainables.spec.searchable import ALWAYS_READ
 
 _DIGESTS: Final = re.compile(r"(?<=@)[0-9a-f]{16}\b")  # of code of the user
 _FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
+# Modules that an option imports, which are also the names of the packages. The first is the name of the extra.
+_LIBRARIES: Final = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb_offline": ("wandb",)}
 
 
 def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
@@ -178,6 +181,22 @@ def check_space_fits_method(plan: StudyPlan) -> None:
             f"methods that do: {', '.join(able) or 'none'}"
         )
     _check_space_fits_teacher(plan)
+
+
+def check_trial_files(plan: StudyPlan) -> None:
+    """Check that the libraries for `--tensorboard` and `--wandb-offline` are installed.
+
+    Raises:
+        UsageError: a library is missing.
+    """
+    for field, packages in _LIBRARIES.items():
+        missing = [each for each in packages if importlib.util.find_spec(each) is None]
+        if getattr(plan, field) and missing:
+            flag = f"--{field.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} needs {' and '.join(missing)}, not installed here: pip install {' '.join(packages)} (or the "
+                f"extra {packages[0]!r} of pesfkd), or leave out {flag}"
+            )
 
 
 def _check_space_fits_teacher(plan: StudyPlan) -> None:

@@ -254,6 +254,14 @@ OPTIONS: Final[dict[str, Option]] = {
             "Optuna journal that mirrors the running search, for `optuna-dashboard FILE`; one file can hold many "
             "studies.",
             into="plan", metavar="FILE"),
+        _resources("tensorboard", bool, False, "execution",
+            "Also write the trials as TensorBoard event files, into tensorboard in the study's folder. Needs "
+            "pesfkd[tensorboard].",
+            into="plan"),
+        _resources("wandb_offline", bool, False, "execution",
+            "Also write the trials as offline runs of Weights & Biases, into wandb in the study's folder, for `wandb "
+            "sync`. Nothing is uploaded. Needs pesfkd[wandb].",
+            into="plan"),
         _resources("precision", str, "auto", "question",
             "Precision of the convolutions in training: auto, fp32 or bf16. auto selects bf16 if it is faster for "
             "this machine and student size; the plan shows the choice."),

@@ -155,6 +155,8 @@ class StudyPlan(BaseModel):
     data_root: Path | None = default_of("data_root")
     tracking_uri: str
     optuna_storage: Path | None = default_of("optuna_storage")
+    tensorboard: bool = default_of("tensorboard")
+    wandb_offline: bool = default_of("wandb_offline")
     space_digest: str = ""
     teacher_checkpoint: Path | None = default_of("teacher_checkpoint")
     teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None

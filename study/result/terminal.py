@@ -92,6 +92,12 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
         console.print(
             f"search    {shlex.join(['optuna-dashboard', str(plan.optuna_storage)])}", markup=False, soft_wrap=True
         )
+    for asked, command in (
+        (plan.tensorboard, ["tensorboard", "--logdir", str(plan.directory / "tensorboard")]),
+        (plan.wandb_offline, ["wandb", "sync", str(plan.directory / "wandb")]),
+    ):
+        if asked:
+            console.print(f"also      {shlex.join(command)}", markup=False, soft_wrap=True)
 
 
 def result_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost], width: int = NARROWEST) -> Table:

@@ -36,6 +36,7 @@ class Delivery:
         report: receives one line when the server becomes unreachable and one when it is back.
         patience: seconds after the end of the study before giving up on a server that accepts nothing.
         gather: seconds during which several changes of a trial are merged into one delivery.
+        title: name of the server, for messages.
 
     Attributes:
         patience: may be changed until `close` is called.
@@ -48,7 +49,9 @@ class Delivery:
         report: Callable[[str], None],
         patience: float = PATIENCE,
         gather: float = _SECONDS_TO_GATHER,
+        title: str = "MLflow",
     ) -> None:
+        self._title = title
         self._send_trial = send_trial
         self._report = report
         self.patience = patience
@@ -57,7 +60,7 @@ class Delivery:
         self._closed = threading.Event()
         self._abandoned = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._deliver_all, name="mlflow-delivery", daemon=True)
+        self._thread = threading.Thread(target=self._deliver_all, name=f"{title}-delivery", daemon=True)
         self._thread.start()
 
     def put(self, entry: TrialEntry) -> None:
@@ -97,7 +100,7 @@ class Delivery:
                 try:
                     self.send_until_accepted(lambda entry=entry: self._send_trial(entry))  # type: ignore[misc]
                 except RefusedError as error:
-                    _log.warning("MLflow rejected trial %s: %s", entry.trial_id, error)
+                    _log.warning("%s rejected trial %s: %s", self._title, entry.trial_id, error)
                     self._failure = error
                 except Exception as error:  # the thread must not die silently: `close` returns the error
                     self._failure = error
@@ -121,7 +124,8 @@ class Delivery:
                 if not unreachable:
                     unreachable = True
                     self._report(
-                        f"MLflow accepts nothing at the moment, the study continues without it: {first_line(error)}"
+                        f"{self._title} accepts nothing at the moment, the study continues without it: "
+                        f"{first_line(error)}"
                     )
                 began = began if self._closed.is_set() else time.monotonic()
                 if time.monotonic() - began >= self.patience:
@@ -133,7 +137,7 @@ class Delivery:
                 self._closed.wait(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
         if unreachable:
-            self._report("MLflow accepts trials again: the waiting ones are being delivered")
+            self._report(f"{self._title} accepts trials again: the waiting ones are being delivered")
 
 
 def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tuple[list[TrialEntry], bool]:

@@ -1,5 +1,7 @@
 """MLflow tracking of studies: one experiment per dataset and question, a parent run per study, a child run per trial.
 
+The tracker also feeds the files of `study.tracking.trial_files`, if the plan asks for them.
+
 Only the driver writes to MLflow. One background thread delivers the trials, so a slow store never delays a trial, and a
 store that was unreachable receives everything later (`study.tracking.delivery`). Delivering a trial twice is harmless.
 A run is created only if no run with the same `trial_id` tag exists, so a killed and resumed study still has one run per
@@ -31,6 +33,7 @@ from study.tracking.experiment import earlier_name, experiment_name
 from study.tracking.groups import group_metrics, groups_of
 from study.tracking.inputs import MachineWatch, dataset_inputs
 from study.tracking.note import experiment_note, note_text
+from study.tracking.trial_files import open_trial_files
 from study.tracking.trial_run import epoch_metrics, known_costs, study_params, trial_params, trial_tags
 from study.tracking.view import NOTE_FIGURES, artifact_links, command_block, links, saved_views
 from trainables.process.errors import StudyError
@@ -199,6 +202,7 @@ class StudyTracker:
         self._ended = _delivered(found)
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
+        self._files = open_trial_files(plan, report=report)
         self._delivery = Delivery(self._deliver_entry, report=report, patience=patience)
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 
@@ -253,12 +257,16 @@ class StudyTracker:
     def deliver(self, entry: TrialEntry) -> None:
         """Queue a trial that has started, progressed or ended. Returns at once."""
         self._delivery.put(entry)
+        for files in self._files:
+            files.put(entry)
 
     def abandon(self) -> None:
         """Stop delivering, without waiting for the queued trials; see `study.tracking.delivery.Delivery.abandon`."""
         if self._watch is not None:
             self._watch.end()
         self._delivery.abandon()
+        for files in self._files:
+            files.abandon()
 
     def catch_up(self, ledger: StudyLedger) -> None:
         """Queue every ended trial that has not ended in MLflow or lacks params, as needed for a resumed study."""
@@ -266,7 +274,9 @@ class StudyTracker:
             self.register_dataset(ledger.dataset)
         for entry in ledger.entries.values():
             if entry.status is not None and not self._is_complete(entry):
-                self.deliver(entry)
+                self._delivery.put(entry)
+        for files in self._files:
+            files.catch_up(ledger.entries.values())
 
     def _is_complete(self, entry: TrialEntry) -> bool:
         """Return whether MLflow has the end of a trial and all params, which runs of earlier versions lack."""
@@ -300,6 +310,8 @@ class StudyTracker:
         if patience is not None:
             self._delivery.patience = patience
         failure = self._delivery.close()
+        for files in self._files:
+            files.close(patience)
         if failure is not None and not isinstance(failure, RefusedError):
             return failure
         try:

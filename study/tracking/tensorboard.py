@@ -1,0 +1,78 @@
+"""Event files for TensorBoard: one folder per trial, with every measure by epoch and the settings as hyperparameters.
+
+The files are written by tensorboardX, which Ray installs. Each folder is a run in TensorBoard, under the stage, such as
+`search/w16-T4.0-s0`.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import Summary, hparams
+
+from study.ledger.entry import TrialEntry
+from study.plan.plan import StudyPlan
+from study.tracking.trial_writer import Written, exact_settings
+from trainables.spec.measures import SHARPNESS_GAP
+
+FOLDER: Final = "tensorboard"
+
+
+class TensorBoardWriter:
+    """Writer of TensorBoard's event files.
+
+    Args:
+        plan: the study.
+    """
+
+    title = "TensorBoard"
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self.folder = plan.directory / FOLDER
+        self._plan = plan
+        self._open: dict[str, EventsWriter] = {}
+
+    def write(self, entry: TrialEntry, written: Written) -> Written:
+        """Append the new epochs of a trial; see `study.tracking.trial_writer.TrialWriter`."""
+        settings = {**exact_settings(self._plan, entry), "stage": entry.stage}
+        shown = dict.fromkeys((self._plan.objective, SHARPNESS_GAP))  # the columns of the table of hyperparameters
+        experiment, start, end = hparams(settings, shown)
+        file = self._open.get(entry.trial_id)
+        if file is None:
+            file = self._opened(entry, written.epoch)
+            file.write_event(Event(wall_time=entry.started, summary=experiment))
+            file.write_event(Event(wall_time=entry.started, summary=start))
+        epochs = sorted(epoch for epoch in list(entry.epochs) if epoch > written.epoch)
+        for epoch in epochs:
+            values = [Summary.Value(tag=name, simple_value=each) for name, each in entry.epochs[epoch].items()]
+            file.write_event(Event(wall_time=entry.epoch_times[epoch], step=epoch, summary=Summary(value=values)))
+        if entry.status is not None:
+            if entry.status != "failed":
+                file.write_event(Event(wall_time=entry.ended or entry.started, summary=end))
+            self._open.pop(entry.trial_id).close()
+        else:
+            file.flush()
+        return Written(entry.attempt, max(epochs, default=written.epoch), entry.status is not None)
+
+    def close(self) -> None:
+        """Close the files of running trials."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _opened(self, entry: TrialEntry, done: int) -> EventsWriter:
+        """Return a new file of a trial. TensorBoard then discards steps behind `done`, which a killed process wrote."""
+        folder = trial_folder(self.folder, entry)
+        folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(folder.iterdir()))
+        file = self._open[entry.trial_id] = EventsWriter(str(folder / "events"), f".{number}")
+        if number:
+            start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
+            file.write_event(Event(wall_time=entry.started, step=done + 1, session_log=start))
+        return file
+
+
+def trial_folder(folder: Path, entry: TrialEntry) -> Path:
+    """Return the folder of a trial within that of all trials."""
+    return folder / entry.stage / re.sub(r"[^\w.#+=-]", "_", entry.name)

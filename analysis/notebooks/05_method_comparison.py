@@ -73,7 +73,9 @@ Markdown(methods_table(compared, costs))
 
 # %%
 comparisons = comparisons_in_words(compared, controls=True)
-labels = {each.config_id: f"{each.method} ({each.name})" for each in compared}
+labels = {
+    each.config_id: each.method if each.name == each.method else f"{each.method} ({each.name})" for each in compared
+}
 Markdown(f"Confirmatory:\n\n{comparisons}\n\n{stability_in_words(rank_stability(records), labels)}")
 
 # %% [markdown]

@@ -330,7 +330,11 @@ def _results(study: StudyFolder, found: _Found) -> Section:
     pictures: tuple[Picture, ...] = ()
     if study.compares_methods and rows:
         pictures = (methods_picture(rows), *_cost_pictures(study, found))
-    return Section("results", "Results", (), tuple(shown), pictures, more=False)
+    texts: list[str] = []
+    if study.space == adapter_why.SPACE:
+        is_confirmed = bool(found.confirmed_methods)
+        texts = adapter_why.adapter_why_texts(study.records.trials, confirmed=is_confirmed, seed=study.seed)
+    return Section("results", "Results", tuple(texts), tuple(shown), pictures, more=False)
 
 
 def _further(study: StudyFolder, found: _Found) -> Section:
@@ -350,9 +354,6 @@ def _further(study: StudyFolder, found: _Found) -> Section:
         shown += [table for table in further if table is not None]
         texts += study.summary.get("confirmation", {}).get("sequential", {}).get("texts", [])
         texts += verdict(found.confirmed)
-    if study.space == adapter_why.SPACE:
-        is_confirmed = bool(found.confirmed_methods)
-        texts += adapter_why.adapter_why_texts(study.records.trials, confirmed=is_confirmed, seed=study.seed)
     if found.configs:
         if found.confirmed is not None or len(rows) > _FEW_ROWS:
             shown.append(tables.results_table(study, found.configs, found.costs))

@@ -224,7 +224,7 @@ def test_the_result_says_that_the_scores_before_are_of_the_shorter_training(tmp_
     )
     (entry, *_) = ledger.in_stage("confirm")
     assert trial_params(ledger.plan, entry)["epochs"] == 9
-    assert "epochs" not in trial_params(ledger.plan, ledger.in_stage("search")[0])
+    assert trial_params(ledger.plan, ledger.in_stage("search")[0])["epochs"] == 4
 
 
 def test_a_longer_confirmation_is_resumed_repeated_to_the_bit_and_reported(command, monkeypatch, tmp_path):

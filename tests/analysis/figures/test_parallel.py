@@ -47,7 +47,7 @@ def test_a_diverged_gap_does_not_flatten_the_axis_and_is_named():
     places = axis(found, "gap (nats)").places
     assert places[7] == 1.0
     assert places[:7].max() - places[:7].min() > 0.8
-    assert "mark a gap outside of the axis: 127.000" in draw_parallel(found).get_supxlabel().replace("\n", " ")
+    assert "mark points outside of the axis: gap 127.000" in draw_parallel(found).get_supxlabel().replace("\n", " ")
     assert "gap 127.000" in found.labels[7]
 
 

@@ -45,6 +45,7 @@ from study.search.optuna_mirror import Put, mirrored
 from study.search.searcher import StudySearch
 from study.stages.confirmation import describe_unfinished
 from trainables.process.errors import ClusterLostError, StudyError
+from trainables.spec.modality import is_text
 from trainables.storage.files import is_no_room
 from trainables.storage.uris import is_uri
 
@@ -243,6 +244,8 @@ def _search(
     _end_if_interrupted(stop)
     with _executor(plan, progress, stop) as executor:
         executor.check_resources()
+        if is_text(plan.base.dataset):
+            keep_teacher(plan)  # the teacher's tokeniser splits the sentences; a refused study leaves this copy
         check_data(executor, ledger)
         _end_if_interrupted(stop)
         gpus = executor.choose_gpus()

@@ -12,7 +12,7 @@ _ADVICE = "put it into a file and give the text 'FILE.py:NAME'; in a notebook, t
 
 
 def reference_to(found: Callable[..., Any]) -> str:
-    """Return the text that names a function or class, such as `/home/me/net.py:make`.
+    """Return the text that names a function or class, such as `/there/net.py:make`.
 
     The trials of a study run in other processes, which read the file. An object that is in no file is refused.
 

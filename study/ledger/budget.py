@@ -1,4 +1,4 @@
-"""Number of trials per search: equal for all, paid for by equal FLOPs, or until there is no gain.
+"""Number of trials per search: equal for all, limited by equal FLOPs, or until there is no gain.
 
 With `budget="flops"`, a search may spend as many FLOPs as `trials` cross-entropy trials with the same student. The
 method cost is the fact `cost/step_flops_to_ce` from the first trial to report it in the search: the FLOPs per step,

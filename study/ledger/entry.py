@@ -92,7 +92,7 @@ class TrialEntry:
     def gaps(self) -> list[int]:
         """Epochs missing from the journal.
 
-        Expected are all epochs before the last reported one, and all planned epochs for a finished trial.
+        All epochs before the last reported one are expected, and all planned epochs for a finished trial.
         """
         last = self.config.epochs if self.status == "finished" else max(self.epochs, default=0)
         return [] if last == len(self.epochs) else [each for each in range(1, last + 1) if each not in self.epochs]

@@ -1,7 +1,7 @@
 """Validation of journal events, written by hand for speed: a journal has one line per epoch and trial.
 
-A line with a valid checksum may still contain content written by another program or a manual edit, and by no version of
-this project. The line then counts as damaged. The ledger checks conditions between lines.
+A line with a valid checksum may still contain content unknown to every version of this project, from another program or
+a manual edit. The line then counts as damaged. The ledger checks conditions between lines.
 """
 
 import base64

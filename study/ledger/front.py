@@ -1,9 +1,9 @@
 """Pareto front of a search with several objectives or limits.
 
 A config has one value per objective: the mean over the finished search trials with this config. This is one trial
-    unless the search proposed the config again, so all searched configs are compared on the same footing. A config is
-    not on the front if a mean exceeds a limit or a value is missing. The values selected the front, so they are biased
-    towards better results. Fresh seeds show the size of this bias.
+unless the search proposed the config again, so all searched configs are compared on the same footing. A config is not
+on the front if a mean exceeds a limit or a value is missing. The values selected the front, so they are biased towards
+better results. Fresh seeds show the size of this bias.
 
 In a study with one objective and limits, all configs within the limits are on the front, because there is one best
 config.

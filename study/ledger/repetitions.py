@@ -70,7 +70,7 @@ def _student(configs: dict[str, tuple[Stage, TrialConfig]], side: Side) -> str:
 
 
 def _sides(ledger: Repeated, configs: dict[str, tuple[Stage, TrialConfig]]) -> list[tuple[Side, str]]:
-    """Return both sides of each comparison. A side's name identifies the baseline."""
+    """Return the sides of the comparisons, each with a name. The baseline's name is `kd`."""
     plan = ledger.plan
     if plan.compared:
         of_methods: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ def student_path(plan: StudyPlan, trial_id: str) -> Path:
 
 
 def keeps_student(ledger: StudyLedger, entry: TrialEntry) -> bool:
-    """Return whether a trial's student is saved. It is for each chosen config of the confirmation."""
+    """Return whether a trial's student is saved. Only the students of chosen configs in a confirmation are saved."""
     if entry.stage != "confirm" or ledger.confirmation is None:
         return False
     return any(choice.config.config_id == entry.config.config_id for choice in chosen(ledger))

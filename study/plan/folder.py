@@ -103,7 +103,7 @@ def is_leftover(name: str) -> bool:
 
 
 def missing_plan(directory: Path) -> str:
-    """Return a message for the user: why a folder has no plan and how to continue, or a note on a missing folder."""
+    """Return a message for the user: why a folder has no plan and how to continue, or that the folder is missing."""
     parent, name = directory.parent, directory.name
     if directory.is_dir() and _are_leftovers(path.name for path in directory.iterdir()):
         return f"the start of study {name!r} was interrupted before the plan was written: start it again as before"

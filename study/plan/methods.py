@@ -1,8 +1,8 @@
 """Methods in a comparison, with the starting point of each.
 
 If a method works with and without an adapter, it appears twice: alone and as `METHOD+adapter`. Some rows are compared
-    only if the user names them: adapters added to feature-matching methods, for example `crd+adapter`, and the released
-    PESF-KD variants, for example `pesf_kd+released-vision`.
+only if the user names them: adapters added to feature-matching methods, for example `crd+adapter`, and the released
+PESF-KD variants, for example `pesf_kd+released-vision`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class ComparedMethod(BaseModel):
 
     Args:
         name: row name in tables, for example `dkd` or `dkd+adapter`.
-        fields: config fields with values different from the defaults.
+        fields: config fields to set instead of the defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,8 +1,8 @@
 """Several objectives or limits of a study, and the measurements they need before the search.
 
 A study with several objectives searches for the Pareto front: the configs not dominated by any other config. A limit is
-    a constraint on the search. A trial beyond a limit is kept and recorded, but it is never on the front, never
-    repeated and never confirmed.
+a constraint on the search. A trial beyond a limit is kept and recorded, but it is never on the front, never repeated
+and never confirmed.
 """
 
 from collections.abc import Mapping, Sequence

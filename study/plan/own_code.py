@@ -60,7 +60,7 @@ def canonical_object(text: str, kinds: Sequence[Kind]) -> str:
 
     Args:
         text: reference or name, as typed.
-        kinds: allowed kinds of object for a package's name.
+        kinds: kinds to look up, if the text is a name declared by an installed package.
 
     Raises:
         UsageError: the object does not exist.

@@ -84,7 +84,7 @@ def expected_size(plan: StudyPlan) -> int:
     """Return an upper bound on the number of confirmation trials, before configs are chosen.
 
     The bound may be too high because the search winner or a control may be among the chosen configs, and because
-    several searches may find the same config for a method.
+    several searches for one method may find the same config.
     """
     if plan.confirmation is None:
         return 0

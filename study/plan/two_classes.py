@@ -1,8 +1,8 @@
-"""Methods with a loss that is partly or entirely zero on two classes.
+"""Methods that lose a part of the loss, or all of it, on a dataset with two classes.
 
 The number of classes is known before any sample is read: from a published dataset's name, or from the class folders in
-    an image folder. Errors and warnings therefore come before a download, and before any image is opened. Only a user's
-    own dataset is read for this.
+an image folder. Errors and warnings therefore come before a download, and before any image is opened. Only a user's own
+dataset is read for this.
 """
 
 from collections.abc import Iterable, Sequence
@@ -71,12 +71,12 @@ def check_two_classes(methods: Iterable[str], dataset: str, *, flag: str) -> Non
 
 
 def two_class_warnings(methods: Sequence[str], dataset: str, *, is_new: bool = False) -> list[str]:
-    """Return one sentence per method with a partly zero loss on two classes.
+    """Return one sentence per method that loses a part of the loss on two classes.
 
     Args:
         methods: method names or row names.
         dataset: dataset name.
-        is_new: whether the study is new. A new study leaves out methods with an entirely zero loss.
+        is_new: whether the study is new. A new study leaves out methods that lose all of the loss.
     """
     if class_count(dataset) != 2:
         return []

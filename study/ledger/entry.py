@@ -31,8 +31,8 @@ class TrialEntry:
     `facts` holds the reported `COST_FACTS` and `DATA_FACTS`. It is empty if the trial ended before the first epoch.
     `calibration` holds the calibration bins for a finished trial's models, by the names in `CALIBRATION`. `answers`
     holds the content of `trainables.run.evaluation.Answers`, for a confirmed trial. `names_epochs` is set for a
-    confirmed trial if the number of epochs differs from the study's; the name then states it. `names_student` is set in
-    a study with several students.
+    confirmed trial if the number of epochs differs from the study's; the trial name then contains it. `names_student`
+    is set in a study with several students.
     """
 
     trial_id: str

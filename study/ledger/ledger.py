@@ -470,7 +470,7 @@ class StudyLedger:
 
     @property
     def searching(self) -> bool:
-        """Whether any search trial has yet to start or end."""
+        """Whether search trials still have to start or end."""
         searched = self.in_stage("search")
         begun_all = len(searched) >= searched_in_all(self.plan, searched)
         return not begun_all or any(entry.status is None for entry in searched)

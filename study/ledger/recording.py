@@ -9,7 +9,7 @@ from study.records import RecordWriter, recorded_trials
 
 
 def complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter) -> None:
-    """Write trials missing from the records after a driver was killed, from the journal."""
+    """After a driver was killed, write the journal's trials that are missing from the records."""
     recorded = records.recorded()
     for entry in ledger.entries.values():
         if entry.status is not None and entry.trial_id not in recorded:

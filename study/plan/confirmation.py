@@ -63,7 +63,7 @@ class Factors(NamedTuple):
         return self != (None, None)
 
     def or_else(self, other: "Factors") -> "Factors":
-        """Return these numbers, replaced by the numbers of `other` where none is given."""
+        """Return these numbers. Numbers not given are taken from `other`."""
         return Factors(*(theirs if own is None else own for own, theirs in zip(self, other, strict=True)))
 
 

@@ -540,8 +540,8 @@ class StudyPlan(BaseModel):
     def digest(self) -> str:
         """Versioned digest of the non-default fields that define the study.
 
-        Digest versions differ. For a study with another version, this is the digest in the study's summary, or
-        `unknown` if there is none.
+        Other digest versions give other digests. For a study with another version, this is the digest in the study's
+        summary, or `unknown` if there is none.
         """
         if self.digest_version != DIGEST_VERSION:
             return recorded_digest(self.directory) or "unknown"

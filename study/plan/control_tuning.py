@@ -1,10 +1,10 @@
 """Trials for tuning the temperature of the control `kd` on the validation split before a confirmation.
 
 An adapter with tuned settings could beat distillation at a default temperature only because of the tuning. The control
-`kd` is therefore tuned as well. The grid covers the temperature ranges of the search spaces and of the option `--search
-temperature=...`. With several students, the temperature is tuned for each of them. All temperatures use the seeds of
-the control's own trials, so differences between temperatures are paired by seed. The temperature is tuned on the search
-schedule, like the searched configs, even if confirmed trials have more epochs.
+`kd` is therefore tuned as well. The grid covers the temperature ranges of the search spaces and of the user's
+`--search temperature=...`. With several students, the temperature is tuned for each of them. All temperatures use the
+seeds of the control's own trials, so differences between temperatures are paired by seed. The temperature is tuned on
+the search schedule, like the searched configs, even if confirmed trials have more epochs.
 """
 
 from collections.abc import Iterator

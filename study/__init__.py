@@ -1,4 +1,4 @@
-"""Studies of many trials: plan, search on Ray, records and tracking, and the command line."""
+"""Studies with many trials: plan, search on Ray, records and tracking, and the command line."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -46,7 +46,7 @@ class FormatName(StrEnum):
 
     @property
     def suffix(self) -> str:
-        """File suffix of the format."""
+        """File suffix for the format."""
         return ".onnx" if self is FormatName.ONNX else ".pt2"
 
 
@@ -122,7 +122,7 @@ def export(
     logits is removed. With --int8, a card with accuracy, size and latency is written next to the program. Exit
     codes: 0 done, 1 error, 2 wrong usage.
     """
-    _check_installed(kind)  # before the study is looked for
+    _check_installed(kind)  # before looking for the study
     plan = existing_plan(name, values["output_dir"])
     result = export_study(
         plan, kind, out, force=force, int8=int8, max_drop=max_drop, threads=threads, config=config, trial=trial
@@ -143,7 +143,7 @@ def export_study(
     config: str | None = None,
     trial: str | None = None,
 ) -> dict[str, Any]:
-    """Export the student of a confirmed study.
+    """Export a confirmed study's student.
 
     Args:
         plan: the study.
@@ -151,16 +151,16 @@ def export_study(
         out: output file. Default: next to the student's weights.
         force: whether to replace an existing file.
         int8: whether to quantise the program to int8.
-        max_drop: largest mean loss of test accuracy by quantisation, or None.
+        max_drop: largest allowed mean loss in test accuracy from quantisation, or None.
         threads: number of threads for measuring latency; 1 by default.
         config: identifier of a confirmed config, or the beginning of one. Default: the best config.
-        trial: identifier of a confirmed trial. Default: the first seed of the config.
+        trial: identifier of a confirmed trial. Default: the config's first seed.
 
     Returns:
         Facts about the file, as JSON values.
 
     Raises:
-        UsageError: the study has no confirmed student, or the file cannot be this one.
+        UsageError: the study has no confirmed student, or the output file is not allowed.
         StudyError: the student cannot be exported or written.
     """
     if not int8 and (max_drop is not None or threads is not None):
@@ -234,7 +234,7 @@ def _export_int8(
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 
@@ -250,7 +250,7 @@ def _check_installed(kind: FormatName) -> None:
 
 
 def _student_of(plan: "StudyPlan", config: str | None, trial: str | None) -> "tuple[TrialEntry, Path]":
-    """Return the trial of the exported student, and the path of the student file."""
+    """Return the trial with the exported student, and the path of the student file."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.ledger.students import choice_named, first_confirmed, student_path

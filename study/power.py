@@ -61,15 +61,15 @@ def power_of_study(
 
 
 def resolution_of(name: str, output_dir: Path, power: float) -> "tuple[str, Resolution]":
-    """Return the name of a study, and its resolution.
+    """Return a study's name and resolution.
 
     Args:
         name: study name.
-        output_dir: folder of the studies.
-        power: probability of showing a true difference.
+        output_dir: folder with the studies.
+        power: probability of detecting a true difference.
 
     Raises:
-        UsageError: there is no such study, it has no comparison on two paired seeds, or `power` is no probability.
+        UsageError: the study does not exist, has no comparison with two paired seeds, or `power` is not a probability.
     """
     if not 0 < power < 1:
         raise UsageError(f"--power {power:g}: give a probability between 0 and 1, such as 0.8")
@@ -90,7 +90,7 @@ def resolution_of(name: str, output_dir: Path, power: float) -> "tuple[str, Reso
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 

@@ -1,46 +1,45 @@
 """Parquet records of trials and epochs: schema, incremental writing, and reading.
 
 A study folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`. Each ended trial adds one small file to
-both folders, under a unique name and by an atomic rename. A killed study therefore keeps every ended trial. From time
-to time the small files are merged into segments. A reader sees each trial once, in whichever file it is.
+both folders, with a unique name and an atomic rename. A killed study therefore keeps every ended trial. From time to
+time the small files are merged into segments. A reader sees each trial once, in whichever file it is.
 
 Schema of `trials` (one row per trial):
 
 - `trial_id, study, space, stage, name, method, config_id, replicate, seed, status, error, epochs, started, seconds`.
-- One column per remaining field of a trial's config. The planned number of epochs is called `epochs_planned`. Settings
-  of a method of the user's own come last, and are null for trials of other methods.
+- One column per remaining field in a trial's config. The planned number of epochs is called `epochs_planned`. Settings
+  for a user's own method come last, and are null for trials with other methods.
 - One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
-- One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
-  version.
-- One column per fact about the student where it runs (`DEPLOY_FACTS`, such as `deploy/latency_1_seconds`): null in a
-  study that does not measure it, and for trials recorded by an earlier version.
-- One column per network and split of `CALIBRATION`, for finished trials: a list of 15 bins, each with `count`,
+- One column per cost fact and split fact (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier version.
+- One column per fact about the deployed student (`DEPLOY_FACTS`, for example `deploy/latency_1_seconds`): null in a
+  study without these measurements, and for trials recorded by an earlier version.
+- One column per network and split in `CALIBRATION`, for finished trials: a list of 15 bins, each with `count`,
   `confidence` and `correct` (see `trainables.spec.measures`).
 
 Values of `stage`:
 
 - search: proposed by the sampler.
-- control: config not chosen by a search. Either a control of a search, or a method compared as published.
+- control: config not chosen by a search. Either a search's control, or a method compared as published.
 - replicate: promising config on fresh seeds.
 - tune: control `kd` at another temperature. The best temperature is confirmed.
 - confirm: chosen config, or a control, on seeds unused by earlier stages. Only these trials have `test/accuracy`.
 
-`status` is finished, pruned or failed. `seconds` is the computing time of the trial, and `started` the time at which
-the trial was first scheduled.
+`status` is finished, pruned or failed. `seconds` is the trial's computing time, and `started` the time at which the
+trial was first scheduled.
 
-Schema of `epochs` (one row per epoch): `trial_id, epoch` (from 1), `time`, one column per measure. The field metadata
-of a column `cost/...` states the `unit`.
+Schema of `epochs` (one row per epoch): `trial_id, epoch` (from 1), `time`, one column per measure. In `cost/...`
+columns, the field metadata states the `unit`.
 
-Each file has a sidecar `NAME.parquet.sha256` with its SHA-256 digest, in the format of `sha256sum -c`. A reader refuses
-a file that differs from its sidecar in any byte. The journal contains everything in the records, so the next `--resume`
-or `study.sync` writes a damaged file again. If the journal has lost trials that the records contain, both commands
-refuse. Damaged files are not deleted but moved, with their sidecars, to `set-aside` in the study folder.
+Each file has a sidecar `NAME.parquet.sha256` with the file's SHA-256 digest, in the `sha256sum -c` format. A reader
+rejects a file if any byte differs from the digest. The journal contains everything in the records, so the next
+`--resume` or `study.sync` writes a damaged file again. If the journal has lost recorded trials, both commands stop with
+an error. Damaged files are not deleted but moved, with their sidecars, to `set-aside` in the study folder.
 
-A file without sidecar is verified by the Parquet checksums of its data pages, and by comparing both copies of the
-schema in its footer. This is the case for files of earlier versions, some of which have a digest in the footer that is
-not used. It is also the case after a kill between writing a file and its sidecar. The writer removes the old sidecar
-before it replaces a file, and writes the new sidecar last. It removes a file before its sidecar. Readers ignore
-sidecars without a file, and the next writer removes them.
+A file without sidecar is verified by the Parquet checksums of the data pages, and by comparing both copies of the
+schema in the footer. This applies to files from earlier versions, some with an unused digest in the footer. It also
+applies after a kill between writing a file and writing the sidecar. The writer removes the old sidecar before it
+replaces a file, and writes the new sidecar last. It removes a file before the sidecar. Readers ignore sidecars without
+a file, and the next writer removes them.
 """
 
 import base64
@@ -73,7 +72,7 @@ SEGMENT_TRIALS: Final = 64
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 # Parquet names list elements "element", and Arrow compares types including names.
 _BIN: Final = pa.struct([("count", pa.int64()), ("confidence", pa.float64()), ("correct", pa.int64())])
-# Test samples and correct ones of a class; validation samples of the class, and the sum of their sharpness gaps.
+# Per class: test samples and correct test samples; validation samples, and the sum of their sharpness gaps.
 _CLASS: Final = pa.struct(
     [("count", pa.int64()), ("correct", pa.int64()), ("gap_count", pa.int64()), ("gap", pa.float64())]
 )
@@ -118,7 +117,7 @@ def _trials_schema() -> pa.Schema:
 
 
 def _schema_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    """Return the schema of rows: that of all studies, then the settings of a method of the user's own."""
+    """Return the schema of the rows: first the columns for all studies, then the settings of a user's own method."""
     schema: pa.Schema = SCHEMAS[kind]
     known = set(schema.names)
     own = {
@@ -146,11 +145,11 @@ _DERIVED_FILES: Final = ("records", "summary.json", "figures", "report.html")
 
 
 class DamagedRecordsError(ValueError):
-    """Error for a records file with content that differs from the content written."""
+    """Error for a records file with content different from the written content."""
 
 
 class RecordWriter:
-    """Writer for the trials of one study, as they end.
+    """Writer for one study's trials, as they end.
 
     Args:
         study_directory: study folder. `records/` is created in it.
@@ -159,7 +158,7 @@ class RecordWriter:
     def __init__(self, study_directory: Path) -> None:
         self._directory = study_directory
         self._folders = {kind: study_directory / "records" / kind for kind in SCHEMAS}
-        # Tables of the single-trial files, kept in memory so that merging reads nothing.
+        # Single-trial tables, kept in memory so merging reads nothing.
         self._loose: dict[str, dict[Path, pa.Table]] = {}
         for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +188,7 @@ class RecordWriter:
         return damaged
 
     def drop(self, trial_ids: Collection[str]) -> None:
-        """Remove the given trials, which will run again, and no others."""
+        """Remove the given trials, to be run again, and no others."""
         gone = pa.array(sorted(trial_ids), pa.string())
         for kind in ("trials", "epochs"):  # in this order: a trial without a row counts as not recorded
             for path in sorted(self._folders[kind].glob("*.parquet")):
@@ -207,7 +206,7 @@ class RecordWriter:
         """Add an ended trial: first the epochs, then the row. Writing a trial again replaces it.
 
         Raises:
-            OSError: the disk refuses. No partial file is left under a name that readers use.
+            OSError: the disk write fails. No partial file is left under a name used by readers.
         """
         for kind, rows in (("epochs", list(epochs)), ("trials", [dict(trial)])):
             path = self._folders[kind] / f"trial-{trial['trial_id']}.parquet"
@@ -234,7 +233,7 @@ class RecordWriter:
 
 
 class RecordedTrial(NamedTuple):
-    """Content of the records for one trial.
+    """Records content for one trial.
 
     Args:
         status: final status, or None if the row cannot be read.
@@ -256,7 +255,7 @@ def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
     for row in _readable_rows(study_directory, "epochs", ["trial_id", "epoch"]):
         epochs[row["trial_id"]] = max(epochs.get(row["trial_id"], 0), row["epoch"] or 0)
     found = {trial_id: RecordedTrial(None, None, count) for trial_id, count in epochs.items()}
-    # Reversed, so that single-trial files come last and win: they hold the newest row of a rewritten trial.
+    # Reversed, so single-trial files come last and win: they hold the newest row of a rewritten trial.
     for row in reversed(_readable_rows(study_directory, "trials", ["trial_id", "status", "error", "epochs"])):
         count = max(row["epochs"] or 0, epochs.get(row["trial_id"], 0))
         found[row["trial_id"]] = RecordedTrial(row["status"], row["error"], count)
@@ -264,7 +263,7 @@ def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
 
 
 def recorded_config_ids(study_directory: Path) -> dict[str, str]:
-    """Return the recorded config identifier of every trial that can be read, by trial identifier."""
+    """Return the recorded config identifier of every readable trial, by trial identifier."""
     rows = _readable_rows(study_directory, "trials", ["trial_id", "config_id"])
     return {row["trial_id"]: row["config_id"] for row in rows if row.get("config_id") is not None}
 
@@ -283,7 +282,7 @@ def _readable_rows(study_directory: Path, kind: str, columns: list[str]) -> list
 
 
 def set_records_aside(study_directory: Path, *others: str) -> Path | None:
-    """Move the records and all files derived from them to a new folder in `set-aside`.
+    """Move the records and all derived files to a new folder in `set-aside`.
 
     Args:
         study_directory: study folder.
@@ -314,7 +313,7 @@ def _new_folder(study_directory: Path) -> Path:
 
 
 def read_trials(study_directory: str | Path) -> pa.Table:
-    """Return one row per ended trial of a study, by start time (schema: this module).
+    """Return one row per ended trial in a study, by start time (schema: this module).
 
     Raises:
         FileNotFoundError: the folder contains no records.
@@ -358,7 +357,7 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
 
 
 def _joined(tables: Iterable[pa.Table]) -> pa.Table:
-    # Records of earlier versions have fewer columns. The missing columns become null.
+    # Records from earlier versions have fewer columns. The missing columns become null.
     try:
         return pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
@@ -369,7 +368,7 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     stored = _stored_sidecar(path)
     content = path.read_bytes()
     try:
-        # A sidecar that has changed by now belongs to another write of the file: a running study has replaced both.
+        # A sidecar changed by now belongs to another write of the file: a running study has replaced both.
         is_another = stored is not None and stored != _sidecar_content(path, content)
         if is_another and stored == _stored_sidecar(path):
             raise ValueError(f"its SHA-256 digest differs from the one in {_sidecar(path).name}")
@@ -387,7 +386,7 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 def _check_schema(file: pq.ParquetFile) -> None:
     """Compare both copies of the schema in the footer, Parquet's and Arrow's. Page checksums do not cover them.
 
-    Otherwise, one flipped bit in the name of a column would read as a column that an earlier version did not have.
+    Otherwise, one flipped bit in a column name would look like a column missing from an earlier version.
     """
     stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
     if stored and not pa.ipc.read_schema(pa.BufferReader(base64.b64decode(stored))).equals(file.schema_arrow):
@@ -408,7 +407,7 @@ def _loose_files(folder: Path) -> list[Path]:
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
     content = _as_parquet(table, **options)
-    # In this order: after a kill in between, the file has no sidecar rather than that of other content.
+    # In this order: after a kill in between, the file has no sidecar instead of one for other content.
     _sidecar(path).unlink(missing_ok=True)
     replace_file(path, content)
     replace_file(_sidecar(path), _sidecar_content(path, content))
@@ -417,7 +416,7 @@ def _write(table: pa.Table, path: Path, **options: Any) -> None:
 def _as_parquet(table: pa.Table, **options: Any) -> bytes:
     # A Python buffer would be slower: each of the hundreds of writes waits for the MLflow delivery thread.
     buffer = pa.BufferOutputStream()
-    # The metadata of a table from a file of an earlier version hold the digest of that file.
+    # If a table comes from a file of an earlier version, its metadata hold the digest of the old file.
     table = table.replace_schema_metadata(None)
     with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)
@@ -438,7 +437,7 @@ def _sidecar_content(path: Path, content: bytes) -> bytes:
 
 
 def _stored_sidecar(path: Path) -> bytes | None:
-    """Return the content of a file's sidecar, or None if it has none."""
+    """Return the content of a file's sidecar, or None if there is none."""
     try:
         return _sidecar(path).read_bytes()
     except FileNotFoundError:

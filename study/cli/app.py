@@ -20,7 +20,7 @@ def leave_with_exit_code(app: typer.Typer, program: str | None = None) -> None:
 
     Args:
         app: the command.
-        program: name of the program in help texts. By default, the one that the user typed.
+        program: program name in help texts. By default, the name typed by the user.
     """
     prepare_standard_streams()
     redact_tracebacks()
@@ -34,7 +34,7 @@ def leave_with_exit_code(app: typer.Typer, program: str | None = None) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
-    except OSError as error:  # such as a full disk or a deleted folder
+    except OSError as error:  # for example a full disk or a deleted folder
         if verbose:
             raise
         typer.echo(f"error: {error}", err=True)
@@ -61,7 +61,7 @@ def command_line(module: str) -> str:
     """Return the command typed by the user, without secrets in URIs.
 
     Args:
-        module: module that the user ran, unless it was the program `pesfkd`.
+        module: module run by the user, unless the user ran the program `pesfkd`.
     """
     from trainables.storage.uris import redact_command
 
@@ -76,7 +76,7 @@ def given_options(context: typer.Context) -> dict[str, Any]:
 
 
 def options_with_config(context: typer.Context, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of all options of a command, and those given by the user, with those of `--config`."""
+    """Return the values of all command options, and the options given by the user, with those from `--config`."""
     given = given_options(context)
     if values.get("config") is None:
         return dict(values), given

@@ -1,4 +1,4 @@
-"""Commands that messages name, such as the one that resumes a study."""
+"""Commands named in messages, for example the command to resume a study."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from trainables.storage.uris import redact_place
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
-_from_python = 0  # number of calls of `pesfkd` that run now, perhaps in several threads
+_from_python = 0  # number of `pesfkd` calls running now, perhaps in several threads
 
 
 def resume_command(plan: "StudyPlan") -> str:
-    """Return the command that resumes a study. Secrets in URIs appear as `***` and must be given again."""
+    """Return the command to resume a study. Secrets in URIs appear as `***` and must be given again."""
     from study.plan.plan import URI_FIELDS
 
     if _from_python:
@@ -24,7 +24,7 @@ def resume_command(plan: "StudyPlan") -> str:
 
 
 def interrupted_at_once(plan: "StudyPlan") -> str:
-    """Return the message for a study that the user ended at once: how to resume it, or that nothing was kept."""
+    """Return the message for a study ended at once by the user: how to resume it, or that nothing was kept."""
     from study.plan.folder import PLAN_FILE
 
     if not (plan.directory / PLAN_FILE).exists():
@@ -33,14 +33,14 @@ def interrupted_at_once(plan: "StudyPlan") -> str:
 
 
 def sync_command(plan: "StudyPlan") -> str:
-    """Return the command that delivers a study to MLflow. Secrets in URIs appear as `***`."""
+    """Return the command to deliver a study to MLflow. Secrets in URIs appear as `***`."""
     if _from_python:
         return f"{_opened(plan)}.sync()"
     return _command(plan, "study.sync", plan.name, again=("tracking_uri",))
 
 
 def confirm_command(plan: "StudyPlan") -> str:
-    """Return the command that confirms the best configs of a study. Secrets in URIs appear as `***`."""
+    """Return the command to confirm a study's best configs. Secrets in URIs appear as `***`."""
     from study.plan.plan import URI_FIELDS
 
     if _from_python:
@@ -49,7 +49,7 @@ def confirm_command(plan: "StudyPlan") -> str:
 
 
 def power_command(plan: "StudyPlan") -> str:
-    """Return the command that plans the number of seeds from the study's own spread."""
+    """Return the command to plan the number of seeds from the study's own spread."""
     if _from_python:
         return f"{_opened(plan)}.power()"
     return _command(plan, "study.power", plan.name, again=())

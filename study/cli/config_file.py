@@ -1,8 +1,8 @@
-"""Options of a study from a file: YAML, TOML, JSON, or the `plan.json` of another study.
+"""Study options from a file: YAML, TOML, JSON, or another study's `plan.json`.
 
-Keys are the names of the options, with hyphens or underscores. The type of an option decides how its value is read, not
-the notation of the file. YAML's own rules would turn `no` into false, `010` into 8, `1:30` into 90 and a date into an
-object, and would leave `1e-3` a string. Here, each value is read as written.
+Keys are the option names, with hyphens or underscores. The option type determines how a value is read; the file's
+notation does not. YAML's own rules would turn `no` into false, `010` into 8, `1:30` into 90 and a date into an object,
+and would leave `1e-3` a string. Here, each value is read as written.
 """
 
 import json
@@ -18,8 +18,8 @@ from trainables.spec.naming import unknown_name
 
 _MOST_BYTES: Final = 1_000_000
 _MOST_VALUES: Final = 10_000
-_LONGEST: Final = 60  # characters of a value in a message
-# Options that a file cannot give, because they choose or show the file, or show something else than a study.
+_LONGEST: Final = 60  # maximum number of characters shown of a value in a message
+# Options not allowed in a file, because they choose or show the file, or show something other than a study.
 NOT_IN_A_FILE: Final = ("config", "print_config", "list_spaces", "version")
 _NULL: Final = ("", "~", "null", "Null", "NULL")
 _BOOLEANS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -31,20 +31,20 @@ _SCALES: Final = ("log", "linear", "int")
 
 
 class Plain(str):
-    """Value written without quotes. `null` without quotes means that no value is given."""
+    """Value written without quotes. `null` without quotes means no value."""
 
     __slots__ = ()
 
 
 def read_config(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Return the options in a file, by name, converted to the types of the options.
+    """Return the options in a file, by name, converted to the option types.
 
     Args:
         path: file in YAML, TOML or JSON.
-        names: names of the options that the command has.
+        names: names of the command's options.
 
     Raises:
-        UsageError: the file cannot be read, or has an unknown key, a key twice or a value of a wrong type.
+        UsageError: the file cannot be read, or has an unknown key, a repeated key or a value with a wrong type.
     """
     content = _read(path)
     if isinstance(content, Mapping) and {"study_id", "base"} <= content.keys():
@@ -70,7 +70,7 @@ def read_config(path: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def key_of(option: Option) -> str:
-    """Return the key of an option: its flag without hyphens at the start, with underscores."""
+    """Return an option's key: the flag without leading hyphens, with underscores."""
     return option.long_flag.removeprefix("--").replace("-", "_")
 
 
@@ -84,7 +84,7 @@ def _unknown(key: str, allowed: Mapping[str, Option]) -> str:
 
 
 def _read(path: Path) -> Any:
-    """Return the content of a file: mappings, lists and texts."""
+    """Return a file's content: mappings, lists and texts."""
     readers: dict[str, Callable[[str, Path], Any]] = {
         ".yaml": _read_yaml, ".yml": _read_yaml, ".toml": _read_toml, ".json": _read_json,
     }  # fmt: skip
@@ -181,7 +181,7 @@ def _read_yaml(text: str, path: Path) -> Any:
 
 
 def _of_plan(path: Path) -> dict[str, Any]:
-    """Return the options of a study with another study's question and execution, without its name."""
+    """Return the options for a new study with the same question and execution as another study, without the name."""
     from study.cli.start_command import options_of
     from study.plan.resolve import read_plan
 
@@ -196,7 +196,7 @@ def _of_plan(path: Path) -> dict[str, Any]:
 
 
 def _value(option: Option, value: Any, *, where: str) -> Any:
-    """Return the value of an option, or None if the file gives none."""
+    """Return an option's value, or None if the file gives none."""
     kind = _kind(option.type)
     if isinstance(value, Plain) and value in _NULL:
         return None
@@ -213,12 +213,12 @@ def _value(option: Option, value: Any, *, where: str) -> Any:
 
 
 def _takes_several(option: Option) -> bool:
-    """Return whether the value of an option is one or more texts, separated by commas."""
+    """Return whether an option's value is one or more texts, separated by commas."""
     return option.metavar is not None and option.metavar.endswith(_SEVERAL)
 
 
 def _joined(option: Option, value: list[Any], *, where: str) -> str:
-    """Return a list of texts as the value of an option that takes several texts."""
+    """Join a list of texts to the value of an option for several texts."""
     if not value or not all(isinstance(each, str) and each.strip() and "," not in each for each in value):
         raise UsageError(
             f"{where}: {_shown(value)} is given, and {_allowed(option)} or a list of such texts is allowed"
@@ -227,7 +227,7 @@ def _joined(option: Option, value: list[Any], *, where: str) -> str:
 
 
 def _converted(option: Option, kind: Any, text: str) -> Any:
-    """Return a text as a value of the option's type, or None if it is none."""
+    """Convert a text to the option's type. Return None if it is not of this type."""
     if get_origin(kind) is Literal:
         return str(text) if text in get_args(kind) else None
     if kind is bool:
@@ -251,7 +251,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _allowed(option: Option) -> str:
-    """Describe the values of an option."""
+    """Describe an option's allowed values."""
     kind = _kind(option.type)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
@@ -262,7 +262,7 @@ def _allowed(option: Option) -> str:
 
 
 def _texts(option: Option, value: Any, *, where: str) -> list[str]:
-    """Return the arguments of a repeatable option: a mapping by field, a list of arguments, or one argument."""
+    """Return a repeatable option's arguments: a mapping by field, a list of arguments, or one argument."""
     if isinstance(value, Mapping):
         return [f"{field}={argument_of(each, where=f'{where}.{field}')}" for field, each in value.items()]
     given = [value] if isinstance(value, str) else value
@@ -275,14 +275,14 @@ def _texts(option: Option, value: Any, *, where: str) -> list[str]:
 
 
 def argument_of(value: Any, *, where: str) -> str:
-    """Return the part of an argument such as `temperature=1:32:log` after the equals sign.
+    """Return the part after the equals sign in an argument, as in `temperature=1:32:log`.
 
     Args:
         value: text, or list of texts.
-        where: place of the value, for messages.
+        where: location of the value, for messages.
 
     Raises:
-        UsageError: the value is neither, or a list of two numbers, which may be a range or two values.
+        UsageError: the value is neither, or it is an ambiguous list of two numbers: a range or two values.
     """
     if isinstance(value, str):
         return str(value)

@@ -1,4 +1,4 @@
-"""The options of a study as a config file in YAML, with help texts and defaults as comments."""
+"""Study options as a config file in YAML, with help texts and defaults as comments."""
 
 import re
 import textwrap
@@ -14,7 +14,7 @@ from trainables.storage.uris import redact_place
 
 _WIDTH: Final = 100
 _MAPPINGS: Final = ("set", "search", "limit", "prior")
-# Given options that no plan contains, or that a plan leaves out because they are of one run.
+# Given options missing from every plan, or left out by a plan because they apply to one run.
 _OF_ONE_RUN: Final = ("name", "time_budget", "download")
 _WITHOUT_QUOTES: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*|[0-9]+(\.[0-9]+)?")
 _WORDS_OF_YAML: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
@@ -23,8 +23,8 @@ _WORDS_OF_YAML: Final = frozenset({"true", "false", "null", "yes", "no", "on", "
 def config_text(plan: StudyPlan, given: Mapping[str, Any]) -> str:
     """Return a config file for a study with the same question and execution.
 
-    All options that define the study have their values, because later versions may have other defaults. The others are
-    comments with their defaults. Secrets in URIs are masked.
+    All options that define the study are written with values, because later versions may have other defaults. The
+    others are comments with defaults. Secrets in URIs are masked.
 
     Args:
         plan: study plan.
@@ -66,7 +66,7 @@ def _lines_of(option: Option, value: Any) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """Return a value in YAML, in quotes where YAML might read it as something else than a text or a number."""
+    """Return a value in YAML, in quotes if YAML might read it as something other than a text or a number."""
     if isinstance(value, bool):
         return str(value).lower()
     text = redact_place(str(value)) if isinstance(value, str | Path) else str(value)

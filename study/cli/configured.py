@@ -1,4 +1,4 @@
-"""Values of options from a config file and from the command line."""
+"""Option values from a config file and from the command line."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -11,23 +11,23 @@ from trainables.storage.uris import REDACTED
 
 # Repeatable options of the form FIELD=..., merged by field.
 _BY_FIELD: Final = ("hold", "search", "limit", "prior")
-# Those that determine the values of a field. A belief about a field says nothing about the allowed values.
+# Options for the allowed values of a field. A belief about a field does not restrict the allowed values.
 _VALUES: Final = ("hold", "search", "limit")
 
 
 def with_config(
     values: Mapping[str, Any], given: Mapping[str, Any], *, from_environment: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of all options, and those given by the user, with those of the config file added.
+    """Return the values of all options, and the options given by the user, including those from the config file.
 
-    The command line overrides the file, and the file overrides environment variables. A field that the command line
-    searches or fixes replaces that field in the file, however the file gives it. Beliefs of the file about a field are
-    replaced if the command line fixes the field, or has another belief about it.
+    The command line overrides the file, and the file overrides environment variables. If the command line searches or
+    fixes a field, this replaces the field in the file, whether the file searches or fixes it. If the command line fixes
+    a field, or has another belief about it, this replaces the file's beliefs about the field.
 
     Args:
-        values: values of all options of the command, among them `config`, the file.
+        values: values of all command options, including the file as `config`.
         given: options given on the command line or by environment variables.
-        from_environment: names of the options given by environment variables.
+        from_environment: names of options given by environment variables.
 
     Raises:
         UsageError: the file cannot be read, or has a wrong key or value.
@@ -55,11 +55,11 @@ def with_config(
 
 
 def _fields_of(own: Mapping[str, Any], repeatable: Collection[str] = _VALUES) -> set[str]:
-    """Return the config fields that options search or fix.
+    """Return the config fields searched or fixed by options.
 
     Args:
         own: options by name.
-        repeatable: names of the options of the form FIELD=... to read.
+        repeatable: names of FIELD=... options to read.
     """
     fixed = {name for name in own if name == "temperature" or name in names_into("config")}
     return fixed | {_field(each) for name in repeatable for each in own.get(name) or ()}

@@ -26,7 +26,7 @@ def classes_line(plan: StudyPlan) -> str:
 
 
 def data_warnings(plan: StudyPlan) -> list[str]:
-    """Return warnings about small splits, and about methods that two classes do not suit, as sentences."""
+    """Return warnings about small splits, and about methods unsuitable for two classes, as sentences."""
     info = dataset_info(plan.base.dataset)
     small = small_validation(info.split_sizes[1], samples_of(info.name))
     methods = [str(method.fields["method"]) for method in plan.compared] or [plan.base.method]

@@ -1,4 +1,4 @@
-"""Fixed config fields of a study (`--set`, `--temperature`), and the space that they go with."""
+"""Fixed config fields of a study (`--set`, `--temperature`), and the matching space."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,9 +29,9 @@ def fixed_fields(
     searched: Sequence[str] = (),
     methods: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return fixed config fields, each validated and converted to the type of the field.
+    """Return fixed config fields, validated and converted to the field types.
 
-    A released variant of PESF-KD also fixes its released settings, except those given here or varied by the search.
+    A released PESF-KD variant also fixes the released settings, except those given here or varied by the search.
     """
     from pydantic import ValidationError
 
@@ -67,7 +67,7 @@ def fixed_fields(
 
 
 def _released_settings(given: Mapping[str, Any], space: str) -> dict[str, Any]:
-    """Return the settings of the variant of PESF-KD that is given, except those that the space varies."""
+    """Return the settings of the given PESF-KD variant, except those varied by the space."""
     from trainables.spec.methods.pesf_variants import PESF_VARIANTS
 
     name = given.get("pesf_variant")
@@ -88,7 +88,7 @@ def space_asked(name: str | None) -> "SearchSpace | MethodComparison | None":
     """Return the space with a name; None if there is none, which the plan reports.
 
     Raises:
-        UsageError: a space of the user's own cannot be loaded.
+        UsageError: a user space cannot be loaded.
     """
     from study.plan.spaces import space_named
 

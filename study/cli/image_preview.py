@@ -15,7 +15,7 @@ _MOST_SUFFIXES: Final = 8
 
 
 def images_summary(plan: StudyPlan) -> dict[str, Any] | None:
-    """Return how the files of an image folder are read, as a JSON-compatible dict. None for other datasets.
+    """Return a JSON-compatible description of how an image folder's files are read. None for other datasets.
 
     Returns:
         `splits` (source of each split), `decoded_as`, `image_size`, `photographs`, `converted` (number of images by
@@ -49,7 +49,7 @@ def validation_origin(plan: StudyPlan) -> str:
 
 
 def image_lines(plan: StudyPlan) -> list[str]:
-    """Return lines about reading an image folder, or a dataset of the user's own. Empty for other datasets."""
+    """Return lines about reading an image folder, or a user's own dataset. Empty for other datasets."""
     if is_own_data(plan.base.dataset):
         return _own_lines(plan)
     summary = images_summary(plan)

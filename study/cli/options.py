@@ -1,4 +1,4 @@
-"""Typer parameters of the study commands, made from the table of options."""
+"""Typer parameters for the study commands, made from the option table."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -17,10 +17,10 @@ FinishedStudyName = Annotated[str, typer.Argument(metavar="NAME", help="Finished
 
 
 def with_options(names: Iterable[str]) -> Callable[[Command], Command]:
-    """Add options of the table to a command, which receives them as keyword arguments.
+    """Add options from the table to a command, which receives them as keyword arguments.
 
     Args:
-        names: names of the options, in the order of the help.
+        names: option names, in help order.
     """
 
     def decorate(command: Command) -> Command:
@@ -35,7 +35,7 @@ def with_options(names: Iterable[str]) -> Callable[[Command], Command]:
 
 def _parameter(name: str) -> inspect.Parameter:
     option = OPTIONS[name]
-    # A flag without a value needs all spellings, or Typer adds its negation.
+    # A flag without a value needs all spellings, or Typer adds a negated flag.
     spelled = option.type is bool or option.flag or option.short
     spellings = [flag for flag in (option.long_flag, option.short) if flag] if spelled else []
     described = typer.Option(
@@ -52,7 +52,7 @@ def _parameter(name: str) -> inspect.Parameter:
 
 
 def with_home(name: str, value: Any) -> Any:
-    """Return the value of an option, with `~` expanded as the command line would expand it."""
+    """Return an option's value, with `~` expanded as on the command line."""
     if name in _FOLDERS:
         return _expanded(value)
     callback = CALLBACKS.get(name)
@@ -60,7 +60,7 @@ def with_home(name: str, value: Any) -> Any:
 
 
 def in_home(dataset: str) -> str:
-    """Return the name of the dataset, with `~` in an image folder's path expanded."""
+    """Return the dataset name, with `~` in an image folder's path expanded."""
     if "~" not in dataset:
         return dataset
     from trainables.spec.datasets import expand_home

@@ -1,4 +1,4 @@
-"""Preview of a study in a dry run: the resolved plan, the first configs, the number of trials and the cost."""
+"""Dry-run preview of a study: the resolved plan, the first configs, the number of trials and the cost."""
 
 import math
 from typing import Any, Final
@@ -98,17 +98,17 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
 
 
 def gpu_notes(plan: StudyPlan) -> list[str]:
-    """Return the note on GPUs of this machine that a study on this machine leaves idle."""
+    """Return the note on this machine's GPUs left idle by a local study."""
     if plan.gpus_per_trial != 0 or (plan.executor == "ray" and plan.address != "local"):
         return []
     return [note for note in [idle_note(plan, count_gpus())] if note]
 
 
 def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
-    """Count the text sources of a dataset. Empty for images, and for datasets with missing files.
+    """Count a dataset's text sources. Empty for images, and for datasets with missing files.
 
     Raises:
-        UsageError: a file of the dataset cannot be used.
+        UsageError: a dataset file cannot be used.
     """
     info = dataset_info(plan.base.dataset)
     if info.task is None or info.missing_files(plan.data_root):
@@ -136,7 +136,7 @@ def _split(plan: StudyPlan) -> str:
 
 
 def _starts(plan: StudyPlan) -> str:
-    """Return what the first configs of a comparison are: those of the space, or published settings."""
+    """Describe the first configs of a comparison: from the space, or published settings."""
     space = plan.search_space
     return "settings of the space" if isinstance(space, MethodComparison) and space.arms else "published settings"
 
@@ -156,7 +156,7 @@ def _varies(plan: StudyPlan) -> str:
 
 
 def _equal_searches(plan: StudyPlan) -> str:
-    """Describe the budget that the searches of all methods share."""
+    """Describe the budget shared by the searches of all methods."""
     number = "one sampler" if plan.searches_per_method == 1 else f"{plan.searches_per_method} samplers"
     text = f"{number} per method, starting from the {_starts(plan)}, with {plan.trials} trials each"
     if plan.budget == "flops":
@@ -198,7 +198,7 @@ def _test_reader(plan: StudyPlan) -> str:
 
 
 def describe_confirmation(plan: StudyPlan) -> str:
-    """Return a description of the configs to be confirmed."""
+    """Return a description of the configs to confirm."""
     request = plan.confirmation
     if request is None:
         return "nothing"
@@ -239,7 +239,7 @@ def _confirm_epochs(plan: StudyPlan) -> str:
 
 
 def factor_texts(request: ConfirmationRequest) -> list[str]:
-    """Describe how seeds are divided over several teachers and splits, and what this does to intervals."""
+    """Describe how seeds are divided over several teachers and splits, and the effect on intervals."""
     if request.cells == 1:
         return []
     per_cell, (teachers, splits) = request.seeds_per_cell, (request.teachers, request.splits)
@@ -269,7 +269,7 @@ def factor_texts(request: ConfirmationRequest) -> list[str]:
 
 
 def planned_comparisons(plan: StudyPlan) -> int:
-    """Return the number of comparisons in the study's final table: of the confirmation, or else of the repetitions."""
+    """Return the number of comparisons in the final table: for the confirmation, or else for the repetitions."""
     if plan.confirmation is not None:
         configs = plan.confirmation.configs
         return configs + 1 if plan.compared else configs * (len(plan.controls) + 1)
@@ -279,7 +279,7 @@ def planned_comparisons(plan: StudyPlan) -> int:
 
 
 def planned_resolution(plan: StudyPlan) -> dict[str, Any]:
-    """Return the least detectable differences of a plan in standard deviations of a paired difference.
+    """Return a plan's least detectable differences in standard deviations of a paired difference.
 
     The spread between seeds is unknown before a study has run.
     """
@@ -295,7 +295,7 @@ def planned_resolution(plan: StudyPlan) -> dict[str, Any]:
 
 
 def describe_resolution(plan: StudyPlan) -> str:
-    """Return a description of the least difference that the planned seeds can show."""
+    """Describe the least difference detectable with the planned seeds."""
     found = planned_resolution(plan)
     seeds, tests, alone, after = found["seeds"], found["comparisons"], found["spreads"], found["spreads_after_holm"]
     if not tests:
@@ -341,7 +341,7 @@ def _companions(plan: StudyPlan) -> str:
 
 
 def _students_before(plan: StudyPlan) -> str:
-    """Return a clause on trials that first train another student, whose epochs are not counted."""
+    """Return a clause on trials that first train another student. The epochs for this are not counted."""
     first = [m.name for m in plan.compared if m.fields.get("adapter_training") == "first"]
     if plan.overrides.get("adapter_training") == "first" and not plan.compared:
         first = [plan.base.method]

@@ -24,12 +24,12 @@ _STYLES: Final = {"pruned": "bright_black", "failed": "red"}
 
 
 class StudyProgress:
-    """Progress display of a study.
+    """Progress display for a study.
 
     Args:
         plan: study plan.
         quiet: show nothing.
-        stream: output stream, by default stderr so that stdout holds only results.
+        stream: output stream, by default stderr, because stdout is for results only.
     """
 
     def __init__(self, plan: StudyPlan, *, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -57,12 +57,12 @@ class StudyProgress:
 
         Args:
             text: the line.
-            style: colour for a terminal; a file or pipe receives none.
+            style: colour on a terminal; unused for a file or pipe.
         """
         self._console.print(text, markup=False, style=style or None)
 
     def warn(self, text: str) -> None:
-        """Print a warning once, even if several processes report the same one."""
+        """Print a warning once, even if several processes report it."""
         if text not in self._warned:
             self._warned.add(text)
             self.say(f"warning: {text}")
@@ -76,7 +76,7 @@ class StudyProgress:
             total: final count.
 
         Yields:
-            A function taking the current count and a text with further information.
+            A function with two arguments: the current count, and a text with further information.
         """
         bar, last_line = CountedBar.on_terminal(self._console, name, total), time.monotonic()
 

@@ -1,6 +1,6 @@
 """Conversion of command-line values to a plan, for a new or a resumed study.
 
-Modules that load the plan are imported inside the functions, so that `--help` and usage errors appear at once.
+Modules that load the plan are imported inside the functions, so `--help` and usage errors appear at once.
 """
 
 import time
@@ -36,11 +36,11 @@ _SMOKE_SEEDS: Final = 2
 
 
 def _plan_values(values: dict[str, Any], methods: Sequence[str] = ()) -> dict[str, Any]:
-    """Return fields of a plan.
+    """Return plan fields.
 
     Args:
         values: options by name.
-        methods: methods of the user's own in the study, by canonical name.
+        methods: the user's own methods in the study, by canonical name.
     """
     from study.plan.beliefs import read_beliefs
     from study.plan.bounds import given_bounds
@@ -88,9 +88,9 @@ def _check_text(given: dict[str, Any]) -> None:
 
 
 def _precision(values: dict[str, Any], search: "Sequence[Bounds]") -> str:
-    """Return `fp32` or `bf16`, resolved at planning time so that a trial is the same on every machine.
+    """Return `fp32` or `bf16`, resolved at planning time so a trial is the same on every machine.
 
-    Of several students, all must be faster in bf16, and likewise of several devices.
+    With several students or several devices, bf16 is chosen only if it is faster for all.
     """
     from study.plan.gpus import planned_devices
     from trainables.data.registry import dataset_info
@@ -114,7 +114,7 @@ def _precision(values: dict[str, Any], search: "Sequence[Bounds]") -> str:
 
 
 def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_run: bool) -> None:
-    """Fetch the missing files of a dataset. A dry run only checks that a data root is given."""
+    """Fetch a dataset's missing files. A dry run only checks that a data root is given."""
     from trainables.data.registry import dataset_info
 
     info = dataset_info(dataset)
@@ -136,14 +136,14 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
 
 
 def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
-    """Return the checked plan of a new study.
+    """Return a new study's checked plan.
 
     Args:
         values: values of all options.
         given: options given by the user.
 
     Raises:
-        UsageError: values are out of bounds or contradict each other, or a study with that name exists.
+        UsageError: values are out of bounds or contradict each other, or a study with the same name exists.
     """
     from study.ledger.earlier import with_earlier
     from study.plan.beliefs import check_beliefs
@@ -234,7 +234,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
 
 
 def _own_methods(values: dict[str, Any]) -> tuple[str, ...]:
-    """Return the methods of the user's own in the options, by canonical name, after loading them."""
+    """Return the user's own methods in the options, by canonical name, after loading them."""
     from study.plan.methods import check_own_methods, named_methods
 
     compares = comparison_asked(values["space"]) is not None
@@ -244,10 +244,10 @@ def _own_methods(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _check_class_count(values: dict[str, Any]) -> None:
-    """Refuse methods that two classes make pointless, and warn of others before a download or a scan of images.
+    """Reject methods without any use on two classes, and warn about others before a download or an image scan.
 
     Raises:
-        UsageError: a method that the user chose learns nothing from the teacher on two classes.
+        UsageError: a method chosen by the user learns nothing from the teacher on two classes.
     """
     from study.plan.methods import known_methods
     from study.plan.two_classes import check_two_classes, two_class_warnings
@@ -257,7 +257,7 @@ def _check_class_count(values: dict[str, Any]) -> None:
     named = [values["method"]] if comparison is None else _names(values["methods"]) or list(comparison.arms)
     check_two_classes(named, dataset, flag=flag)
     takes_long = values["download"] or dataset.startswith(FOLDER_PREFIX) or is_own_data(dataset)
-    if takes_long and not values["dry_run"]:  # the plan of a dry run shows the warnings at once
+    if takes_long and not values["dry_run"]:  # a dry run shows the warnings in the plan at once
         for warning in two_class_warnings(named or list(known_methods(dataset)), dataset, is_new=True):
             typer.echo(f"warning: {warning}", err=True)
 
@@ -291,7 +291,7 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
 
 
 def _without_confirm(seeds: "SeedsAsked | None", epochs: int | None, factors: "Factors") -> str:
-    """Return why options of a confirmation are refused without --confirm; one of them is given."""
+    """Return why confirmation options are rejected without --confirm; one of them is given."""
     if epochs is not None:
         what = "--confirm-epochs is the number of epochs of the trials of"
     elif seeds is not None:
@@ -302,7 +302,7 @@ def _without_confirm(seeds: "SeedsAsked | None", epochs: int | None, factors: "F
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return plan values for a study that compares methods."""
+    """Return plan values for a study comparing methods."""
     from study.plan.methods import BASELINE
 
     for flag in ("method", "adapter"):
@@ -336,7 +336,7 @@ def _names(methods: str | None) -> list[str] | None:
 
 
 def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
-    """Return the plan of an existing study.
+    """Return an existing study's plan.
 
     Args:
         name: study name.
@@ -356,7 +356,7 @@ def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
 def resumed_plan(
     name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False, runs: bool = True
 ) -> "StudyPlan":
-    """Return the recorded plan of a study, updated with the options that may change at a resume.
+    """Return a study's recorded plan, updated with the options that may change at a resume.
 
     Args:
         name: study name.
@@ -412,7 +412,7 @@ def resumed_plan(
     _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
     # A time budget applies to one run. A resumed run has no budget unless the user gives one. When the executor changes
-    # from Ray to this process, the options that only Ray supports return to their defaults.
+    # from Ray to this process, Ray-only options return to their defaults.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     if execution.get("executor") == "in-process" != plan.executor:
         execution = {**{field: default_of(field) for field in RAY_ONLY}, **execution}
@@ -458,7 +458,7 @@ def _confirmation_at_resume(
     confirms: bool,
     sets_aside: bool,
 ) -> dict[str, int] | None:
-    """Return the confirmation of an existing study: as requested, or else as recorded in the plan."""
+    """Return an existing study's confirmation: as requested, or else as recorded in the plan."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of
@@ -488,7 +488,7 @@ def _confirmation_at_resume(
 
 
 def _refuse_other_digests(plan: "StudyPlan") -> None:
-    """Check that the study's configs have the identifiers that this version computes.
+    """Check that the study's config identifiers equal those computed by this version.
 
     Configs, search seeds and repetitions are matched by these identifiers, so new trials would not match the old ones.
 
@@ -510,10 +510,10 @@ def _refuse_other_digests(plan: "StudyPlan") -> None:
 
 
 def keep_confirmation(plan: "StudyPlan") -> "StudyPlan | None":
-    """Write the requested confirmation to the plan of an existing study, for the next resume.
+    """Write the requested confirmation to an existing study's plan, for the next resume.
 
     Returns:
-        The plan before; None if nothing was written, because the plan has this confirmation.
+        The previous plan; None if nothing was written, because the plan already has this confirmation.
 
     Raises:
         UsageError: another process runs the study, or another confirmation was chosen in the meantime.
@@ -536,7 +536,7 @@ def keep_confirmation(plan: "StudyPlan") -> "StudyPlan | None":
 
 
 def withdraw_confirmation(plan: "StudyPlan", recorded: "StudyPlan") -> None:
-    """Write the plan before `keep_confirmation` again, because the request was refused before any work.
+    """Restore the plan from before `keep_confirmation`, because the request was rejected before any work.
 
     Args:
         plan: the study, with the requested confirmation.

@@ -1,8 +1,8 @@
-"""Reconstruction of the command that starts a study with the same settings, without the study name.
+"""Reconstruction of the command to start a study with the same settings, without the study name.
 
-The command is derived from the plan, not from the typed command. No single typed command describes a study that was
-resumed, confirmed later or started with `--smoke`. Options that define the study are always included, because later
-versions may have other defaults. Options about execution are included only if they differ from the default.
+The command is derived from the plan, not from the typed command. If a study was resumed, confirmed later or started
+with `--smoke`, no single typed command describes it. Options that define the study are always included, because later
+versions may have other defaults. Execution options are included only if they differ from the default.
 """
 
 import shlex
@@ -35,12 +35,12 @@ _IF_NOT_DEFAULT: Final = tuple(
 
 
 def _typed_search(plan: StudyPlan, students: Bounds) -> str:
-    """Return the argument of `--search` for students, some of which may be the user's own networks."""
+    """Return the `--search` argument for students, which may include the user's own networks."""
     return f"{students.field}={','.join(typed_reference(plan, str(each)) for each in students.choices)}"
 
 
 def _typed_method(plan: StudyPlan, method: ComparedMethod) -> str:
-    """Return the argument of `--methods` for a compared method, which may be the user's own."""
+    """Return the `--methods` argument for a compared method, which may be the user's own."""
     name = str(method.fields["method"])
     return method.name.replace(short_name(name), typed_reference(plan, name), 1)
 
@@ -58,9 +58,9 @@ def start_command(plan: StudyPlan) -> str:
 
 
 def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
-    """Yield the options of a study with the same settings, in the order of the command's help.
+    """Yield the options for a study with the same settings, in the order of the command's help.
 
-    Names are those of the flags, with underscores. The value of a flag is True.
+    Names are flag names with underscores. For a flag without argument, the value is True.
     """
     base = plan.base
     yield "space", typed_reference(plan, plan.space)
@@ -108,7 +108,7 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "replicates", AUTO
         yield "detect", plan.replicates_detect
         yield "most_seeds", plan.replicates
-    # A study that adds repetitions is confirmed only when it has finished, by another command.
+    # A study with sequential repetitions is confirmed only after it has finished, by another command.
     if plan.confirmation is not None and plan.replicates_detect is None:
         yield "confirm", plan.confirmation.configs
         request = plan.confirmation
@@ -137,7 +137,7 @@ def options_of(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
 
 
 def teacher_options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
-    """Yield the options that give the teacher of a study, with their values.
+    """Yield the options for a study's teacher, with their values.
 
     Args:
         plan: study plan.
@@ -160,7 +160,7 @@ def teacher_options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
 
 
 def _contains_normalisation(checkpoint: Path) -> bool:
-    """Return whether a checkpoint contains a normalisation, in which case `--teacher-normalisation` is left out."""
+    """Return whether a checkpoint contains a normalisation; `--teacher-normalisation` is then left out."""
     from trainables.models import CheckpointError
     from trainables.models.checkpoints import is_ours
 

@@ -1,1 +1,1 @@
-"""State of a running or finished study: the journal, the trials and the records derived from them."""
+"""Study state: the journal, the trials and the derived records."""

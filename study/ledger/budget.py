@@ -1,7 +1,7 @@
-"""Number of trials of each search: equal for all, as many as equal FLOPs pay for, or until there is no gain.
+"""Number of trials per search: equal for all, limited by equal FLOPs, or until there is no gain.
 
-With `budget="flops"`, a search may spend as many FLOPs as `trials` trials of cross-entropy on the same student. The
-cost of a method is the fact `cost/step_flops_to_ce` of the search's first trial that reported it: the FLOPs of a step,
+With `budget="flops"`, a search may spend as many FLOPs as `trials` cross-entropy trials with the same student. The
+method cost is the fact `cost/step_flops_to_ce` from the first trial to report it in the search: the FLOPs per step,
 without passes for storing teacher outputs, which many trials share. Until then the search continues with one trial at a
 time. The numbers follow from the journal alone, so a resumed study finds the same ones.
 """
@@ -16,19 +16,19 @@ COST: Final = "cost/step_flops_to_ce"
 
 
 class Searched(Ended, Protocol):
-    """Trial of a search, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
+    """Search trial with the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
     @property
     def search(self) -> str | None:
-        """Name of the search, if recorded."""
+        """Search name, if recorded."""
 
 
 def search_targets(plan: StudyPlan, searched: Iterable[Searched]) -> dict[str, int | None]:
-    """Return the number of trials of each search, by name; None while a search waits for the cost of its trials.
+    """Return the number of trials per search, by search name; None while a search waits for the trial cost.
 
     Args:
         plan: study plan.
-        searched: trials of all searches so far, oldest first.
+        searched: trials from all searches so far, oldest first.
     """
     if plan.budget == "trials":
         searched = list(searched)
@@ -50,7 +50,7 @@ def _target(plan: StudyPlan, entries: list[Searched]) -> int | None:
 
 
 def searched_in_all(plan: StudyPlan, searched: Iterable[Searched]) -> int:
-    """Return the number of trials of all searches, at most as long as it is unknown."""
+    """Return the total number of search trials. While it is unknown, return the maximum."""
     if plan.budget == "trials" and plan.until is None:
         return plan.searched
     targets = search_targets(plan, searched).values()

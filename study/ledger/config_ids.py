@@ -1,7 +1,7 @@
-"""Config identifiers in studies of earlier versions, which computed them differently.
+"""Config identifiers in studies from earlier versions, which computed them differently.
 
 In the first digest version, the records contain identifiers, but the journal does not. Records, results and MLflow runs
-that are derived again from such a journal keep the recorded identifiers.
+derived again from an old journal keep the recorded identifiers.
 """
 
 import json
@@ -14,7 +14,7 @@ from trainables.spec.trial import SEED_FIELDS, TrialConfig
 
 
 class ConfigIds:
-    """Config identifiers of a study: the recorded one, or a computed one if none was recorded.
+    """Config identifiers in a study: the recorded one, or a computed one if none was recorded.
 
     Args:
         plan: study plan.
@@ -35,7 +35,7 @@ class ConfigIds:
         return self._of_configs.setdefault(_without_seeds(config), recorded)
 
     def of_config(self, config: TrialConfig) -> str:
-        """Return the identifier of a config, equal to the one of trials with this config and other seeds."""
+        """Return a config identifier. Trials with this config and other seeds have the same identifier."""
         if self._is_current:
             return config.config_id
         return self._of_configs.get(_without_seeds(config), config.config_id)

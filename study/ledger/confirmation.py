@@ -11,21 +11,21 @@ from trainables.spec.trial import TrialConfig
 
 
 class Choice(BaseModel):
-    """One config of a confirmation and the reason for choosing it.
+    """One confirmed config and the reason for choosing it.
 
     Args:
-        label: name of the config in tables.
-        config: chosen config, with the seeds of the trial in which it was found. The number of epochs is that of the
-            confirmation, which may differ from the one that `search_score` and `bound` are of.
+        label: config name in tables.
+        config: chosen config, with the seeds of the trial in which it was found. The number of epochs is the
+            confirmation's, which may differ from the number of epochs behind `search_score` and `bound`.
         rank: rank by lower bound, from 1. None for controls and other additional configs.
-        control: name of the control, if the config is one.
-        winner: whether the config had the best single score of the search.
+        control: control name, if the config is a control.
+        winner: whether the config had the best single score in the search.
         search_score: validation accuracy at the time of choice.
         bound: estimate used for the ranking, with the keys `value`, `low`, `n` and `method`.
-        config_id: identifier of the config for records and results. Empty in journals of earlier versions.
+        config_id: config identifier for records and results. Empty in journals from earlier versions.
         method: row name of the method, if each method was searched several times; else empty.
         searches: numbers of the method's searches, from 1, with this config as their best. Empty for one search per
-            method, and in journals of earlier versions, which confirmed the best config of all searches alone.
+            method, and in journals from earlier versions, which confirmed only the best config of all searches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +57,7 @@ class Confirmation(BaseModel):
 
     Args:
         request: number of configs and seeds requested.
-        first_replicate: number of the first seed. All earlier trials of the study have lower numbers.
+        first_replicate: replicate number of the first seed. All earlier trials in the study have lower numbers.
         choices: chosen configs, without duplicates.
         chosen_at: time of the choice in seconds since 1970.
     """
@@ -73,7 +73,7 @@ class Confirmation(BaseModel):
         """Return a copy in which every choice has an identifier.
 
         Args:
-            id_of: returns the identifier of a config.
+            id_of: function from a config to an identifier.
         """
         named = (
             choice if choice.config_id else choice.model_copy(update={"config_id": id_of(choice.config)})
@@ -83,11 +83,11 @@ class Confirmation(BaseModel):
 
     @property
     def size(self) -> int:
-        """Number of trials of the confirmation."""
+        """Number of trials in the confirmation."""
         return self.request.seeds * len(self.choices)
 
     def is_first_choice(self, config: TrialConfig) -> bool:
-        """Return whether a config is the first with rank 1. Of a method with several configs, this is the best."""
+        """Return whether a config is the first with rank 1. If a method has several configs, this is the best one."""
         first = next((choice for choice in self.choices if choice.rank == 1), None)
         return first is not None and first.config.config_id == config.config_id
 

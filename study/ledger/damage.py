@@ -1,4 +1,4 @@
-"""Damage of a study's journal in words: what was lost, and how to continue."""
+"""Description of journal damage: lost content, and how to continue."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -50,7 +50,7 @@ def describe_damage(damage: Mapping[int, str], entries: Iterable[TrialEntry]) ->
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Format sorted numbers as ranges, such as `1-3, 7`, showing only the first few."""
+    """Format sorted numbers as ranges, as in `1-3, 7`, showing only the first few."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:

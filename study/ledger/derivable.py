@@ -48,10 +48,10 @@ def check_trial(ledger: StudyLedger, trial_id: str) -> None:
 
 
 def check_delivered(ledger: StudyLedger, delivered: Mapping[str, int]) -> None:
-    """Check that the journal contains every ended trial of the study found in MLflow.
+    """Check that the journal contains every ended trial found in MLflow for the study.
 
     Raises:
-        StudyError: the journal lacks some of them.
+        StudyError: the journal lacks some trials.
     """
     if lost := lost_runs(ledger, delivered):
         raise StudyError(_refusal(ledger, "MLflow runs include", len(delivered), lost))
@@ -80,7 +80,7 @@ def _known_ends(ledger: StudyLedger) -> int:
 
 
 def summarised_trials(directory: Path) -> int:
-    """Return the number of ended trials in a study's `summary.json`, or 0 if the file cannot be read."""
+    """Return the number of ended trials from a study's `summary.json`, or 0 if the file cannot be read."""
     try:
         counts = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["trials"]
         return sum(int(counts[status]) for status in STATUSES if status in counts)
@@ -102,12 +102,12 @@ def lost_runs(ledger: StudyLedger, delivered: Mapping[str, int]) -> list[str]:
 
 
 def _refusal(ledger: StudyLedger, source: str, count: int, lost: Sequence[str] | None = None) -> str:
-    """Return the error message for an incomplete journal: both counts and the options of the user.
+    """Return the error message for an incomplete journal: both counts and the user's options.
 
     Args:
         ledger: study ledger.
         source: name of the source with more trials than the journal, including the verb.
-        count: number of trials in that source.
+        count: number of trials in the source.
         lost: identifiers of trials missing from the journal, or None if unknown.
     """
     plan, path = ledger.plan, ledger.plan.directory / "journal.jsonl"
@@ -130,11 +130,11 @@ def set_aside(ledger: StudyLedger, delivered: Mapping[str, int]) -> Path | None:
 
     Args:
         ledger: study ledger. Writable after this call if anything was set aside.
-        delivered: attempt of each ended trial of the study found in MLflow, by identifier.
+        delivered: attempt number of each ended trial found in MLflow, by trial identifier.
 
     Returns:
-        The folder of the moved files. None if the journal is complete and nothing was changed, or if there was nothing
-        to move.
+        The folder with the moved files. None if the journal is complete and nothing was changed, or if there was
+        nothing to move.
     """
     directory = ledger.plan.directory
     recorded, counted = recorded_trials(directory), summarised_trials(directory)

@@ -1,4 +1,4 @@
-"""Trials of an earlier study, from which a search starts; see `study.plan.warm_start`."""
+"""Trials from an earlier study for the start of a search; see `study.plan.warm_start`."""
 
 import math
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ _LEAST_FOR_CMAES: Final = 10  # it starts from the best tenth
 
 
 def with_earlier(plan: StudyPlan, given: str | None) -> StudyPlan:
-    """Return the plan of a new study with the earlier studies from which the search starts.
+    """Return a new study's plan with the earlier studies for the start of the search.
 
     Args:
         plan: plan of the new study.
         given: argument of `--warm-start`.
 
     Raises:
-        UsageError: the search cannot start from a study. The message names it.
+        UsageError: the search cannot start from a study. The message names the study.
     """
     if given is None:
         return plan
@@ -97,13 +97,13 @@ def _taken_from(plan: StudyPlan, place: str, most: int) -> EarlierStudy:
 
 
 def _varied(plan: StudyPlan) -> list[Parameter]:
-    """Return the fields that a plan searches, by all searches, each once."""
+    """Return the searched fields from all searches of a plan, each once."""
     found = {each.name: each for search in plan.searches for each in search.parameters if each.role != "fixed"}
     return list(found.values())
 
 
 def _common(plan: StudyPlan, source: StudyPlan, ended: Sequence[TrialEntry], shown: str) -> list[Parameter]:
-    """Return the fields that both studies search.
+    """Return the fields searched by both studies.
 
     Raises:
         UsageError: there are none, or no trial is within the bounds of the new study.
@@ -125,13 +125,13 @@ def _common(plan: StudyPlan, source: StudyPlan, ended: Sequence[TrialEntry], sho
 
 
 def _point(config: TrialConfig, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """Return the values of fields in a config; empty if one is not allowed."""
+    """Return a config's values of fields; empty if one value is not allowed."""
     point = {each.name: getattr(config, each.name, None) for each in parameters}
     return point if all(each.contains(point[each.name]) for each in parameters) else {}
 
 
 def _differences(plan: StudyPlan, source: StudyPlan, entry: TrialEntry, recorded: str | None) -> list[str]:
-    """Return how the question of an earlier trial differs; nothing if it is a trial of the new study's question."""
+    """Return how the question of an earlier trial differs from the new study's; empty if they are the same."""
     found = [] if recorded else ["the digest of the data is not recorded"]
     if source.teacher_normalisation != plan.teacher_normalisation:
         found.append("another normalisation of the teacher's input")
@@ -154,7 +154,7 @@ def _differences(plan: StudyPlan, source: StudyPlan, entry: TrialEntry, recorded
 
 
 def _best(ledger: StudyLedger, ended: Sequence[TrialEntry], common: Sequence[Parameter]) -> list[dict[str, Any]]:
-    """Return the best distinct points of an earlier study, those on the front first."""
+    """Return the best distinct points from an earlier study, those on the front first."""
     front = eligible(ledger)
 
     def rank(entry: TrialEntry) -> tuple[bool, bool, float]:
@@ -166,7 +166,7 @@ def _best(ledger: StudyLedger, ended: Sequence[TrialEntry], common: Sequence[Par
 
 
 def _kept(entry: TrialEntry) -> dict[str, Any]:
-    """Return an earlier trial as JSON values: all that samplers use. Sizes and latencies are measured again."""
+    """Return an earlier trial's sampler inputs as JSON values. Sizes and latencies are measured again."""
     last = max(entry.epochs)
     return {
         "trial_id": entry.trial_id,

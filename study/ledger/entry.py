@@ -1,4 +1,4 @@
-"""State of one trial of a study, and the name by which people know the trial."""
+"""State of one study trial, and a readable trial name."""
 
 import math
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from trainables.spec.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
 
-# Error of a trial that failed without reporting an error.
+# Error for a trial that failed without reporting one.
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
-# Start of the error of a trial that was terminated because it hung.
+# Start of the error for a trial terminated because it hung.
 TIMED_OUT: Final = "timed out after"
 
 
@@ -25,14 +25,14 @@ class TrialEntry:
 
     A failed trial may be retried. `attempt` counts from 1, and reported epochs are kept.
 
-    `config_id` is the identifier for records and tracking. In a study of an earlier version it differs from
+    `config_id` is the identifier for records and tracking. In a study from an earlier version it differs from
     `config.config_id`, which identifies configs within this process.
 
-    `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
-    first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
-    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set
-    for a confirmed trial with another number of epochs than the study's, so that the name states it. `names_student` is
-    set in a study with several students.
+    `facts` holds the reported `COST_FACTS` and `DATA_FACTS`. It is empty if the trial ended before the first epoch.
+    `calibration` holds the calibration bins for a finished trial's models, by the names in `CALIBRATION`. `answers`
+    holds the content of `trainables.run.evaluation.Answers`, for a confirmed trial. `names_epochs` is set for a
+    confirmed trial if the number of epochs differs from the study's; the trial name then contains it. `names_student`
+    is set in a study with several students.
     """
 
     trial_id: str
@@ -61,9 +61,9 @@ class TrialEntry:
 
     @property
     def name(self) -> str:
-        """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`.
+        """Readable name, for example `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`.
 
-        Records and runs of earlier versions may have another name for the same trial.
+        Records and runs from earlier versions may have another name for the same trial.
         """
         return trial_name(
             self.config,
@@ -75,17 +75,17 @@ class TrialEntry:
 
     @property
     def search(self) -> str | None:
-        """Name of the search, as recorded by a study with several searches per method; None for another study."""
+        """Search name, as recorded by a study with several searches per method; None for another study."""
         return None if self.optuna is None else self.optuna.get("search")
 
     @property
     def failed_with_an_error(self) -> bool:
-        """Whether the trial failed with an error of its own, not because the process died or was terminated."""
+        """Whether the trial itself raised an error, as opposed to a dead or terminated process."""
         return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)
 
     @property
     def last(self) -> dict[str, float]:
-        """Measures of the last reported epoch, or an empty dict."""
+        """Measures at the last reported epoch, or an empty dict."""
         return self.epochs[max(self.epochs)] if self.epochs else {}
 
     @property
@@ -99,7 +99,7 @@ class TrialEntry:
 
     @property
     def objective(self) -> str:
-        """Name of the measure that the search maximises."""
+        """Name of the measure maximised by the search."""
         return objective_of(self.config.dataset)
 
     @property
@@ -109,7 +109,7 @@ class TrialEntry:
 
     @property
     def scores(self) -> dict[int, float]:
-        """Finite values of the objective by epoch."""
+        """Finite objective values by epoch."""
         # The trial may add epochs during this loop.
         scores = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
         return {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
@@ -121,7 +121,7 @@ class TrialEntry:
 
 
 def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
-    """Group trials by config identifier, keeping the given order of trials and of configs."""
+    """Group trials by config identifier, keeping the given order of trials and configs."""
     groups: dict[str, list[TrialEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.config.config_id, []).append(entry)
@@ -138,12 +138,12 @@ def trial_name(
 ) -> str:
     """Return adapter width, temperature and seed of a trial.
 
-    Methods other than `pesf_kd` are named first, as are its variants and controls, such as `frozen`.
+    Methods other than `pesf_kd` are named first, as are the `pesf_kd` variants and controls, for example `frozen`.
 
     Args:
         config: trial config.
         replicate: replicate number.
-        namesakes: number of earlier configs of the study with the same name.
+        namesakes: number of earlier configs with the same name in the study.
         names_epochs: whether the name contains the number of epochs.
         names_student: whether the name begins with the student, as in `resnet8-kd-T4.0-s0`.
     """

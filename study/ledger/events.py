@@ -1,7 +1,7 @@
 """Validation of journal events, written by hand for speed: a journal has one line per epoch and trial.
 
-A line with a valid checksum may still contain content no version of this project writes, because of another program or
-a manual edit. Such a line counts as damaged. The ledger checks conditions between lines.
+A line with a valid checksum may still contain content unknown to every version of this project, from another program or
+a manual edit. The line then counts as damaged. The ledger checks conditions between lines.
 """
 
 import base64
@@ -25,7 +25,7 @@ _BIN: Final = frozenset({"count", "confidence", "correct"})
 def fault_of(event: Mapping[str, Any]) -> str | None:
     """Return why an event is invalid in any journal, or None for a valid event.
 
-    The pydantic models check the config of a trial and the content of a confirmation.
+    The pydantic models check a trial's config and a confirmation's content.
     """
     kind = event["event"]
     checks = _CHECKS.get(kind) if isinstance(kind, str) else None

@@ -1,4 +1,4 @@
-"""Failed trials of a study, grouped by their errors."""
+"""Failed trials in a study, grouped by error."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ _NAMED = 3
 
 
 def _grouped(failed: Iterable[TrialEntry]) -> list[list[TrialEntry]]:
-    """Group failed trials by type and place of their errors, in the order of the first of each."""
+    """Group failed trials by error type and error location, ordered by the first trial of each group."""
     groups: dict[tuple[str, str], list[TrialEntry]] = {}
     for entry in failed:
         groups.setdefault(kind_of(entry.error or ""), []).append(entry)
@@ -18,11 +18,11 @@ def _grouped(failed: Iterable[TrialEntry]) -> list[list[TrialEntry]]:
 
 
 def failure_notes(failed: Iterable[TrialEntry], *, at_most: int) -> list[str]:
-    """Return one line for each kind of error, with the names of the trials.
+    """Return one line per kind of error, with the trial names.
 
     Args:
         failed: failed trials.
-        at_most: number of lines.
+        at_most: maximum number of lines.
     """
     groups = _grouped(failed)
     lines = [f"Failed: {_names(group)}: {one_line(group[0].error or '')}" for group in groups[:at_most]]

@@ -1,11 +1,12 @@
 """Pareto front of a search with several objectives or limits.
 
-A config has a value of each objective: the mean over its finished trials of the search, which are one trial unless the
-search proposed the config again. All configs of the search are thus compared on the same footing. A config with a mean
-beyond a limit, or without a value, is not on the front. The values selected the front, so they are biased towards the
-better; fresh seeds show by how much.
+A config has one value per objective: the mean over the finished search trials with this config. This is one trial
+unless the search proposed the config again, so all searched configs are compared on the same footing. A config is not
+on the front if a mean exceeds a limit or a value is missing. The values selected the front, so they are biased towards
+better results. Fresh seeds show the size of this bias.
 
-A study with one objective and limits has as its front all configs within the limits, because it has one best config.
+In a study with one objective and limits, all configs within the limits are on the front, because there is one best
+config.
 """
 
 import math
@@ -22,7 +23,7 @@ from trainables.spec.trial import TrialConfig
 
 
 class Measured(Protocol):
-    """Trial with measures, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
+    """Trial with measures and the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
 
@@ -36,7 +37,7 @@ class Measured(Protocol):
 
     @property
     def last(self) -> dict[str, float]:
-        """Measures of the last epoch."""
+        """Measures at the last epoch."""
 
     @property
     def name(self) -> str:
@@ -54,12 +55,12 @@ class MeasuredTrials(Protocol):
 
 @dataclass(frozen=True)
 class SearchedConfig:
-    """Config of a search with its values.
+    """Searched config with objective values.
 
     Args:
         config: the config.
-        name: readable name of its first trial, without the seed.
-        values: mean of each quantity of the study's objectives and limits, by name.
+        name: readable name of the first trial with this config, without the seed.
+        values: means of the study's objectives and limited quantities, by quantity name.
         is_within: whether all values are known and within the limits.
         is_on_front: whether the config is on the front.
     """
@@ -72,13 +73,13 @@ class SearchedConfig:
 
 
 def values_of(trial: Measured, quantities: Sequence[Quantity]) -> dict[str, float]:
-    """Return the quantities of a trial by name; NaN for an unknown one."""
+    """Return a trial's quantities by name; NaN for an unknown one."""
     known = {**trial.facts, **trial.last}
     return {each.name: each.value_in(known) for each in quantities}
 
 
 def searched_configs(ledger: MeasuredTrials) -> list[SearchedConfig]:
-    """Return the configs with a finished trial of the search, oldest first."""
+    """Return the configs with a finished search trial, oldest first."""
     plan = ledger.plan
     quantities = {each.name: each for each in (QUANTITIES[plan.objective], *quantities_of(plan))}
     trials: dict[str, list[Measured]] = {}
@@ -107,7 +108,7 @@ def _means(trials: Sequence[Measured], quantities: Sequence[Quantity]) -> dict[s
 
 
 def eligible(ledger: MeasuredTrials) -> frozenset[str] | None:
-    """Return the identifiers of the configs on the front, or None in a study with neither objectives nor limits.
+    """Return the identifiers of configs on the front, or None in a study with neither objectives nor limits.
 
     Only these configs are repeated and confirmed.
     """

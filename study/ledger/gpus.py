@@ -1,14 +1,14 @@
-"""GPUs that the trials of a study used, from the journal or, without an entry there, from the plan."""
+"""GPUs used by a study's trials, from the journal or, without an entry there, from the plan."""
 
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 
 
 def gpus_used(plan: StudyPlan, ledger: StudyLedger, *, at: float | None = None) -> float:
-    """Return the GPUs per trial of a run of a study; 0 for trials on CPUs.
+    """Return the GPUs per trial in a study run; 0 for trials on CPUs.
 
     Args:
-        plan: plan of the study, as recorded.
+        plan: recorded study plan.
         ledger: study ledger.
         at: time within the run, in seconds since 1970. Default: the latest run.
     """

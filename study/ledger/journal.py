@@ -1,7 +1,7 @@
 r"""Append-only event log of a study. A resumed study is rebuilt from this log.
 
 Every event is written to the file before any code acts on it. Each line has the form `crc32 json\n`. A killed writer
-can leave an incomplete last line, which is removed when the log is opened for writing. Lines with a wrong checksum are
+can leave an incomplete last line. It is removed when the log is opened for writing. Lines with a wrong checksum are
 reported and skipped. Reading tolerates typical changes by editors and copies: `\r\n`, a byte order mark and a missing
 final `\n`. Duplicate lines count once.
 """
@@ -44,8 +44,8 @@ class Journal:
         """Write one event. With `durable`, also wait for the disk, so the event survives a power failure.
 
         Raises:
-            OSError: writing failed. The message names the file and, for a full disk, the space needed. No part of the
-                event stays in the file.
+            OSError: writing failed. The message names the file and, for a full disk, the space needed. The file then
+                contains no part of the event.
         """
         content = json.dumps(event, separators=(",", ":")).encode()
         line = b"%08x %s\n" % (zlib.crc32(content), content)
@@ -67,9 +67,9 @@ class Journal:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Yield the number (from 1) and the event of each line, oldest first. The event of a damaged line is None.
+    """Yield the number (from 1) and the event of each line, oldest first. For a damaged line, the event is None.
 
-    An incomplete last line is not damage, because no code acted on its event. Duplicate lines are skipped.
+    An incomplete last line is not damage, because no code acted on the event. Duplicate lines are skipped.
 
     Raises:
         OSError: the file cannot be read.

@@ -34,27 +34,28 @@ class StudyLedger:
 
     Args:
         plan: study plan.
-        on_end: called with each trial once it has ended.
+        on_end: called with each ended trial.
         read_only: whether to open the journal only for reading. A read-only ledger cannot record events.
-        sets_aside: whether to accept a journal without any readable line, which is then moved away. Such a journal is
-            an error otherwise.
+        sets_aside: whether to accept a journal without any readable line, which is then moved away. Otherwise, this is
+            an error.
 
     Raises:
         StudyError: the journal cannot be read, belongs to another study, or has lost the confirmation's choice.
 
     Attributes:
         confirmation: the confirmation, once chosen.
-        dataset: data digest and number of samples per split, once a trial has reported them.
+        dataset: data digest and number of samples per split, once reported by a trial.
         deployment: `DEPLOY_FACTS` of each measured student, by architecture.
-        gpus: `per_trial`, the GPUs per trial of the latest run; `gpus` and `idle`, the GPUs that the nodes had and that
-            no trial used; `words` for the user. None if nothing is recorded, as for a study without GPUs.
-        gpus_by_time: time and GPUs per trial of each run that recorded other ones, oldest first.
+        gpus: `per_trial` is the number of GPUs per trial in the latest run. `gpus` is the number of GPUs on the nodes,
+            `idle` the number left unused by the trials. `words` is text for the user. None if nothing is recorded, as
+            for a study without GPUs.
+        gpus_by_time: time and GPUs per trial of each run with another number than before, oldest first.
         damage: reason for each skipped journal line, by line number from 1.
         is_unreadable: whether no journal line can be read, so the journal must be moved away.
-        incomplete: identifiers of ended trials that run again, because the journal has lost some of their epochs.
+        incomplete: identifiers of ended trials to run again, because the journal has lost some epochs.
         first_unreserved: lowest trial number not reserved by set-aside records. Trials with lower numbers may exist
             only in those records or in MLflow.
-        failure: error from a failed journal write. A study ends after such an error.
+        failure: error from a failed journal write. A study ends after a write error.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class StudyLedger:
         self._next_ordinal = 0
         self.first_unreserved = 0
         self._now = 0.0
-        self._prefix: str | None = None  # of trial identifiers: the original name of the study
+        self._prefix: str | None = None  # trial identifiers begin with the study's original name
         self._is_signed = False
         self.damage: dict[int, str] = {}
         self.is_unreadable = False
@@ -108,7 +109,7 @@ class StudyLedger:
         return describe_damage(self.damage, self.entries.values())
 
     def begin_writing(self) -> None:
-        """Open the journal for writing, and record the study's identifier in it if missing.
+        """Open the journal for writing. If the study identifier is missing, record it.
 
         Raises:
             StudyError: the journal cannot be written.
@@ -265,7 +266,7 @@ class StudyLedger:
         Args:
             folder: current folder of the records, or None if there were none.
             next_ordinal: ordinal above all trials in the records, in MLflow and in the journal, so no name is reused.
-            again: attempt number of each journal trial that runs again, by identifier.
+            again: attempt number of each journal trial to run again, by trial identifier.
         """
         event = {"event": "set_aside", "time": self._time(), "next_ordinal": next_ordinal, "again": again}
         self._append(event if folder is None else {**event, "folder": folder}, durable=True)
@@ -322,7 +323,7 @@ class StudyLedger:
         return self._now
 
     def record_epoch(self, trial_id: str, epoch: int, measures: dict[str, float]) -> bool:
-        """Record the measures of an epoch.
+        """Record the measures at an epoch.
 
         Returns:
             False if the epoch is known, as after a restart from an older checkpoint, or if the trial has ended.
@@ -345,7 +346,7 @@ class StudyLedger:
             entry.facts = {**entry.facts, **new}
 
     def record_dataset(self, dataset: dict[str, Any]) -> bool:
-        """Record the dataset of the study. Return False if there is nothing to record or the dataset is known."""
+        """Record the study's dataset. Return False if there is nothing to record or the dataset is known."""
         if not dataset or self.dataset is not None:
             return False
         self._append({"event": "dataset", "dataset": dataset})
@@ -353,13 +354,13 @@ class StudyLedger:
         return True
 
     def record_deployment(self, student: str, facts: dict[str, float]) -> None:
-        """Record `DEPLOY_FACTS` of a student architecture. They are facts of all its trials."""
+        """Record `DEPLOY_FACTS` of a student architecture. They hold for all trials with this student."""
         event = {"event": "deployment", "student": student, "facts": facts, "time": self._time()}
         self._append(event, durable=True)
         self._enter_deployment(student, facts)
 
     def record_gpus(self, gpus: dict[str, Any]) -> None:
-        """Record the GPUs of the trials that this run starts; see `study.running.gpus`."""
+        """Record the GPUs used by trials in this run; see `study.running.gpus`."""
         now = self._time()
         self._append({"event": "gpus", "gpus": gpus, "time": now}, durable=True)
         self._enter_gpus(gpus, now)
@@ -382,7 +383,7 @@ class StudyLedger:
             entry.calibration = calibration
 
     def record_answers(self, trial_id: str, answers: dict[str, Any]) -> None:
-        """Record which test samples a confirmed trial classified correctly, and its sums per class, once."""
+        """Record which test samples a confirmed trial classified correctly, and the sums per class, once."""
         entry = self.entries[trial_id]
         if answers and not entry.answers and entry.status is None:
             self._append({"event": "answers", "trial_id": trial_id, "answers": answers})
@@ -410,7 +411,7 @@ class StudyLedger:
         Args:
             forwards: number of samples passed through the teacher.
             files: number of files filled.
-            seconds: time of the task in seconds.
+            seconds: duration of the task in seconds.
         """
         if files:
             event = {"event": "fill", "time": self._time(), "forwards": forwards, "files": files, "seconds": seconds}
@@ -449,13 +450,13 @@ class StudyLedger:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether all trials of the confirmation have ended."""
+        """Whether all confirmation trials have ended."""
         ended = sum(entry.status is not None for entry in self.in_stage("confirm"))
         return self.confirmation is not None and ended >= self.confirm_planned
 
     @property
     def confirm_progress(self) -> Progress | None:
-        """State of a confirmation that adds seeds until all comparisons are decided; None for another or none."""
+        """State of a confirmation with seeds added until all comparisons are decided; None for other studies."""
         if self.confirmation is None or self.confirmation.request.detect is None:
             return None
         entries = self.in_stage("confirm")
@@ -469,16 +470,16 @@ class StudyLedger:
 
     @property
     def searching(self) -> bool:
-        """Whether search trials remain, to be started or to end."""
+        """Whether search trials still have to start or end."""
         searched = self.in_stage("search")
         begun_all = len(searched) >= searched_in_all(self.plan, searched)
         return not begun_all or any(entry.status is None for entry in searched)
 
     @property
     def repetition_progress(self) -> Progress | None:
-        """State of repetitions that are added until all comparisons are decided; None for a fixed number of them.
+        """State of repetitions with seeds added until all comparisons are decided; None for a fixed number.
 
-        None also while the search runs, because the promising configs are unknown.
+        Also None while the search runs, because the promising configs are unknown.
         """
         if self.plan.replicates_detect is None:
             return None
@@ -490,7 +491,7 @@ class StudyLedger:
 
     @property
     def confirm_planned(self) -> int:
-        """Number of trials of the chosen confirmation, at most, until no further one is due."""
+        """Number of trials in the chosen confirmation. An upper bound until no further trial is due."""
         assert self.confirmation is not None
         progress = self.confirm_progress
         return len(self.in_stage("confirm")) if progress is not None and progress.complete else self.confirmation.size
@@ -510,7 +511,7 @@ class StudyLedger:
 
     @property
     def planned(self) -> int:
-        """Number of trials of the whole study, including the confirmation. An upper bound until configs are chosen."""
+        """Number of trials in the whole study, including the confirmation. An upper bound until configs are chosen."""
         chosen = self.confirmation
         tuned = len(self.in_stage("tune"))
         unspent = self.plan.searched - searched_in_all(self.plan, self.in_stage("search"))

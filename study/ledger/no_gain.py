@@ -13,7 +13,7 @@ from trainables.spec.trial import TrialConfig
 
 
 class Ended(Protocol):
-    """Trial of a search, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
+    """Search trial with the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
     trial_id: str
@@ -29,7 +29,7 @@ class Ended(Protocol):
 
     @property
     def score(self) -> float:
-        """Objective at the last epoch."""
+        """Objective value at the last epoch."""
 
     @property
     def facts(self) -> dict[str, float]:
@@ -37,15 +37,15 @@ class Ended(Protocol):
 
     @property
     def last(self) -> dict[str, float]:
-        """Measures of the last epoch."""
+        """Measures at the last epoch."""
 
 
 class NoGain(NamedTuple):
     """End of a search without gain.
 
     Args:
-        trials: number of trials that had ended, without failed ones.
-        best: best trial, which the last `PATIENCE` ended trials have not surpassed; None if no trial has a value.
+        trials: number of ended trials at this time, without failed ones.
+        best: best trial, not surpassed by the last `PATIENCE` ended trials; None if no trial has a value.
     """
 
     trials: int
@@ -55,12 +55,12 @@ class NoGain(NamedTuple):
 def find_no_gain(plan: StudyPlan, searched: Iterable[Ended]) -> NoGain | None:
     """Return when a search has ended without gain, or None if it has not.
 
-    Trials count in the order in which they ended. A trial that was stopped early, or exceeds a limit, is no gain. A
-    failed trial does not count. Trials that end later, because they were running, change nothing.
+    Trials count in the order in which they ended. A trial stopped early, or beyond a limit, is no gain. A failed trial
+    does not count. Trials still running at the end of the search change nothing.
 
     Args:
         plan: study plan.
-        searched: trials of the search, in any order.
+        searched: search trials, in any order.
     """
     if plan.until is None:
         return None
@@ -84,7 +84,7 @@ def _is_valid(plan: StudyPlan, trial: Ended) -> bool:
 
 
 def no_gain_text(plan: StudyPlan, searched: Iterable[Ended]) -> str | None:
-    """Return a sentence on the end of a search without gain, or None for a search that has not ended so."""
+    """Return a sentence on a search that ended without gain, or None for any other search."""
     found = find_no_gain(plan, searched)
     if found is None:
         return None
@@ -95,14 +95,14 @@ def no_gain_text(plan: StudyPlan, searched: Iterable[Ended]) -> str | None:
 
 
 def no_gain_notes(plan: StudyPlan, searched: Iterable[Ended]) -> list[str]:
-    """Return a sentence for tables and reports on whether the search ended without gain; none without the rule."""
+    """Return a sentence on whether the search ended without gain, for tables and reports; none without the rule."""
     if plan.until is None:
         return []
     return [no_gain_text(plan, searched) or f"The search did not end early by --until {plan.until}."]
 
 
 def no_gain_summary(plan: StudyPlan, searched: Iterable[Ended]) -> Mapping[str, Any]:
-    """Return the end of the search for `summary.json`; empty without the rule."""
+    """Return whether and how the search ended early, for `summary.json`; empty without the rule."""
     if plan.until is None:
         return {}
     found = find_no_gain(plan, searched)

@@ -1,4 +1,4 @@
-"""Choice of the promising configs of a search, which are repeated on fresh seeds."""
+"""Choice of promising searched configs, to be repeated on fresh seeds."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from trainables.spec.trial import TrialConfig
 
 
 class Trial(Protocol):
-    """Trial of a study, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
+    """Study trial with the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
     replicate: int
@@ -22,7 +22,7 @@ class Trial(Protocol):
 
     @property
     def search(self) -> str | None:
-        """Name of the search, if recorded."""
+        """Search name, if recorded."""
 
     @property
     def status(self) -> str | None:
@@ -30,7 +30,7 @@ class Trial(Protocol):
 
     @property
     def score(self) -> float:
-        """Objective at the last epoch."""
+        """Objective value at the last epoch."""
 
     @property
     def facts(self) -> dict[str, float]:
@@ -38,7 +38,7 @@ class Trial(Protocol):
 
     @property
     def last(self) -> dict[str, float]:
-        """Measures of the last epoch."""
+        """Measures at the last epoch."""
 
 
 class Trials(Protocol):
@@ -53,10 +53,11 @@ class Trials(Protocol):
 def promising_configs(ledger: Trials) -> list[TrialConfig]:
     """Return the best finished configs of each search, best first and without duplicates.
 
-    With several objectives or limits, they are the best of the front (`study.ledger.front`) by the dataset's objective.
+    With several objectives or limits, they are the best configs on the front (`study.ledger.front`) by the dataset's
+    objective.
 
-    Configs with a repetition already started stay in the list even if later results are better. Better results may
-    appear because a failed trial can be retried.
+    If a config's repetition has started, the config stays in the list even if later results are better. Better results
+    may appear because a failed trial can be retried.
     """
     plan, searched, on_front = ledger.plan, ledger.in_stage("search"), eligible(ledger)
     repeated = {entry.config.config_id: entry.config for entry in ledger.in_stage("replicate")}
@@ -70,7 +71,7 @@ def promising_configs(ledger: Trials) -> list[TrialConfig]:
         ]
         best = sorted(finished, key=lambda entry: (-entry.score, entry.ordinal))
         distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
-        # Several searches of a method can only be told apart by their trials.
+        # Only the trials distinguish several searches of one method.
         alone = plan.searches_per_method == 1
         known = {key for key, config in repeated.items() if alone and plan.search_of(config) == search.name}
         chosen = {key: config for key, config in repeated.items() if key in known or key in distinct}

@@ -1,4 +1,4 @@
-"""Opening and completing the records of a study from the journal."""
+"""Opening and completing a study's records from the journal."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from study.records import RecordWriter, recorded_trials
 
 
 def complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter) -> None:
-    """Write trials that a killed driver left in the journal but not in the records."""
+    """After a driver was killed, write the journal's trials that are missing from the records."""
     recorded = records.recorded()
     for entry in ledger.entries.values():
         if entry.status is not None and entry.trial_id not in recorded:
@@ -19,7 +19,7 @@ def complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter
 
 
 def open_records(plan: StudyPlan, ledger: StudyLedger, say: Callable[[str], None]) -> RecordWriter:
-    """Open the records of a study, and rewrite damaged or outdated records from the journal."""
+    """Open a study's records, and rewrite damaged or outdated records from the journal."""
     records = RecordWriter(plan.directory)
     for path in records.set_damaged_aside():
         say(f"{path} is damaged: it was moved to {plan.directory / 'set-aside'} and is written again from the journal")

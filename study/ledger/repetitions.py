@@ -1,9 +1,9 @@
 """Repetitions of a study with `--replicates auto`: seeds are added until each comparison is decided.
 
-The comparisons are those of the study's table: every repeated config against the control `kd`, or every method against
-`kd`, on the validation split. Methods with several searches are compared by the mean of their repeated configs. The
-rule is that of a sequential confirmation (`study.ledger.sequential`). The promising configs have to be known, so the
-looks begin when the search has ended.
+The comparisons are the same as in the study's table: every repeated config against the control `kd`, or every method
+against `kd`, on the validation split. Methods with several searches are compared by the mean of their repeated configs.
+The rule is the same as for a sequential confirmation (`study.ledger.sequential`). The looks need the promising configs,
+so they begin when the search has ended.
 """
 
 import re
@@ -17,7 +17,7 @@ from trainables.spec.trial import TrialConfig
 
 
 class Repeated(Trials, Protocol):
-    """Trials of a study with the state of their search and repetitions; implemented by the study's ledger."""
+    """Study trials with the state of search and repetitions; implemented by the study's ledger."""
 
     @property
     def searching(self) -> bool:
@@ -29,7 +29,7 @@ class Repeated(Trials, Protocol):
 
 
 def find_repetition_progress(ledger: Repeated) -> Progress | None:
-    """Work out which repetitions are due; None for a fixed number of them, or while the search runs.
+    """Work out which repetitions are due; None for a fixed number, or while the search runs.
 
     Args:
         ledger: study ledger.
@@ -70,7 +70,7 @@ def _student(configs: dict[str, tuple[Stage, TrialConfig]], side: Side) -> str:
 
 
 def _sides(ledger: Repeated, configs: dict[str, tuple[Stage, TrialConfig]]) -> list[tuple[Side, str]]:
-    """Return the sides of the comparisons, each with the name that tells the baseline."""
+    """Return the sides of the comparisons, each with a name. The baseline's name is `kd`."""
     plan = ledger.plan
     if plan.compared:
         of_methods: dict[str, list[str]] = {}

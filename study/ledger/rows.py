@@ -1,4 +1,4 @@
-"""Rows of the records: a trial, and its epochs."""
+"""Rows in the records: a trial, and the trial's epochs."""
 
 import base64
 from typing import Any
@@ -42,7 +42,7 @@ def _bins(sums: dict[str, list[float]] | None) -> list[dict[str, float]] | None:
 
 
 def _classes(answers: dict[str, Any]) -> list[dict[str, float | None]] | None:
-    """Convert the sums per class of a trial's answers to a list of classes."""
+    """Convert the sums per class in a trial's answers to a list of classes."""
     if "count" not in answers:
         return None
     empty = [None] * len(answers["count"])
@@ -51,7 +51,7 @@ def _classes(answers: dict[str, Any]) -> list[dict[str, float | None]] | None:
 
 
 def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:
-    """Return the epochs of a trial as rows of `records.EPOCHS_SCHEMA`."""
+    """Return a trial's epochs as rows of `records.EPOCHS_SCHEMA`."""
     return [
         {"trial_id": entry.trial_id, "epoch": epoch, "time": int(entry.epoch_times[epoch] * 1e6), **measures}
         for epoch, measures in sorted(entry.epochs.items())

@@ -1,4 +1,4 @@
-"""Result of one run of a study."""
+"""Result of one study run."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from study.ledger.ledger import StudyLedger
 
 @dataclass(frozen=True)
 class StudyRun:
-    """Result of one run of a study.
+    """Result of one study run.
 
     Args:
         ledger: study ledger.
         interrupted: whether the user stopped the run.
         out_of_time: whether the time budget ended the run before all trials ended.
         seconds: wall time of the run in seconds.
-        failed_alike: whether the run was ended because all trials failed by the same error.
+        failed_alike: whether the run was ended because all trials failed with the same error.
     """
 
     ledger: StudyLedger

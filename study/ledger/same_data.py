@@ -1,4 +1,4 @@
-"""Check that a resumed study uses the data of the earlier trials.
+"""Check that a resumed study uses the same data as the earlier trials.
 
 The journal holds a digest of the data and the split. A different digest means changed files, or another split by this
 version. For example, earlier versions did not always draw GLUE validation splits by source.
@@ -14,7 +14,7 @@ _SHOWN: Final = 16
 
 
 def refuse_other_data(plan: StudyPlan, recorded: str, found: str) -> None:
-    """Check that the current data are the data of the recorded trials.
+    """Check that the current data match the data of the recorded trials.
 
     Args:
         plan: study plan.
@@ -38,7 +38,7 @@ def refuse_other_data(plan: StudyPlan, recorded: str, found: str) -> None:
 
 
 def refuse_earlier_of_other_data(plan: StudyPlan, found: str) -> None:
-    """Check that a new study uses the data of the earlier trials that its sampler gets with their values.
+    """Check that a new study uses the same data as the earlier trials given to the sampler with their values.
 
     Args:
         plan: study plan.

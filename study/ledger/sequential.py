@@ -1,10 +1,10 @@
-"""Trials of a confirmation that adds seeds until every comparison is decided or the largest number is reached.
+"""Trials of a confirmation with seeds added until every comparison is decided or the largest number is reached.
 
-Methods with the best configs of several searches are compared by the mean of these configs on each seed. Seeds cannot
-reduce the luck of the searches, so the decisions hold for the configs that were found.
+Methods with the best configs from several searches are compared by the mean of these configs on each seed. Seeds cannot
+reduce the luck in the searches, so the decisions hold for the found configs.
 
-Which trials are due follows from the recorded results alone, so a resumed study continues where it stopped, and every
-reader of the journal finds the same decisions. `analysis.statistics.sequential` describes the rule.
+The recorded results alone determine which trials are due. A resumed study therefore continues where it stopped, and
+every reader of the journal finds the same decisions. `analysis.statistics.sequential` describes the rule.
 """
 
 import math
@@ -32,7 +32,7 @@ _OF_THE_CONFIGS: Final = (
 
 
 class Confirmed(Protocol):
-    """Trial of a confirmation, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
+    """Confirmation trial with the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
     replicate: int
@@ -43,7 +43,7 @@ class Confirmed(Protocol):
 
     @property
     def last(self) -> Mapping[str, float]:
-        """Measures of the last reported epoch."""
+        """Measures at the last reported epoch."""
 
 
 class Decided(NamedTuple):
@@ -67,7 +67,7 @@ class Progress:
     """State of a sequential confirmation, or of sequential repetitions.
 
     Args:
-        due: trials that the looks so far require, in the order of their start.
+        due: trials required by the looks so far, in starting order.
         decided: all comparisons.
         complete: whether no further trial is due.
     """
@@ -79,11 +79,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a config, or the best configs of the searches of a method, which are averaged.
+    """One side of a comparison: a config, or the best configs from several searches of a method, which are averaged.
 
     Args:
         label: name of the config or method.
-        config_ids: configs to average: one that several searches found occurs once for each of them.
+        config_ids: identifiers of the averaged configs. A config found by several searches occurs once for each search.
     """
 
     label: str
@@ -91,7 +91,7 @@ class Side:
 
 
 class Looks(NamedTuple):
-    """Rule by which trials are added.
+    """Rule for adding trials.
 
     Args:
         detect: difference to detect.
@@ -105,7 +105,7 @@ class Looks(NamedTuple):
 
 
 def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Side, Side]]:
-    """Return the planned comparisons, those of `analysis.questions.confirmation.summarise_confirmation`."""
+    """Return the planned comparisons, as in `analysis.questions.confirmation.summarise_confirmation`."""
     groups: dict[str, list[Choice]] = {}
     for choice in choices:
         groups.setdefault(choice.method or choice.config.config_id, []).append(choice)
@@ -128,12 +128,12 @@ def _side(group: list[Choice]) -> Side:
 def find_progress(
     confirmation: Confirmation, entries: Iterable[Confirmed], *, study_seed: int, compares_methods: bool
 ) -> Progress:
-    """Work out which trials of a sequential confirmation are due, look by look.
+    """Work out which trials are due in a sequential confirmation, look by look.
 
     Args:
         confirmation: confirmation with a difference to detect.
-        entries: its trials so far.
-        study_seed: seed of the study.
+        entries: confirmation trials so far.
+        study_seed: study seed.
         compares_methods: whether every config is compared with the baseline.
     """
     request = confirmation.request
@@ -164,10 +164,10 @@ def find_progress_of(
     Args:
         rule: difference to detect, and numbers of seeds.
         pairs: comparisons.
-        configs: stage and config by identifier, in the order of their trials.
-        ended: config and replicate of each trial that has ended.
+        configs: stage and config by identifier, in trial order.
+        ended: config and replicate of each ended trial.
         scores: scores of the finished trials by config and replicate.
-        study_seed: seed of the study.
+        study_seed: study seed.
     """
     from analysis.statistics.sequential import plan_looks  # SciPy would slow down every command
 
@@ -206,7 +206,7 @@ def find_progress_of(
 
 
 def _ended(entries: Iterable[Confirmed]) -> tuple[set[tuple[str, int]], dict[str, dict[int, float]]]:
-    """Return the trials that have ended, and the test scores of the finished ones by config and replicate."""
+    """Return the ended trials, and the test scores of the finished ones by config and replicate."""
     ended, scores = set(), dict[str, dict[int, float]]()
     for entry in entries:
         config_id = entry.config.config_id

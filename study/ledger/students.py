@@ -1,4 +1,4 @@
-"""Saved students of a confirmation: those of the chosen configs, not of the controls."""
+"""Saved students from a confirmation: for chosen configs, not for controls."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,19 +11,19 @@ from trainables.process.errors import UsageError
 
 
 def student_path(plan: StudyPlan, trial_id: str) -> Path:
-    """Return the path of the saved student of a confirmation trial."""
+    """Return the path of a confirmation trial's saved student."""
     return plan.directory / "students" / f"{trial_id}.safetensors"
 
 
 def keeps_student(ledger: StudyLedger, entry: TrialEntry) -> bool:
-    """Return whether the student of a trial is saved: that of each config that the confirmation chose."""
+    """Return whether a trial's student is saved. Only the students of chosen configs in a confirmation are saved."""
     if entry.stage != "confirm" or ledger.confirmation is None:
         return False
     return any(choice.config.config_id == entry.config.config_id for choice in chosen(ledger))
 
 
 def chosen(ledger: StudyLedger) -> list[Choice]:
-    """Return the choices of a confirmation that are no controls, best first."""
+    """Return the confirmation's choices without controls, best first."""
     if ledger.confirmation is None:
         return []
     ranked = [choice for choice in ledger.confirmation.choices if choice.rank is not None]
@@ -31,7 +31,7 @@ def chosen(ledger: StudyLedger) -> list[Choice]:
 
 
 def confirmed_students(ledger: StudyLedger, choice: Choice | None = None) -> list[tuple[TrialEntry, Path]]:
-    """Return the finished trials of a choice with a saved student, by seed, with its path.
+    """Return a choice's finished trials with a saved student, by seed, and the student's path.
 
     Args:
         ledger: study ledger.
@@ -42,17 +42,17 @@ def confirmed_students(ledger: StudyLedger, choice: Choice | None = None) -> lis
 
 
 def first_confirmed(ledger: StudyLedger, choice: Choice | None = None) -> TrialEntry | None:
-    """Return the trial that provides the student for export: the first finished seed of a choice.
+    """Return the trial with the student for export: the first finished seed of a choice.
 
-    Picking the seed with the best test accuracy would select on the test split. If the student of a seed could not be
-    saved, the next seed is used.
+    Picking the seed with the best test accuracy would select on the test split. If a seed's student could not be saved,
+    the next seed is used.
 
     Args:
         ledger: study ledger.
         choice: one of `chosen`. Default: the first choice.
 
     Returns:
-        The trial, or None if no trial of the choice has finished.
+        The trial, or None if the choice has no finished trial.
     """
     finished = _finished(ledger, choice)
     kept = (entry for entry in finished if student_path(ledger.plan, entry.trial_id).is_file())
@@ -60,7 +60,7 @@ def first_confirmed(ledger: StudyLedger, choice: Choice | None = None) -> TrialE
 
 
 def _finished(ledger: StudyLedger, choice: Choice | None) -> list[TrialEntry]:
-    """Return the finished trials of a choice by seed; none without a confirmation."""
+    """Return a choice's finished trials by seed; none without a confirmation."""
     choice = choice or next(iter(chosen(ledger)), None)
     if choice is None:
         return []
@@ -69,15 +69,15 @@ def _finished(ledger: StudyLedger, choice: Choice | None) -> list[TrialEntry]:
 
 
 def choice_named(ledger: StudyLedger, *, config: str | None = None, trial: str | None = None) -> Choice | None:
-    """Return the choice with a config identifier, or of a confirmed trial; None if neither is given.
+    """Return the choice with a config identifier or a confirmed trial; None if neither is given.
 
     Args:
         ledger: study ledger, with a confirmation.
-        config: identifier of the config, or the beginning of one.
-        trial: identifier of a trial.
+        config: config identifier, or the beginning of one.
+        trial: trial identifier.
 
     Raises:
-        UsageError: there is no such choice, or several have this beginning. The message lists all.
+        UsageError: no choice fits, or several have this beginning. The message lists all.
     """
     if config is None and trial is None:
         return None

@@ -1,4 +1,4 @@
-"""Dataset of a study as recorded in the journal, because an image folder may change or disappear after the trials."""
+"""Study dataset as recorded in the journal, because an image folder may change or disappear after the trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class StudyData:
         num_classes: number of classes.
         class_names: class names in label order, empty if unknown.
         channels: number of image channels, 0 for text.
-        image_size: height and width of an image in pixels, 0 for text.
+        image_size: image height and width in pixels, 0 for text.
         largest_pixel: largest possible pixel value.
         split_sizes: number of samples in the (train, validation, test) splits.
     """
@@ -35,7 +35,7 @@ class StudyData:
 
 
 def described(plan: StudyPlan, dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the dataset entry for the journal: the report of a trial, plus facts only the files provide.
+    """Return the dataset entry for the journal: a trial's report, plus facts only the files provide.
 
     Args:
         plan: study plan.
@@ -58,11 +58,11 @@ def data_of(plan: StudyPlan, recorded: Mapping[str, Any] | None) -> StudyData:
 
     Args:
         plan: study plan.
-        recorded: dataset entry of the journal, see `described`. None before the first trial has reported.
+        recorded: dataset entry in the journal, see `described`. None before the first trial has reported.
 
     Raises:
-        ValueError: an image folder is missing or damaged and the journal has no description of it. Earlier versions
-            wrote no description.
+        ValueError: an image folder is missing or damaged and the journal does not describe it. Earlier versions wrote
+            no description.
     """
     name, known = plan.base.dataset, dict(recorded or {})
     if name in DATASETS or "class_names" not in known:

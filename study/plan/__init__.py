@@ -1,1 +1,1 @@
-"""Study plan, and the checks of a plan before any work starts."""
+"""Study plan and plan checks before any work starts."""

@@ -1,13 +1,13 @@
 """Beliefs about good values of searched fields: `--prior temperature=4`.
 
-A belief is a truncated normal distribution around a value, on the scale of the field. Of categories, the believed one
-has all the weight. The first proposal has the believed values. Proposal number n, counted from 0, draws all believed
-fields from their distributions with probability b / (b + n), where b is a tenth of the trials, and is left to the
-sampler otherwise. The probability falls at the rate of the exponent b / n of the prior in πBO (Hvarfner et al., πBO:
-Augmenting Acquisition Functions with User Beliefs for Bayesian Optimization, ICLR 2022). πBO weights an acquisition
-function, which only some samplers have. Drawing whole proposals from the prior works with every sampler, as in
-PriorBand (Mallik et al., NeurIPS 2023). The sampler sees the results of these proposals like all others, so a wrong
-belief costs a share of the trials that falls with their number.
+A belief is a truncated normal distribution around a value, on the field's scale. For categories, the believed category
+has all the weight. The first proposal has the believed values. Let n be the proposal number, counted from 0, and b a
+tenth of the number of trials. With probability b / (b + n), proposal n draws all believed fields from their
+distributions. Otherwise the sampler chooses them. The probability falls at the rate of the exponent b / n of the prior
+in πBO (Hvarfner et al., πBO: Augmenting Acquisition Functions with User Beliefs for Bayesian Optimization, ICLR 2022).
+πBO weights an acquisition function, which only some samplers have. Drawing whole proposals from the prior works with
+every sampler, as in PriorBand (Mallik et al., NeurIPS 2023). The sampler sees the results of these proposals like all
+others. A wrong belief therefore costs a share of the trials, which falls with their number.
 """
 
 import math
@@ -28,17 +28,18 @@ from trainables.spec.naming import unknown_name
 from trainables.spec.searchable import FIXED_IN_A_STUDY, limits_of, searchable_fields
 
 _FLAG: Final = OPTIONS["prior"].long_flag
-_USUAL_SPREAD: Final = 0.1  # of the width of the range, on its scale
-_INFLUENCE: Final = 0.1  # of the trials
+_USUAL_SPREAD: Final = 0.1  # fraction of the range's width, on the field's scale
+_INFLUENCE: Final = 0.1  # fraction of the trials
 _SMALLEST: Final = 1e-12  # distance of a probability from 0 and 1
 
 
 class Belief(BaseModel):
-    """Belief that a value of a field is good.
+    """Belief that a value is good for a field.
 
     Args:
-        field: field of the trial configs.
+        field: field in the trial configs.
         value: believed value.
+        spread: standard deviation, or a factor above 1 on a log scale; None for a tenth of the range.
         spread: standard deviation, or a factor above 1 on a log scale; None for a tenth of the range.
     """
 
@@ -59,11 +60,11 @@ class Belief(BaseModel):
         return _bounds_of(parameter).start(self.value)
 
     def draw(self, parameter: Parameter, probability: float) -> Value:
-        """Return a quantile of the belief within the bounds of a parameter.
+        """Return a quantile of the belief within a parameter's bounds.
 
         Args:
             parameter: searched parameter.
-            probability: probability of values up to the quantile, from 0 to 1.
+            probability: cumulative probability, from 0 to 1.
         """
         if parameter.kind == "categorical":
             return self.centre(parameter)
@@ -80,15 +81,15 @@ class Belief(BaseModel):
 
 
 class BelievingPlan(Protocol):
-    """Plan of a study, as far as it is read here; implemented by `study.plan.plan.StudyPlan`."""
+    """Study plan with the attributes needed here; implemented by `study.plan.plan.StudyPlan`."""
 
     @property
     def space(self) -> str:
-        """Name of the space."""
+        """Space name."""
 
     @property
     def trials(self) -> int:
-        """Number of trials of a search."""
+        """Number of trials per search."""
 
     @property
     def overrides(self) -> Mapping[str, Any]:
@@ -96,7 +97,7 @@ class BelievingPlan(Protocol):
 
     @property
     def searches(self) -> tuple[Search, ...]:
-        """Searches of the study."""
+        """The study's searches."""
 
     @property
     def prior(self) -> tuple[Belief, ...]:
@@ -104,11 +105,11 @@ class BelievingPlan(Protocol):
 
 
 def read_beliefs(arguments: Sequence[str], methods: Sequence[str] = ()) -> tuple[Belief, ...]:
-    """Return the beliefs given by the arguments of `--prior`.
+    """Return the beliefs given by `--prior`.
 
     Args:
-        arguments: one argument for each field, such as `temperature=4` or `temperature=4:2`.
-        methods: methods of the user's own, whose settings can be searched too.
+        arguments: one argument for each field, for example `temperature=4` or `temperature=4:2`.
+        methods: the user's own methods. Their settings can be searched too.
 
     Raises:
         UsageError: an argument cannot be read, or a field does not accept the value.
@@ -210,7 +211,7 @@ def _check_within(belief: Belief, parameter: Parameter, shown: str) -> None:
 
 
 def believed_point(plan: BelievingPlan, search: Search) -> dict[str, Value]:
-    """Return the believed values of a search's fields; empty without a belief about them."""
+    """Return the believed values for a search's fields; empty if no belief concerns them."""
     parameters = {each.name: each for each in _varied(search)}
     return {each.field: each.centre(parameters[each.field]) for each in plan.prior if each.field in parameters}
 
@@ -220,9 +221,9 @@ def drawn_point(plan: BelievingPlan, search: Search, number: int, draws: Sequenc
 
     Args:
         plan: study plan.
-        search: search that proposes.
-        number: number of the proposal, from 1.
-        draws: uniform random numbers from 0 to 1, one more than there are beliefs.
+        search: search of the proposal.
+        number: proposal number, from 1.
+        draws: uniform random numbers from 0 to 1, one more than the number of beliefs.
     """
     parameters = {each.name: each for each in _varied(search)}
     beliefs = [each for each in plan.prior if each.field in parameters]
@@ -233,18 +234,18 @@ def drawn_point(plan: BelievingPlan, search: Search, number: int, draws: Sequenc
 
 
 def influence(trials: int, number: int) -> float:
-    """Return the probability that a proposal is drawn from the beliefs.
+    """Return the probability of drawing a proposal from the beliefs.
 
     Args:
-        trials: number of trials of the search.
-        number: number of the proposal, from 0.
+        trials: number of trials in the search.
+        number: proposal number, from 0.
     """
     weight = max(1.0, _INFLUENCE * trials)
     return weight / (weight + number)
 
 
 def belief_lines(plan: BelievingPlan) -> list[tuple[str, str]]:
-    """Return the line of a preview on the beliefs, as name and text; none without beliefs."""
+    """Return the preview line on the beliefs, as name and text; none without beliefs."""
     if not plan.prior:
         return []
     drawn = sum(influence(plan.trials, number) for number in range(1, plan.trials))

@@ -1,7 +1,7 @@
-"""Bounds that the user gives with `--search`: reading the argument, and checks that need no other part of the plan.
+"""Bounds given by the user with `--search`: parsing, and checks independent of the rest of the plan.
 
 The forms are `FIELD=LOW:HIGH`, `FIELD=LOW:HIGH:log`, `FIELD=LOW:HIGH:STEP` and `FIELD=A,B,...`. In a config file, the
-part after the equals sign may also be a list, such as `[1, 32, log]`.
+part after the equals sign may also be a list, for example `[1, 32, log]`.
 """
 
 import math
@@ -30,15 +30,15 @@ _ROUNDING: Final = 1e-9  # of a number of steps
 
 
 def read_bounds(arguments: Sequence[str], methods: Sequence[str] = ()) -> tuple[Bounds, ...]:
-    """Return the bounds given by the arguments of `--search`.
+    """Return the bounds given by `--search`.
 
     Args:
-        arguments: one argument for each field, such as `temperature=1:32:log`.
-        methods: methods of the user's own, whose settings can be searched too.
+        arguments: one argument for each field, for example `temperature=1:32:log`.
+        methods: the user's own methods. Their settings can be searched too.
 
     Raises:
-        UsageError: an argument cannot be read, names a field that no search varies, or has values that the field does
-            not accept; or a field is given twice.
+        UsageError: an argument cannot be read, no search varies the field, the field does not accept a value, or a
+            field is given twice.
     """
     found: dict[str, Bounds] = {}
     for argument in arguments:
@@ -50,11 +50,11 @@ def read_bounds(arguments: Sequence[str], methods: Sequence[str] = ()) -> tuple[
 
 
 def given_bounds(values: Mapping[str, Any], methods: Sequence[str] = ()) -> tuple[Bounds, ...]:
-    """Return the bounds given by the values of options. Folders of language models become absolute paths.
+    """Return the bounds given by option values. Folders of language models become absolute paths.
 
     Args:
         values: options by name.
-        methods: methods of the user's own in the study.
+        methods: the user's own methods in the study.
     """
     found = read_bounds(values.get("search") or (), methods)
     if not is_text(values.get("dataset", "")):
@@ -68,7 +68,7 @@ def given_bounds(values: Mapping[str, Any], methods: Sequence[str] = ()) -> tupl
 
 
 def with_start(values: Mapping[str, Any], search: Sequence[Bounds]) -> dict[str, Any]:
-    """Return options with the student that a search over students starts from, if there is one."""
+    """Return options with the starting student of a search over students, if there is one."""
     starts = {each.field: each.start(values[each.field]) for each in search if each.field == "student"}
     return {**values, **starts}
 
@@ -93,11 +93,11 @@ def _read(argument: str, methods: Sequence[str]) -> Bounds:
 
 
 def read_value(text: str, limits: FieldLimits, shown: str) -> Value:
-    """Return a single value that a field accepts.
+    """Return a single value accepted by a field.
 
     Args:
         text: the value as typed.
-        limits: limits of the field.
+        limits: the field's limits.
         shown: the argument, for messages.
 
     Raises:
@@ -168,7 +168,7 @@ def _check_steps(low: float, high: float, step: float, shown: str) -> None:
 
 
 def _number(text: str, limits: FieldLimits, shown: str) -> int | float:
-    """Return a number that the field accepts."""
+    """Return a number accepted by the field."""
     if not _NUMBER.fullmatch(text):
         given = repr(text) if text else "an empty value"
         raise UsageError(f"{shown}: {given} is not a number; allowed are {limits.in_words}")
@@ -209,7 +209,7 @@ def _choices(field: str, text: str, limits: FieldLimits, shown: str) -> Bounds:
 
 
 def _fixing(field: str) -> str:
-    """Return the start of the argument that fixes a field."""
+    """Return the beginning of an argument that fixes a field."""
     return f"{OPTIONS[field].long_flag} " if field in names_into("config") else f"--set {field}="
 
 
@@ -238,7 +238,7 @@ def refuse_given_twice(bounds: Sequence[Bounds], given: Mapping[str, Any], of_sp
     Args:
         bounds: bounds given by the user.
         given: options given by the user.
-        of_space: those of `bounds` that a space of the user's own gives.
+        of_space: the bounds in `bounds` from a user space.
 
     Raises:
         UsageError: an option fixes a searched field.

@@ -1,7 +1,7 @@
-"""Checks of a plan with bounds that the user gave, made before any work starts.
+"""Checks of a plan with bounds from the user, made before any work starts.
 
-A field must be read by the method, or by one of the compared methods. Each combination of smallest and largest values
-and of listed names must be a valid config. The sampler, packs and workers must be able to serve all configs.
+The method, or one of the compared methods, must read each field. Each combination of smallest and largest values and
+listed names must be a valid config. The sampler, packs and workers must be able to serve all configs.
 """
 
 import itertools
@@ -32,7 +32,7 @@ _MOST_CORNERS: Final = 512
 
 
 def check_bounds(plan: StudyPlan) -> None:
-    """Check that the bounds given by the user fit the methods, the sampler and the resources of a study.
+    """Check that the user's bounds fit the methods, the sampler and the resources of a study.
 
     Raises:
         UsageError: a field or a combination of values cannot be searched. The message names the argument.
@@ -47,7 +47,7 @@ def check_bounds(plan: StudyPlan) -> None:
 
 
 def _argument(plan: StudyPlan, bounds: Bounds) -> str:
-    """Return the argument that gave bounds; for those of a space of the user's own, the space and the bounds."""
+    """Return the argument with these bounds. For bounds from a user space, return the space and the bounds."""
     if bounds in plan.search:
         return f"{FLAG} {bounds.text}"
     return f"--space {typed_space(plan.space)}: {bounds.text}"
@@ -71,7 +71,7 @@ def _check_read(plan: StudyPlan) -> None:
 
 
 def _unread(plan: StudyPlan, field: str) -> str:
-    """Return why a field that no method reads cannot be searched."""
+    """Return why a field cannot be searched if no method reads it."""
     if field == "student_layers":
         return "it chooses the layers of a student bert:N on text, and the study has none: leave it out"
     who = f"method {plan.base.method!r} does not" if not plan.compared else "none of the compared methods"
@@ -130,10 +130,10 @@ def _check_sampler(plan: StudyPlan) -> None:
 
 
 def _corners(plan: StudyPlan) -> Iterator[TrialConfig]:
-    """Yield the config of each combination of extreme values in which the user's bounds take part.
+    """Yield the config for each combination of extreme values with at least one of the user's bounds.
 
     Raises:
-        UsageError: a combination is no valid config.
+        UsageError: a combination is not a valid config.
     """
     given = {each.field: each for each in plan.given_bounds}
     for search in plan.searches:
@@ -161,7 +161,7 @@ def _combination(point: dict[str, Value]) -> str:
 def _smallest(
     plan: StudyPlan, start: dict[str, Any], point: dict[str, Value], error: ValidationError
 ) -> tuple[dict[str, Value], ValidationError]:
-    """Return a part of an invalid combination that is invalid on top of the start values, and its error."""
+    """Return a part of an invalid combination that is invalid together with the start values, and the error."""
     least = point
     for name in point:
         fewer = {other: value for other, value in least.items() if other != name}
@@ -173,7 +173,7 @@ def _smallest(
 
 
 def _points(varied: list[Parameter], own: list[str]) -> Iterator[dict[str, Value]]:
-    """Yield combinations of extreme values: all of them, or those of each pair of fields with a field in `own`."""
+    """Yield combinations of extreme values: all, or those for each pair of fields with a field in `own`."""
     extremes = {each.name: _extremes(each) for each in varied}
     number = 1
     for values in extremes.values():
@@ -196,7 +196,7 @@ def _extremes(parameter: Parameter) -> tuple[Value, ...]:
 
 
 def _check_resources(plan: StudyPlan, config: TrialConfig) -> None:
-    """Check that packs and workers can serve a config. The plan has checked its base config."""
+    """Check that packs and workers can serve a config. The plan has already checked the base config."""
     if plan.workers_per_trial > config.batch_size:
         raise UsageError(
             f"{FLAG} batch_size: {plan.workers_per_trial} workers cannot share a batch of {config.batch_size} samples: "

@@ -1,10 +1,10 @@
-"""Checkpoints of a given teacher: one path, or the paths of an ensemble separated by commas."""
+"""Checkpoints of a given teacher: one path, or an ensemble's paths separated by commas."""
 
 from pathlib import Path
 
 
 def checkpoints_of(path: Path) -> list[Path]:
-    """Return the checkpoints of a teacher, with `~` expanded. A path with a comma that exists is one checkpoint."""
+    """Return a teacher's checkpoints, with `~` expanded. An existing path with a comma is one checkpoint."""
     if "," not in str(path) or path.exists():
         return [path]
     return [Path(each.strip()).expanduser() for each in str(path).split(",")]

@@ -1,4 +1,4 @@
-"""Checks of a plan against its surroundings, such as dataset files or the recorded plan of a resumed study."""
+"""Checks of a plan against external state, for example dataset files or a resumed study's recorded plan."""
 
 import importlib.util
 import os
@@ -20,19 +20,19 @@ from trainables.spec.methods import METHOD_SPECS, is_known_method, method_spec
 from trainables.spec.own_data import is_own_data
 from trainables.spec.searchable import ALWAYS_READ
 
-_DIGESTS: Final = re.compile(r"(?<=@)[0-9a-f]{16}\b")  # of code of the user
+_DIGESTS: Final = re.compile(r"(?<=@)[0-9a-f]{16}\b")  # digests of user code
 _FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
-# Modules that an option imports, which are also the names of the packages. The first is the name of the extra.
+# Modules imported by an option. The package names are the same. The first is also the name of the extra.
 _LIBRARIES: Final = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb_offline": ("wandb",)}
 
 
 def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
-    """Return the controls of a new study.
+    """Return the controls for a new study.
 
     If the study adds an adapter to a method that also works without one, the method alone becomes a third control.
 
     Args:
-        method: method of the study. The plan rejects unknown names.
+        method: the study's method. The plan rejects unknown names.
         adapter: whether the study trains an adapter with the method.
     """
     alone = adapter and is_known_method(method) and method_spec(method).takes_adapter
@@ -70,7 +70,7 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
 
 
 def _changed(own: str, given: str) -> str:
-    """Return a clause if two texts name the same code of the user with another content, or an empty text."""
+    """Return a clause if two texts name the same user code with different content, or an empty text."""
     if own == given or _DIGESTS.sub("", own) != _DIGESTS.sub("", given):
         return ""
     return " (the file, or a module that it imports, was changed; the study goes on with a copy of its own)"
@@ -98,7 +98,7 @@ def check_data_root(plan: StudyPlan) -> None:
 
 
 def check_teacher_outputs(plan: StudyPlan) -> None:
-    """Check the storage limit for teacher outputs at a resume, because the limit may have changed.
+    """At a resume, check the storage limit for teacher outputs, because the limit may have changed.
 
     Raises:
         UsageError: the teacher outputs exceed the limit.
@@ -110,9 +110,9 @@ def check_teacher_outputs(plan: StudyPlan) -> None:
 
 
 def check_images(plan: StudyPlan, *, runs: bool) -> None:
-    """Check that all images of a folder, or of a dataset of the user's own, can be decoded.
+    """Check that all images in a folder, or in a user's own dataset, can be decoded.
 
-    Files of a folder that were checked before are not decoded again.
+    If files in a folder were checked before, they are not decoded again.
 
     Args:
         plan: study plan.
@@ -200,7 +200,7 @@ def check_trial_files(plan: StudyPlan) -> None:
 
 
 def _check_space_fits_teacher(plan: StudyPlan) -> None:
-    """Check that every choice of the space goes with an ensemble of teachers."""
+    """Check that every choice in the space is compatible with an ensemble of teachers."""
     space = plan.search_space
     if not ensemble_members(plan.base.teacher) or plan.base.teacher_recipe != "checkpoint":
         return

@@ -40,7 +40,7 @@ def check_address_form(address: str) -> None:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Return host and port of an address such as `head:6379` or `[::1]:6379`.
+    """Return host and port of an address, for example `head:6379` or `[::1]:6379`.
 
     Raises:
         ValueError: the address has no host or no port.

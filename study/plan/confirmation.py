@@ -1,9 +1,9 @@
-"""Request for a confirmation: number of configs, of fresh seeds, and of teachers that the seeds are divided over.
+"""Request for a confirmation: number of configs, of fresh seeds, and of teachers and splits to divide the seeds over.
 
-With several teachers or splits, seeds are nested in cells of a split and a teacher trained on it: every repetition has
-a seed of its own, and repetition r of every config is in cell r modulo the number of cells. An interval for new
-teachers depends on the spread between teachers and on the number of runs. Repeating each seed with every teacher would
-take more runs for the same interval.
+With several teachers or splits, seeds are nested in cells. A cell is a split and a teacher trained on it. Every
+repetition has a different seed, and repetition r of every config is in cell r modulo the number of cells. An interval
+for new teachers depends on the spread between teachers and on the number of runs. Repeating each seed with every
+teacher would need more runs for the same interval.
 """
 
 import re
@@ -32,11 +32,11 @@ FIRST_LOOK: Final = 6  # as in `analysis.statistics.sequential`
 _MOST_SEEDS: Final = 10_000
 _MOST_CONFIGS: Final = 1_000_000
 PUBLISHED: Final = "pesf_kd as published"
-ALWAYS_CONFIRMED: Final = ("ce", BASELINE)  # methods of a comparison confirmed regardless of their score
+ALWAYS_CONFIRMED: Final = ("ce", BASELINE)  # methods in a comparison confirmed regardless of their score
 
 
 class SeedsAsked(NamedTuple):
-    """Number of seeds given on the command line, with the difference to detect if it is `auto`."""
+    """Number of seeds given on the command line, with the difference to detect if the number is `auto`."""
 
     seeds: int
     detect: float | None = None
@@ -63,7 +63,7 @@ class Factors(NamedTuple):
         return self != (None, None)
 
     def or_else(self, other: "Factors") -> "Factors":
-        """Return these numbers, with those of `other` where none is given."""
+        """Return these numbers. Numbers not given are taken from `other`."""
         return Factors(*(theirs if own is None else own for own, theirs in zip(self, other, strict=True)))
 
 
@@ -76,11 +76,11 @@ class ConfirmationRequest(BaseModel):
     Args:
         configs: number of best configs. In a comparison, number of methods in addition to `ce` and `kd`.
         seeds: number of fresh seeds per config, at least 2 because one seed gives no interval. With `detect`, the
-            largest number.
-        detect: difference of the objective that decides when seeds stop being added. None for a fixed number of seeds.
-        epochs: number of training epochs of the confirmation's trials. None for the number of the other trials.
-        teachers: number of teachers that the seeds are divided over; with several splits, on each of them.
-        splits: number of splits into train and validation that the seeds are divided over.
+            maximum number.
+        detect: difference in the objective for deciding when seeds stop being added. None for a fixed number of seeds.
+        epochs: number of training epochs in the confirmation trials. None for the same number as the other trials.
+        teachers: number of teachers to divide the seeds over. With several splits, number per split.
+        splits: number of splits into train and validation to divide the seeds over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -122,21 +122,22 @@ class ConfirmationRequest(BaseModel):
 
     @property
     def cells(self) -> int:
-        """Number of pairs of a split and a teacher."""
+        """Number of cells (pairs of a split and a teacher)."""
         return self.teachers * self.splits
 
     def cell_of(self, place: int) -> tuple[int, int]:
-        """Return the numbers of the teacher and the split of a repetition, or of a cell.
+        """Return the teacher number and split number of a repetition or a cell.
 
         Args:
-            place: number of the repetition within the confirmation, from 0. The first ones are the cells in order.
+            place: number of the repetition within the confirmation, from 0. The first repetitions are in the cells in
+                order.
         """
         teacher, split = divmod(place % self.cells, self.splits)
         return teacher, split
 
     @property
     def seeds_per_cell(self) -> tuple[int, ...]:
-        """Number of seeds of each config in each cell."""
+        """Number of seeds per config and cell."""
         return tuple(len(range(number, self.seeds, self.cells)) for number in range(self.cells))
 
     @property
@@ -146,12 +147,12 @@ class ConfirmationRequest(BaseModel):
 
     @property
     def seeds_in_words(self) -> str:
-        """Number of seeds, such as `10`, or `6 to 60`."""
+        """Number of seeds in words, for example `10` or `6 to 60`."""
         return f"{self.seeds}" if self.detect is None else f"{FIRST_LOOK} to {self.seeds}"
 
 
 def seeds_asked(seeds: int | str | None, detect: float | None, most: int | None) -> SeedsAsked | None:
-    """Return the number of seeds from the values of `--seeds`, `--detect` and `--most-seeds`; None if none is given.
+    """Return the number of seeds from `--seeds`, `--detect` and `--most-seeds`; None if none is given.
 
     Raises:
         UsageError: a value is out of bounds, or --detect or --most-seeds is given without --seeds auto.
@@ -185,7 +186,7 @@ def request_of(
     Args:
         configs: value of --confirm.
         asked: number of seeds.
-        epochs: value of --confirm-epochs; None for the number of the other trials.
+        epochs: value of --confirm-epochs; None for the same number as the other trials.
         factors: values of --teachers and --splits; None for 1.
 
     Raises:

@@ -1,11 +1,10 @@
-"""Trials that tune the temperature of the control `kd` on the validation split before a confirmation.
+"""Trials for tuning the temperature of the control `kd` on the validation split before a confirmation.
 
-An adapter with tuned settings could beat distillation at a default temperature only because of the tuning. The
-control `kd` is therefore tuned as well, over a grid covering the temperature range of the search spaces, and that of
-`--search temperature=...`. With several students, it is tuned for each of them. All
-temperatures use the seeds of the control's own trials, so differences between temperatures are paired by seed. The
-temperature is tuned on the schedule of the search, like the configs of the search, even if confirmed trials have more
-epochs.
+An adapter with tuned settings could beat distillation at a default temperature only because of the tuning. The control
+`kd` is therefore tuned as well. The grid covers the temperature ranges of the search spaces and of the user's
+`--search temperature=...`. With several students, the temperature is tuned for each of them. All temperatures use the
+seeds of the control's own trials, so differences between temperatures are paired by seed. The temperature is tuned on
+the search schedule, like the searched configs, even if confirmed trials have more epochs.
 """
 
 from collections.abc import Iterator
@@ -22,10 +21,10 @@ _MOST_TEMPERATURES: Final = 9
 
 
 def temperatures_of(plan: StudyPlan) -> tuple[float, ...]:
-    """Return the temperatures of the grid: `TEMPERATURES`, continued to the bounds that the user gave, in their order.
+    """Return the grid temperatures: `TEMPERATURES`, extended to the user's bounds, in the order of the bounds.
 
-    Beyond `TEMPERATURES`, the grid has powers of two, and the bound itself. If that would be too many temperatures, the
-    ratio between two of them is doubled until it is not.
+    Beyond `TEMPERATURES`, the grid has powers of two, and the bound itself. If there would be too many temperatures,
+    the ratio between neighbours is doubled until there are few enough.
     """
     given = [float(value) for each in plan.given_bounds if each.field == "temperature" for value in each.extremes]
     if not given:
@@ -38,7 +37,7 @@ def temperatures_of(plan: StudyPlan) -> tuple[float, ...]:
 
 
 def _continued(low: float, high: float, ratio: float) -> tuple[float, ...]:
-    """Return the grid with temperatures at this ratio beyond it, down to `low` and up to `high`."""
+    """Return the grid, extended with temperatures at this ratio down to `low` and up to `high`."""
     first, last = TEMPERATURES[0], TEMPERATURES[-1]
     below = [low] if low < first else []
     above = [high] if high > last else []
@@ -50,11 +49,11 @@ def _continued(low: float, high: float, ratio: float) -> tuple[float, ...]:
 
 
 def tuned_configs(plan: StudyPlan, student: str | None = None) -> tuple[TrialConfig, ...]:
-    """Return `kd` configs at all temperatures of the grid, the control's own temperature first.
+    """Return `kd` configs at all grid temperatures, the control's own temperature first.
 
     Args:
         plan: study plan.
-        student: one of several students. Default: that of the default point.
+        student: one of several students. Default: the default point's student.
 
     Returns:
         An empty tuple if there is nothing to tune: the study has no confirmation or no control `kd`, compares methods,

@@ -1,4 +1,4 @@
-"""Folder of a study: the name, the plan file, and handling of moved or copied folders.
+"""Study folder: the name, the plan file, and handling of moved or copied folders.
 
 The folder name is the study name. Paths inside the output folder are resolved relative to the folder's current place.
 `plan.json` stores the folder's original path under `home`. If a study with the same identifier still exists there, the
@@ -21,14 +21,14 @@ from trainables.storage.sqlite_uri import PLAIN, SQLitePathError, sqlite_uri
 from trainables.storage.uris import is_uri
 
 PLAN_FILE: Final = "plan.json"
-# Trials of earlier studies from which the search starts.
+# Trials from earlier studies for the start of the search.
 WARM_START_FILE: Final = "warm_start.json"
 STORE_FILE: Final = "mlflow.db"
 # Subfolders of an output folder that are not studies.
 SHARED_FOLDERS: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
 # Windows, and shared folders on Windows, treat these names as devices.
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-# Files left by a start that was killed before the plan was written.
+# Files left by a start killed before writing the plan.
 _LEFTOVER: Final = re.compile(r"code|warm_start\.json|\.lock|\.writable-[0-9]+|\..*\.partial")
 _PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_path", "teacher_outputs_path")
 
@@ -37,7 +37,7 @@ def own_store(output_dir: Path) -> str:
     """Return the tracking URI of the MLflow store inside an output folder.
 
     Raises:
-        UsageError: the folder's path contains a character not allowed in such a URI.
+        UsageError: the folder's path contains a character not allowed in the URI.
     """
     try:
         return sqlite_uri(output_dir / STORE_FILE)
@@ -46,7 +46,7 @@ def own_store(output_dir: Path) -> str:
 
 
 def check_study_name(name: str) -> None:
-    """Check that the folder of a new study does not collide with other files on any file system.
+    """Check that a new study's folder does not collide with other files on any file system.
 
     Raises:
         UsageError: the name collides.
@@ -63,11 +63,11 @@ def check_study_name(name: str) -> None:
 def check_is_free(directory: Path, resume: str) -> None:
     """Check that a folder is available for a new study.
 
-    Files left by a start that was killed before the plan was written are allowed.
+    Files left by a start killed before writing the plan are allowed.
 
     Args:
         directory: folder of the new study.
-        resume: command to resume a study with that name.
+        resume: command to resume a study with this name.
 
     Raises:
         UsageError: the folder contains a study or other files.
@@ -81,7 +81,7 @@ def check_is_free(directory: Path, resume: str) -> None:
     except NotADirectoryError:
         if not directory.exists():  # a parent is a file, which is reported when the folder is created
             return
-        found = {name}  # the path is a file, and its name is not one of a leftover
+        found = {name}  # the path is a file, but not a leftover file
     if PLAN_FILE in found:
         raise UsageError(
             f"a study named {name!r} already exists in {parent}. Resume it with: {resume}; or give another --name."
@@ -98,12 +98,12 @@ def _are_leftovers(names: Iterable[str]) -> bool:
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a killed start may leave a file of this name in a study's folder before the plan is written."""
+    """Return whether a start killed before writing the plan may leave a file with this name in a study's folder."""
     return _LEFTOVER.fullmatch(name) is not None
 
 
 def missing_plan(directory: Path) -> str:
-    """Return a message for the user: why a folder has no plan and how to continue, or that there is no folder."""
+    """Return a message for the user: why a folder has no plan and how to continue, or that the folder is missing."""
     parent, name = directory.parent, directory.name
     if directory.is_dir() and _are_leftovers(path.name for path in directory.iterdir()):
         return f"the start of study {name!r} was interrupted before the plan was written: start it again as before"
@@ -115,14 +115,14 @@ def missing_plan(directory: Path) -> str:
 
 
 def with_home(content: dict[str, Any], directory: Path, tracking_uri: str) -> dict[str, Any]:
-    """Return plan content for the plan file, with `home` added and the URI of the output folder's own store left out.
+    """Return plan content for the plan file, with `home` added and without the URI of the output folder's own store.
 
     A store inside the output folder moves with the folder, so the plan file must not contain the store's path.
 
     Args:
         content: plan content.
-        directory: folder of the study.
-        tracking_uri: tracking URI of the study.
+        directory: study folder.
+        tracking_uri: the study's tracking URI.
     """
     is_own = tracking_uri == own_store(directory.parent)
     return {**content, "home": str(directory.absolute()), **({"tracking_uri": None} if is_own else {})}
@@ -133,7 +133,7 @@ def adapted(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
 
     Args:
         content: content of the plan file.
-        directory: folder of the study.
+        directory: study folder.
     """
     home, output_dir = _home(content), directory.parent
     values = {key: value for key, value in content.items() if key != "home"}
@@ -175,7 +175,7 @@ def recorded_id(directory: Path) -> str | None:
 
 
 def recorded_digest(directory: Path) -> str | None:
-    """Return the plan's digest in the study's summary, or None if the summary or the digest is missing."""
+    """Return the plan digest in the study's summary, or None if the summary or the digest is missing."""
     digest = _read(directory, "summary.json").get("plan_digest")
     return digest if isinstance(digest, str) else None
 
@@ -269,7 +269,7 @@ def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
 
 
 def _contains_study(directory: Path, content: Mapping[str, Any]) -> bool:
-    """Return whether a folder contains the study of a plan."""
+    """Return whether a folder contains the same study as a plan."""
     study_id = content.get("study_id")
     return study_id is not None and _read(directory).get("study_id") == study_id
 

@@ -1,4 +1,4 @@
-"""GPUs that a study leaves idle, and the trials of a study that need most memory."""
+"""GPUs left idle by a study, and the study's trials with the highest memory need."""
 
 import itertools
 from typing import Any, Final
@@ -6,13 +6,13 @@ from typing import Any, Final
 from study.plan.plan import StudyPlan
 from trainables.spec.trial import TrialConfig
 
-# Fields that set the size of a trial in memory. The largest value of a search counts.
+# Fields that determine a trial's memory use. The largest searched value counts.
 _SIZES: Final = ("batch_size", "adapter_width")
 _LARGER: Final = {"optimiser": "adamw"}  # keeps two numbers per weight, SGD one
 
 
 def idle_note(plan: StudyPlan, gpus: int) -> str:
-    """Return the note on GPUs that a study with `--gpus-per-trial 0` does not use; empty without GPUs."""
+    """Return a note on GPUs left unused by a study with `--gpus-per-trial 0`; empty without GPUs."""
     if not gpus or plan.gpus_per_trial != 0:
         return ""
     without = ", without --pack," if plan.pack != 1 else ""
@@ -21,9 +21,9 @@ def idle_note(plan: StudyPlan, gpus: int) -> str:
 
 
 def largest_configs(plan: StudyPlan) -> list[TrialConfig]:
-    """Return the configs of a study that may need most memory: each method with each student.
+    """Return the study configs that may need most memory: each method with each student.
 
-    Batch size and width of the adapter are the largest of the search.
+    Batch size and adapter width are the largest searched values.
     """
     largest = _allowed(plan, _largest_values(plan))
     if plan.compared:
@@ -47,6 +47,6 @@ def _largest_values(plan: StudyPlan) -> dict[str, Any]:
 
 
 def _allowed(plan: StudyPlan, largest: dict[str, Any]) -> dict[str, Any]:
-    """Return the largest values in the types of the config's fields."""
+    """Return the largest values, converted to the types of the config's fields."""
     base = plan.base.model_dump()
     return {name: type(base[name])(value) for name, value in largest.items() if name in base}

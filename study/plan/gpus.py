@@ -1,7 +1,7 @@
-"""GPUs per trial: a number, or `auto` for a share that is measured when the study starts.
+"""GPUs per trial: a number, or `auto` for a share measured when the study starts.
 
-A plan with `auto` keeps the word. Each run of the study resolves it on the nodes that it finds, and records the result
-in the journal, because a resumed study may find other hardware.
+A plan with `auto` keeps the word. Each study run resolves it on the available nodes, and records the result in the
+journal, because a resumed study may find other hardware.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -28,10 +28,10 @@ def _number(value: Any) -> Any:
 
 
 def on_grid(count: float) -> float:
-    """Return a number of cores or GPUs that Ray can allocate.
+    """Return a number of cores or GPUs in steps that Ray can allocate.
 
     Raises:
-        ValueError: the number is no multiple of 0.0001.
+        ValueError: the number is not a multiple of 0.0001.
     """
     if 0 < count < 1 / _STEPS or abs(count - round(count, 4)) > 1e-9 * max(1.0, count):
         raise ValueError(f"Ray allocates cores and GPUs in steps of 0.0001: give {max(1 / _STEPS, round(count, 4)):g}")
@@ -55,16 +55,16 @@ def may_use_gpus(gpus: float | str) -> bool:
 
 
 def planned_devices(gpus: float | str, address: str) -> tuple[str, ...]:
-    """Return the devices that the trials may run on, as far as this machine knows.
+    """Return the devices for the trials, as far as this machine knows.
 
     Args:
         gpus: GPUs per trial, as given by the user.
-        address: address of the cluster.
+        address: cluster address.
     """
     if gpus != AUTO:
         try:
             return ("cuda",) if float(gpus) > 0 else ("cpu",)
-        except ValueError:  # the plan refuses it
+        except ValueError:  # rejected by the plan
             return ("cpu",)
     if address != "local":
         return ("cuda", "cpu")
@@ -72,7 +72,7 @@ def planned_devices(gpus: float | str, address: str) -> tuple[str, ...]:
 
 
 def share_of(trials: int) -> float:
-    """Return the GPUs per trial with which so many trials share one GPU, rounded down to what Ray allocates."""
+    """Return the GPUs per trial if `trials` trials share one GPU, rounded down to a step that Ray can allocate."""
     return (_STEPS // trials) / _STEPS
 
 

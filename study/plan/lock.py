@@ -1,4 +1,4 @@
-"""Lock that allows one driver per study."""
+"""Lock to allow only one driver per study."""
 
 import errno
 import fcntl
@@ -14,7 +14,7 @@ LOCK_FILE: Final = ".lock"
 
 
 class NoFolderError(UsageError):
-    """Error for a study's folder that another process has removed."""
+    """Error if another process has removed a study's folder."""
 
 
 class StudyLock:
@@ -23,7 +23,7 @@ class StudyLock:
     The text in the lock file only informs the user. A file left by a crash or a reboot does not block anyone.
 
     Args:
-        directory: folder of the study.
+        directory: study folder.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -32,7 +32,7 @@ class StudyLock:
 
     def __enter__(self) -> "StudyLock":
         self._take()
-        while not self._is_in_place():  # the study that held the lock was refused and has removed the file
+        while not self._is_in_place():  # a study holding the lock was rejected and has removed the file
             os.close(self._descriptor)
             self._take()
         with suppress(OSError):  # the text is only informative, so a full disk is no error
@@ -63,7 +63,7 @@ class StudyLock:
             ) from None
 
     def _is_in_place(self) -> bool:
-        """Return whether the locked file is the one that other processes find."""
+        """Return whether the lock's path still leads to the locked file."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
         except FileNotFoundError:

@@ -1,8 +1,8 @@
 """Methods in a comparison, with the starting point of each.
 
-A method that works with and without an adapter appears twice: alone and as `METHOD+adapter`. Some rows are compared
-only if the user names them: adapters beside methods that match features, such as `crd+adapter`, and the released
-variants of PESF-KD, such as `pesf_kd+released-vision`.
+If a method works with and without an adapter, it appears twice: alone and as `METHOD+adapter`. Some rows are compared
+only if the user names them: adapters added to feature-matching methods, for example `crd+adapter`, and the released
+PESF-KD variants, for example `pesf_kd+released-vision`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "kd"
 _WITH_ADAPTER: Final = "+adapter"
-# Methods that a comparison has twice by default. Rows for all other adapters would make it half as long again.
+# Methods with two rows in a default comparison. Rows for all other adapters would make it half as long again.
 _TWICE: Final = ("dkd", "dist", "logit_standardisation")
 
 
@@ -36,8 +36,8 @@ class ComparedMethod(BaseModel):
     """Method in a comparison. Stored with the plan, because published settings in the code may be revised later.
 
     Args:
-        name: row name in tables, such as `dkd` or `dkd+adapter`.
-        fields: config fields that replace the defaults.
+        name: row name in tables, for example `dkd` or `dkd+adapter`.
+        fields: config fields to set instead of the defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,13 +50,13 @@ class Search(NamedTuple):
     """Search by one sampler: over the study's space, or over the tuned fields of one compared method.
 
     Args:
-        name: name of the search: the method's row name, with the number of a further search. Empty for a search over
+        name: search name: the method's row name, plus a number if the search is a further one. Empty for a search over
             the study's space.
-        start: config fields shared by all configs of the search.
+        start: config fields shared by all configs in the search.
         parameters: varied and fixed parameters, applied on top of `start`.
         first: point to try first. None if the sampler chooses.
         method: row name of the searched method. Empty for a search over the study's space.
-        number: number of the search among those of the method, from 0.
+        number: search number within the method, from 0.
     """
 
     name: str
@@ -77,7 +77,7 @@ def row_name(config: TrialConfig) -> str:
 
 
 class _Row(NamedTuple):
-    """Row that a comparison can have.
+    """Possible row of a comparison.
 
     Args:
         method: the method with published settings.
@@ -91,8 +91,8 @@ class _Row(NamedTuple):
 def _rows(dataset: str) -> list[_Row]:
     """Return all rows with published settings for the dataset's modality, from the methods' specifications.
 
-    Rows on request are adapters beside methods that a default comparison has once, and the variant of PESF-KD that its
-    authors released for the modality.
+    Rows on request are adapters for methods with one row in a default comparison, and the PESF-KD variant released by
+    the authors for the modality.
     """
     rows = [row for name in METHOD_SPECS for row in _rows_of(name, dataset)]
     released: PesfVariant = "released-language" if is_text(dataset) else "released-vision"
@@ -107,7 +107,7 @@ def _rows(dataset: str) -> list[_Row]:
 
 
 def _rows_of(name: str, dataset: str) -> list[_Row]:
-    """Return the rows of one method, alone and with an adapter, with published settings."""
+    """Return the rows for one method, alone and with an adapter, with published settings."""
     spec, rows = method_spec(name), []
     published = (is_text(dataset) and spec.published_on_text) or spec.published
     published = {**published, **spec.published_on_task.get(dataset, {})}
@@ -122,17 +122,17 @@ def _rows_of(name: str, dataset: str) -> list[_Row]:
 
 
 def named_methods(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the methods of the user's own among the rows that a comparison names, by canonical name."""
+    """Return the user's own methods among the rows named by a comparison, by canonical name."""
     methods = (name.removesuffix(_WITH_ADAPTER) for name in names)
     return tuple(dict.fromkeys(filter(is_own, methods)))
 
 
 def check_own_methods(methods: Sequence[str], flag: str) -> None:
-    """Check that methods of the user's own can be loaded, and that their settings do not contradict each other.
+    """Check that the user's own methods can be loaded, and that their settings do not contradict each other.
 
     Args:
         methods: canonical names.
-        flag: flag that names them.
+        flag: flag with these names.
 
     Raises:
         UsageError: with the user's traceback, if the code raises an error.
@@ -148,12 +148,12 @@ def check_own_methods(methods: Sequence[str], flag: str) -> None:
 def own_settings(
     given: Mapping[str, Any], methods: Sequence[str], *, name: Callable[[Sequence[int | str]], str]
 ) -> dict[str, Any]:
-    """Return the given settings of methods of the user's own, converted to the types of the fields.
+    """Return the given settings for the user's own methods, converted to the field types.
 
     Args:
-        given: fields by name, also of other methods.
+        given: fields by name, including fields of other methods.
         methods: canonical names.
-        name: returns the displayed name of a field from the location of an error.
+        name: function from an error's location to a displayed field name.
 
     Raises:
         UsageError: a value is not allowed.
@@ -170,13 +170,13 @@ def own_settings(
 
 
 def row_of(name: str) -> str:
-    """Return the row name of a name in --methods, which may be the canonical name of a method of the user's own."""
+    """Return the row name for a name in --methods, which may be the canonical name of a user's own method."""
     method = name.removesuffix(_WITH_ADAPTER)
     return short_name(method) + name[len(method) :]
 
 
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
-    """Return the methods of a default comparison with published settings for the dataset's modality, by row name."""
+    """Return a default comparison's methods with published settings for the dataset's modality, by row name."""
     return {row.method.name: row.method for row in _rows(dataset) if not row.on_request}
 
 
@@ -190,13 +190,13 @@ def choose_methods(
     overrides: Mapping[str, Any],
     arms: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[ComparedMethod, ...]:
-    """Return the methods of a new comparison, always including the baseline.
+    """Return the methods in a new comparison, always including the baseline.
 
     Args:
         asked: row names given by the user. None for every method that can run with these models.
-        base: config fields of every trial.
+        base: config fields in every trial.
         overrides: config fields fixed in every trial.
-        arms: config fields of the only methods that the comparison is about, by row name; None for any methods.
+        arms: config fields by row name, if the comparison is about these methods only; None for any methods.
 
     Raises:
         UsageError: a method is unknown, or was named by the user and cannot run with these models.
@@ -228,9 +228,9 @@ def why_not(
 
     Args:
         method: the method.
-        base: config fields of every trial.
+        base: config fields in every trial.
         overrides: config fields fixed in every trial.
-        own: methods of the user's own in the study, whose settings may be among the fields.
+        own: the user's own methods in the study. Their settings may be among the fields.
     """
     values = {**base, **method.fields, **overrides}
     try:

@@ -1,4 +1,4 @@
-"""Checks that a study's models accept the data and work with the methods, before any work starts.
+"""Checks before any work starts: a study's models accept the data and work with the methods.
 
 torch is imported inside the functions, because resolving a plan must not import torch.
 """
@@ -53,8 +53,8 @@ def check_networks(plan: StudyPlan, *, fetched_later: bool = False, leaves_out: 
 def misfit(plan: StudyPlan, method: ComparedMethod) -> str | None:
     """Return why a method cannot match a study's models, or None if no problem is found.
 
-    A method that cannot be tried, because files of a language model are missing, has no problem either. The models
-    themselves must have passed `check_networks` before.
+    If a method cannot be tried because language model files are missing, None is returned too. The models themselves
+    must already have passed `check_networks`.
 
     Args:
         plan: study plan.
@@ -84,7 +84,7 @@ def _is_local(name: str) -> bool:
 
 
 def _configs(plan: StudyPlan) -> list[TrialConfig]:
-    """Return one config for each method of the study, with each student."""
+    """Return one config for each combination of method and student in the study."""
     if plan.compared:
         return [plan.configure(method.fields) for method in plan.compared]
     point, methods = plan.search_space.default_point(), [each for each in plan.controls if each != plan.base.method]
@@ -99,7 +99,7 @@ def _configs(plan: StudyPlan) -> list[TrialConfig]:
 
 
 def _batch_sizes(plan: StudyPlan) -> list[int]:
-    """Return the batch size of the study, or the smallest and the largest one of its search."""
+    """Return the study's batch size, or the smallest and largest batch sizes of the search."""
     searched = [each.extremes for each in plan.given_bounds if each.field == "batch_size"]
     sizes = [int(size) for size in (*searched[0],)] if searched else [_configs(plan)[0].batch_size]
     return sorted({min(sizes), max(sizes)})

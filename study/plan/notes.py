@@ -23,7 +23,7 @@ def left_out(plan: StudyPlan) -> dict[str, list[str]]:
     included = {method.name for method in plan.compared}
     reasons: dict[str, list[str]] = {}
     if plan.compared and isinstance(plan.search_space, MethodComparison) and plan.search_space.arms:
-        return {}  # its methods are its question
+        return {}  # the compared methods define this study's question
     for name, method in known_methods(plan.base.dataset).items():
         if name in included:
             continue
@@ -95,7 +95,7 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
 
 
 def confirmation_notes(plan: StudyPlan) -> list[str]:
-    """Return a note on settings in epochs, which do not grow with the epochs of a confirmation."""
+    """Return a note on settings in epochs, which do not scale with the number of confirmation epochs."""
     if plan.confirm_epochs == plan.base.epochs:
         return []
     configs = {method.name: plan.configure(method.fields) for method in plan.compared}
@@ -116,7 +116,7 @@ def confirmation_notes(plan: StudyPlan) -> list[str]:
 
 
 def describe_teacher_storage(plan: StudyPlan) -> str:
-    """Return a description of the source of the teacher outputs and the reason for it."""
+    """Return a description of the teacher outputs' source and the reason for it."""
     storage = reckon_teacher_storage(plan)
     if storage.source == "live":
         return f"outputs live ({storage.why}): at most {storage.passes_live} teacher passes over the train split"
@@ -152,7 +152,7 @@ def sampler_notes(plan: StudyPlan) -> list[str]:
 
 
 def _categorical(space: SearchSpace | MethodComparison) -> list[str]:
-    """Return the names of the categorical parameters that a search varies."""
+    """Return the names of categorical parameters varied by a search."""
     if isinstance(space, MethodComparison):
         return [each.name for each in space.tuned if each.kind == "categorical"]
     return [each.name for each in space.parameters if each.role != "fixed" and each.kind == "categorical"]

@@ -1,8 +1,8 @@
-"""Several objectives of a study, limits of its quantities, and what has to be measured for them before the search.
+"""Several objectives or limits of a study, and the measurements they need before the search.
 
-A study with several objectives looks for its Pareto front: the configs that no other config surpasses in one objective
-without falling behind in another. A limit is a constraint of the search. A trial that exceeds one is kept and recorded,
-but it is never on the front, never repeated and never confirmed.
+A study with several objectives searches for the Pareto front: the configs not dominated by any other config. A limit is
+a constraint on the search. A trial beyond a limit is kept and recorded, but it is never on the front, never repeated
+and never confirmed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from trainables.spec.modality import is_text
 from trainables.spec.quantities import QUANTITIES, Quantity, limit_in, objectives_in
 from trainables.spec.trial import TrialConfig
 
-# Samplers that learn from several objectives and from constraints.
+# Samplers with support for several objectives and constraints.
 ABLE: Final = ("tpe", "nsga2")
 _WHY_NOT: Final = {
     "random": "ignores all results",
@@ -27,10 +27,10 @@ _WHY_NOT: Final = {
 
 
 class Limit(BaseModel):
-    """Upper limit of a quantity.
+    """Upper limit on a quantity.
 
     Args:
-        name: name of the quantity.
+        name: quantity name.
         value: largest allowed value, in the unit of the records.
     """
 
@@ -52,12 +52,12 @@ class Limit(BaseModel):
 
     @property
     def words(self) -> str:
-        """The limit for people, such as `latency at most 5 ms`."""
+        """The limit as readable text, for example `latency at most 5 ms`."""
         return f"{self.quantity.words} at most {self.quantity.text(self.value)}"
 
 
 class ObjectivesPlan(Protocol):
-    """Plan of a study, as far as it is read here; implemented by `study.plan.plan.StudyPlan`."""
+    """Study plan with the attributes needed here; implemented by `study.plan.plan.StudyPlan`."""
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class ObjectivesPlan(Protocol):
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """Limits of the search."""
+        """Limits on the search."""
 
     @property
     def latency(self) -> int | None:
@@ -77,19 +77,19 @@ class ObjectivesPlan(Protocol):
 
     @property
     def space(self) -> str:
-        """Name of the space."""
+        """Space name."""
 
     @property
     def scheduler(self) -> str:
-        """Name of the scheduler."""
+        """Scheduler name."""
 
     @property
     def sampler(self) -> str:
-        """Name of the sampler."""
+        """Sampler name."""
 
     @property
     def objective(self) -> str:
-        """Objective of the dataset."""
+        """The dataset's objective."""
 
     @property
     def students(self) -> tuple[str, ...]:
@@ -97,11 +97,11 @@ class ObjectivesPlan(Protocol):
 
     @property
     def base(self) -> TrialConfig:
-        """Values of all trials."""
+        """Config values shared by all trials."""
 
 
 def given_objectives(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the plan's values for `--objectives` and `--limit`, as far as they are given.
+    """Return the given plan values for `--objectives` and `--limit`.
 
     Args:
         values: options by name; the dataset may be absent at a resume.
@@ -124,7 +124,7 @@ def given_objectives(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def quantities_of(plan: ObjectivesPlan) -> tuple[Quantity, ...]:
-    """Return the quantities of the objectives, then of the limits that are no objectives."""
+    """Return the objectives' quantities, then those limited but not objectives."""
     names = (*plan.objectives, *(each.name for each in plan.limits))
     return tuple(QUANTITIES[name] for name in dict.fromkeys(names))
 
@@ -142,10 +142,10 @@ def threads_of(plan: ObjectivesPlan) -> int | None:
 
 
 def check_objectives(plan: ObjectivesPlan) -> None:
-    """Check that a study can have its objectives, limits and measurements.
+    """Check that a study supports the given objectives, limits and measurements.
 
     Raises:
-        ValueError: it cannot. The message names the option.
+        ValueError: it does not. The message names the option.
     """
     if measures_students(plan) and is_text(plan.base.dataset):
         named = [each.name for each in quantities_of(plan) if each.is_of_architecture]
@@ -180,7 +180,7 @@ def check_objectives(plan: ObjectivesPlan) -> None:
 
 
 def objective_lines(plan: ObjectivesPlan) -> list[tuple[str, str]]:
-    """Return the lines of a preview on objectives, limits and the measurement of students: name and text of each."""
+    """Return the preview lines on objectives, limits and student measurement: name and text of each line."""
     lines = []
     if plan.objectives:
         ways = ", ".join(

@@ -1,7 +1,7 @@
-"""Options of a study: flag, type, default and help text of each, declared once.
+"""Study options: flag, type, default and help text of each, declared once.
 
 The command line, the plan, resume and the printed start command are derived from this table. The module imports neither
-Typer nor pydantic, so that help is fast.
+Typer nor pydantic, to keep help fast.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from study.plan.until import RULE
 
 Panel = Literal["Question", "Size", "Search", "Resources and storage", "Teacher", "Command"]
-# Part of an option: the question of the study, the execution, which may change on resume, or one command.
+# Part of an option: the study's question, the execution (may change on resume), or one command.
 Part = Literal["question", "execution", "command"]
 
 
@@ -21,18 +21,18 @@ class Option:
     """One option.
 
     Args:
-        panel: panel of the help.
+        panel: help panel.
         name: name in Python, and name of the plan's field, if the plan has one.
-        type: type of a value on the command line.
+        type: type of a command-line value.
         default: default value.
         part: question of the study, execution, or one command.
         help: help text.
-        into: where the value goes unchanged: a field of the plan, a field of all trial configs, or neither.
-        flag: flag, if it is not the name with hyphens.
+        into: destination of the unchanged value: a plan field, a field in all trial configs, or neither.
+        flag: flag, if different from the name with hyphens.
         short: one-letter flag.
-        metavar: placeholder of the value in the help.
+        metavar: placeholder for the value in the help.
         envvar: environment variable with a default.
-        least: smallest value.
+        least: smallest allowed value.
     """
 
     panel: Panel
@@ -333,15 +333,15 @@ OPTIONS: Final[dict[str, Option]] = {
 
 
 def names_of(part: Part) -> tuple[str, ...]:
-    """Return the names of the options that belong to a part, in the order of the help."""
+    """Return the names of the options belonging to a part, in help order."""
     return tuple(option.name for option in OPTIONS.values() if option.part == part)
 
 
 def names_into(place: Literal["plan", "config"]) -> tuple[str, ...]:
-    """Return the names of the options with values that go unchanged into the plan or into all trial configs."""
+    """Return the names of options with values copied unchanged into the plan or into all trial configs."""
     return tuple(option.name for option in OPTIONS.values() if option.into == place)
 
 
 def default_of(name: str) -> Any:
-    """Return the default of an option."""
+    """Return an option's default."""
     return OPTIONS[name].default

@@ -1,4 +1,4 @@
-"""Types of the plan's options for teacher outputs."""
+"""Types of the plan options for teacher outputs."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Code of the user in the options of a study: every name of a file, module or installed package becomes canonical."""
+"""User code in the options of a study: every file, module or package name is replaced by a canonical name."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ _KINDS: Final[Mapping[str, Kind]] = {
 
 
 def with_canonical_code(values: Mapping[str, Any], *, dataset: str) -> dict[str, Any]:
-    """Return options with code of the user, as `my_method.py:METHOD`, replaced by its canonical name.
+    """Return options with user code, for example `my_method.py:METHOD`, replaced by canonical names.
 
-    The options are those of networks, --method, --methods and --space. They may also have names that installed packages
-    declare. The sources become known to this process. Nothing of them is executed.
+    The options are networks, --method, --methods and --space. They may also have names declared by installed packages.
+    The sources are registered in this process and are not executed.
 
     Args:
         values: options by name.
-        dataset: dataset of the study.
+        dataset: study dataset.
 
     Raises:
         UsageError: the code cannot be found or read, or a name has two meanings.
@@ -60,10 +60,10 @@ def canonical_object(text: str, kinds: Sequence[Kind]) -> str:
 
     Args:
         text: reference or name, as typed.
-        kinds: what a name of an installed package may be for.
+        kinds: kinds to look up, if the text is a name declared by an installed package.
 
     Raises:
-        UsageError: there is no such object.
+        UsageError: the object does not exist.
     """
     for kind in kinds:
         if not looks_like_reference(name := _without_package(text, kind, text)):
@@ -75,7 +75,7 @@ def canonical_object(text: str, kinds: Sequence[Kind]) -> str:
 
 
 def _without_package(flag: str, kind: Kind, name: str) -> str:
-    """Return the canonical name of what an installed package declares; other names unchanged."""
+    """Return the canonical name of an object declared by an installed package; other names unchanged."""
     try:
         reference = installed_reference(kind, name, is_ours=lambda each: _is_ours(kind, each))
     except UserCodeError as error:
@@ -90,7 +90,7 @@ def _without_package(flag: str, kind: Kind, name: str) -> str:
 
 
 def _refuse_unknown(flag: str, kind: Kind, name: str) -> None:
-    """Refuse a misspelt name of an installed package. Without such packages, other checks refuse unknown names."""
+    """Reject a misspelt name from an installed package. Without packages, other checks reject unknown names."""
     names = installed_names(kind)
     if difflib.get_close_matches(name, names, n=1, cutoff=0.6) and not _is_ours(kind, name):
         raise UsageError(f"{flag}: {unknown_name(f'{kind} of an installed package', name, names)}")

@@ -1,6 +1,6 @@
-"""Checks of a space of the user's own: each field is one that a search may vary, within the limits of the field.
+"""Checks of a user space: a search may vary each field, and the values are within the field's limits.
 
-`study.plan.bounds_checks` checks later that the study's methods read the fields, and that combinations are valid.
+Later, `study.plan.bounds_checks` checks that the study's methods read the fields, and that combinations are valid.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from trainables.spec.naming import unknown_name
 from trainables.spec.searchable import FIXED_IN_A_STUDY, FieldKind, FieldLimits, limits_of, searchable_fields
 from trainables.user_code.reference import is_canonical, looks_like_reference
 
-# Kinds of a parameter that give values of a field.
+# Parameter kinds with values for a field.
 _KINDS: dict[FieldKind, tuple[str, ...]] = {
     "float": ("float", "categorical"),
     "int": ("int", "categorical"),
@@ -26,15 +26,15 @@ _KINDS: dict[FieldKind, tuple[str, ...]] = {
 
 
 def check_own_space(space: SearchSpace | MethodComparison | None, name: str, methods: Sequence[str] = ()) -> None:
-    """Check the fields of a space of the user's own.
+    """Check the fields in a user space.
 
     Args:
         space: the space; None if the name is unknown.
-        name: name of the space. Spaces of this project are not checked.
-        methods: names of methods in the study, whose settings are fields too.
+        name: space name. Project spaces are not checked.
+        methods: names of the study's methods. Method settings are fields too.
 
     Raises:
-        UsageError: a field is unknown, equal in all trials of a study, or has values that it does not accept.
+        UsageError: a field is unknown, is equal in all trials of a study, or does not accept a value.
     """
     if space is None or not is_canonical(name):
         return

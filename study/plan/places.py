@@ -1,4 +1,4 @@
-"""Checks that a study's folder, MLflow's store and Optuna's mirror do not collide with other files."""
+"""Checks for collisions of a study's folder, MLflow's store and Optuna's mirror with other files."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,7 @@ from trainables.process.errors import UsageError
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
 
 _TRIES: Final = 100
-# Files that a study writes into the study folder. Hidden files are reserved as well.
+# Files written by a study into the study folder. Hidden files are reserved as well.
 _OWN_FILES: Final = frozenset({
     PLAN_FILE, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
     "teacher_progress.json", CODE_FOLDER, WARM_START_FILE,
@@ -22,28 +22,28 @@ _OWN_FILES: Final = frozenset({
 
 
 def begin_study(plan: StudyPlan, resume: str) -> None:
-    """Create the folder of a new study and write the plan, unless another process has started a study with that name.
+    """Create a new study's folder and write the plan, unless another process has started a study with the same name.
 
     Args:
         plan: study plan.
-        resume: command to resume a study with that name.
+        resume: command to resume a study with this name.
 
     Raises:
-        UsageError: a study with that name exists or is being created. Nothing is changed.
+        UsageError: a study with this name exists or is being created. Nothing is changed.
     """
     check_is_free(plan.directory, resume)
     with _locked_folder(plan):
         check_is_free(plan.directory, resume)
-        keep_code(plan)  # before the plan, so that a study with a plan has its code and the trials it starts from
+        keep_code(plan)  # before the plan: a study with a plan then has all user code and earlier trials
         keep_earlier_trials(plan.warm_start, plan.directory)
         plan.save()
 
 
 @contextmanager
 def _locked_folder(plan: StudyPlan) -> Iterator[None]:
-    """Create the folder of a new study, and hold the study's lock.
+    """Create a new study's folder, and hold the study's lock.
 
-    Another start of that name that is refused in the meantime removes the folder, which is then created again.
+    A rejected start with the same name may remove the folder in the meantime. The folder is then created again.
     """
     with ExitStack() as stack:
         for tries_left in reversed(range(_TRIES)):
@@ -62,7 +62,7 @@ def _locked_folder(plan: StudyPlan) -> Iterator[None]:
 
 
 def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:
-    """Check that MLflow's store is in an existing folder and does not use a file that a study writes.
+    """Check that MLflow's store is in an existing folder and is not a file written by a study.
 
     Args:
         plan: study plan.
@@ -94,7 +94,7 @@ def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:
 
 
 def _files_of(store: Path) -> set[Path]:
-    """Return the store file, the files that SQLite keeps next to it, and the lock file."""
+    """Return the store file, SQLite's files next to it, and the lock file."""
     return {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), lock_of(store)}
 
 
@@ -116,7 +116,7 @@ def check_mirror_place(plan: StudyPlan) -> None:
         real = path.resolve()
         files = (real, real.with_name(f"{real.name}.lock"))
         use = next((use for file in files if (use := _use_of(file, plan)) is not None), None)
-    except (OSError, RuntimeError, ValueError) as error:  # circular links or a name that is too long
+    except (OSError, RuntimeError, ValueError) as error:  # circular links or a too long name
         raise UsageError(f"--optuna-storage {path}: {error}; give a file path, such as studies.journal") from None
     if use is not None:
         raise UsageError(

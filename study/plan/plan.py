@@ -64,10 +64,10 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Names in the output folder that are not studies.
 _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
-# Value left out of a plan's digest. It was the default of --replicates when digests of version 2 were defined.
+# Value left out of a plan's digest. It was the default of --replicates when digest version 2 was defined.
 _REPLICATES_OF_DIGESTS: Final = 3
 
-# Fields that affect only how a study runs. They may change at a resume.
+# Fields for execution only. They may change at a resume.
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
@@ -77,38 +77,39 @@ class StudyPlan(BaseModel):
     """Plan of one study. The same plan with the same code proposes the same first configs.
 
     The search proposes `trials` configs and trains each config once (replicate 0). The controls `ce` and `kd`, and the
-    `promising` best configs of the search, are trained on `replicates` fresh seeds each (replicates 1, 2, ...). The
-    seed used for choosing a config therefore never enters a reported mean. Replicate k of every repeated config uses
-    the same initial weights and batches, so differences are paired. Trials of the search share only the batches.
+    `promising` best searched configs, are trained on `replicates` fresh seeds each (replicates 1, 2, ...). The seed
+    used for choosing a config therefore never enters a reported mean. Replicate k of every repeated config uses the
+    same initial weights and batches, so differences are paired. Search trials share only the batches.
 
-    With `replicates_detect`, repetitions are added until every comparison with `kd` is decided to that difference, and
-    `replicates` is the largest number (`study.ledger.repetitions`).
+    With `replicates_detect`, repetitions are added until every comparison with `kd` is decided to this difference, and
+    `replicates` is the maximum number (`study.ledger.repetitions`).
 
-    With several `objectives`, or with `limits`, the promising configs are the best of the Pareto front
+    With several `objectives`, or with `limits`, the promising configs are the best on the Pareto front
     (`study.plan.objectives`). `latency` is the number of threads for measuring students before the search.
 
-    `search` has bounds given by the user. They replace those of the space, or add fields to the search.
+    `search` has bounds given by the user. They replace the space's bounds, or add fields to the search.
 
-    `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`). `warm_start` has
-    earlier studies that it starts from (`study.plan.warm_start`). `until` may end it early (`study.plan.until`).
+    `prior` has beliefs about good values, which guide the search (`study.plan.beliefs`). `warm_start` has earlier
+    studies for the start of the search (`study.plan.warm_start`). `until` may end the search early
+    (`study.plan.until`).
 
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
 
     A study comparing methods (`compared`) has no controls. If the study tunes the methods, each method has
-    `searches_per_method` separate searches with `trials` configs each, and the `promising` best configs of each search
-    are repeated. Otherwise nothing is searched and each method's starting config is repeated.
+    `searches_per_method` separate searches with `trials` configs each, and the `promising` best configs from each
+    search are repeated. Otherwise nothing is searched and each method's starting config is repeated.
 
-    Trials read the frozen teacher's outputs from files or run the teacher live. The two ways differ in the last digits
-    of a result. With `teacher_outputs="auto"`, the choice is made once, at planning time, and stored in
+    Trials read the frozen teacher's outputs from files or run the teacher live. The results of both ways differ in the
+    last digits. With `teacher_outputs="auto"`, the choice is made once, at planning time, and stored in
     `teacher_outputs_used`.
 
     A `confirmation` runs after all other trials (see `study.stages.confirmation`). A confirmation is not part of the
     plan's digest and can be requested later. `total_trials` does not count confirmation trials, `confirm_trials` does.
-    Confirmation trials may have another number of epochs (`confirm_epochs`). Everything before them has `base.epochs`.
+    Confirmation trials may have another number of epochs (`confirm_epochs`). All earlier trials have `base.epochs`.
 
-    `digest_version` is the version of the digests that identify the plan and the configs; see
-    `trainables.spec.digest`. A plan of another version can be read, but not resumed.
+    `digest_version` is the digest version for plan and config identifiers; see `trainables.spec.digest`. A plan with
+    another version can be read, but not resumed.
 
     A teacher from a checkpoint is identified by `base.teacher_digest`, so the checkpoint file may move.
     """
@@ -382,24 +383,24 @@ class StudyPlan(BaseModel):
 
     @property
     def directory(self) -> Path:
-        """Folder of the study."""
+        """Study folder."""
         return self.output_dir / self.name
 
     @property
     def teachers_folder(self) -> Path:
-        """Folder with teachers, shared by all studies of the output folder."""
+        """Folder with teachers, shared by all studies in the output folder."""
         return self.output_dir.absolute() / "teachers"
 
     @property
     def teacher_outputs_location(self) -> str:
-        """Folder or URI with teacher outputs, by default shared by all studies of the output folder."""
+        """Folder or URI with teacher outputs, by default shared by all studies in the output folder."""
         return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
 
     @property
     def teachers(self) -> dict[str, TrialConfig]:
         """Teachers trained or loaded before the trials begin, each represented by a trial config using the teacher.
 
-        Keys are names of methods with a teacher of their own. The shared teacher has the empty string as key.
+        Keys are names of methods with their own teacher. The shared teacher has the empty string as key.
         """
         found: dict[str, TrialConfig] = {}
         begin_as_teacher = any(map(LAYERS_PATTERN.fullmatch, self.students))
@@ -419,13 +420,13 @@ class StudyPlan(BaseModel):
 
     @property
     def teacher_seeds(self) -> list[int]:
-        """Seeds of the teachers: that of the study's own, then those of further ones in the confirmation."""
+        """Teacher seeds: first the study's own teacher, then further teachers in the confirmation."""
         first = self.example_config.teacher_seed
         return [*range(first, first + (1 if self.confirmation is None else self.confirmation.teachers))]
 
     @property
     def further_teachers(self) -> list[dict[str, TrialConfig]]:
-        """Teachers that only the confirmation uses, of one pair of teacher and split each. Keys as in `teachers`."""
+        """Teachers used only by the confirmation, one mapping per pair of teacher and split. Keys as in `teachers`."""
         request = self.confirmation
         cells = [] if request is None or not self.teachers else [request.cell_of(each) for each in range(request.cells)]
         return [
@@ -435,12 +436,12 @@ class StudyPlan(BaseModel):
 
     @property
     def objective(self) -> str:
-        """Measure that the search maximises and that ranks configs, given by the dataset."""
+        """Measure maximised by the search and used for ranking configs, given by the dataset."""
         return objective_of(self.base.dataset)
 
     @property
     def search_space(self) -> SearchSpace | MethodComparison:
-        """Search space or comparison with the name `space`, with the bounds given by the user."""
+        """Search space or comparison with the name `space`, with the user's bounds."""
         space = space_named(self.space, text=is_text(self.base.dataset))
         if not self.search:
             return space
@@ -450,30 +451,30 @@ class StudyPlan(BaseModel):
 
     @property
     def own_methods(self) -> tuple[str, ...]:
-        """Methods of the user's own, by canonical name."""
+        """The user's own methods, by canonical name."""
         methods = (self.base.method, *(str(each.fields["method"]) for each in self.compared))
         return tuple(dict.fromkeys(filter(is_own, methods)))
 
     @property
     def given_bounds(self) -> tuple[Bounds, ...]:
-        """Bounds given by the user: those of `search`, and those of a space of the user's own."""
+        """Bounds given by the user, from `search` and from a user space."""
         return with_space_bounds(self.space, self.search)
 
     @property
     def students(self) -> tuple[str, ...]:
-        """Student architectures: that of the base config, or those that the search chooses from."""
+        """Student architectures: the base config's student, or the students to search over."""
         searched = [each.choices for each in self.given_bounds if each.field == "student"]
         return tuple(map(str, searched[0])) if searched else (self.base.student,)
 
     @property
     def augmentations(self) -> tuple[Augmentation, ...]:
-        """Augmentations of the trials: that of the example config, or those that the search chooses from."""
+        """Trial augmentations: the example config's augmentation, or the augmentations to search over."""
         searched = [each.choices for each in self.given_bounds if each.field == "augmentation"]
         return cast("tuple[Augmentation, ...]", searched[0]) if searched else (self.example_config.augmentation,)
 
     @property
     def searches(self) -> tuple[Search, ...]:
-        """Searches of the study: one over the space, or one per compared method, or none."""
+        """The study's searches: one over the space, or one per compared method, or none."""
         space = self.search_space
         if isinstance(space, SearchSpace):
             return (Search("", {}, space.parameters),)
@@ -488,11 +489,11 @@ class StudyPlan(BaseModel):
         return Search(name, method.fields, parameters, first, method=method.name, number=number)
 
     def search_of(self, config: TrialConfig, recorded: str | None = None) -> str:
-        """Return the name of the search that a trial belongs to.
+        """Return the name of a trial's search.
 
         Args:
-            config: config of the trial.
-            recorded: name in the journal, which a study with several searches per method writes.
+            config: trial config.
+            recorded: name in the journal, written by a study with several searches per method.
         """
         return recorded or (row_name(config) if self.compared else "")
 
@@ -503,7 +504,7 @@ class StudyPlan(BaseModel):
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """Fields that may differ between configs of the study, except method and seeds."""
+        """Fields that may differ between the study's configs, except method and seeds."""
         own = (name for method in self.compared for name in method.fields if name != "method")
         return tuple(dict.fromkeys([*self.search_space.varied, *own]))
 
@@ -513,33 +514,33 @@ class StudyPlan(BaseModel):
 
     @property
     def searched(self) -> int:
-        """Number of trials in all searches, at most if they share FLOPs."""
+        """Number of trials in all searches. An upper bound if they share FLOPs."""
         return self.trials * self._num_searches
 
     @property
     def total_trials(self) -> int:
         """Number of trials in the study, without the confirmation.
 
-        The actual number is lower if the search finishes fewer configs than should be repeated.
+        The actual number is lower if the search finishes fewer configs than `promising`.
         """
         return self.searched + self.repeated
 
     @property
     def repeated(self) -> int:
-        """Number of trials of promising configs, and of controls or methods, on fresh seeds, at most."""
+        """Maximum number of trials on fresh seeds, for promising configs and for controls or methods."""
         promising = self._num_searches * min(self.promising, self.trials)
         return self.replicates * (len(self.fixed_configs) + promising)
 
     @property
     def sure_replicates(self) -> int:
-        """Number of repetitions that every repeated config has, before any look at the results."""
+        """Minimum number of repetitions per repeated config, before any look at the results."""
         return self.replicates if self.replicates_detect is None else FIRST_LOOK
 
     @property
     def digest(self) -> str:
-        """Versioned digest of the fields that define the study and differ from their defaults.
+        """Versioned digest of the non-default fields that define the study.
 
-        Other versions computed other digests. For a study of such a version, this is the digest in the study's
+        Other digest versions give other digests. For a study with another version, this is the digest in the study's
         summary, or `unknown` if there is none.
         """
         if self.digest_version != DIGEST_VERSION:
@@ -550,7 +551,7 @@ class StudyPlan(BaseModel):
         return digest_of({**content, "base": self.base.changed_fields})
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:
-        """Return a validated config: the base config, updated with a point of the space and then with the overrides."""
+        """Return a validated config: the base config, updated with a point in the space and then with the overrides."""
         values = {**self.base.model_dump(), **suggested, **self.overrides}
         if not (own := self.own_methods):
             return TrialConfig(**values)
@@ -560,8 +561,8 @@ class StudyPlan(BaseModel):
         """Return the space's default point for another method, without an optional adapter.
 
         Args:
-            method: method of the control.
-            student: one of several students. Default: that of the default point.
+            method: method for the control.
+            student: one of several students. Default: the default point's student.
         """
         own = {} if student is None else {"student": student}
         return self.configure({**self.search_space.default_point(), **own, "method": method, "adapter": False})
@@ -577,7 +578,7 @@ class StudyPlan(BaseModel):
         return [self.control_config(method, student) for student in self.students for method in self.controls]
 
     def control_trials(self) -> Iterator[PlannedTrial]:
-        """Yield the trials that do not depend on a search or on results, replicate by replicate."""
+        """Yield the trials independent of any search or results, replicate by replicate."""
         for replicate in range(1, self.sure_replicates + 1):
             for config in self.fixed_configs:
                 yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)

@@ -1,8 +1,8 @@
-"""Options that only Ray supports."""
+"""Options supported only by Ray."""
 
 from typing import Any, Final
 
-# Execution fields that only Ray supports: the values that --executor in-process accepts, and why it rejects others.
+# Execution fields supported only by Ray: the values accepted by --executor in-process, and the reason to reject others.
 RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
     "max_concurrent": ((None, 1), "runs one trial after the other"),
     "pack": ((1,), "runs one trial after the other, and packs none"),

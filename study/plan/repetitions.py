@@ -1,7 +1,7 @@
-"""Number of repetitions given as `auto`: seeds are added until each comparison is decided, up to a largest number.
+"""Number of repetitions given as `auto`: seeds are added until each comparison is decided, up to a maximum number.
 
-This is for studies without a confirmation, in which the repetitions are the result. In a confirmed study they only
-help to choose the configs, and `--seeds auto` adds seeds to the confirmation instead.
+This is for studies without a confirmation, where the repetitions are the result. In a confirmed study they only help to
+choose the configs, and `--seeds auto` adds seeds to the confirmation instead.
 """
 
 import re
@@ -16,10 +16,10 @@ from trainables.process.errors import UsageError
 def with_replicates(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with `--replicates` as a number, and `replicates_detect` if the number is to be found.
 
-    With `auto`, the number is the largest one, and `--detect` and `--most-seeds` are used up.
+    With `auto`, the number is the maximum, and `--detect` and `--most-seeds` are used up.
 
     Args:
-        values: values of options, or only those that were given.
+        values: option values, or only the given ones.
 
     Raises:
         UsageError: the value is neither a number nor `auto`, or `auto` is given for a study that cannot use it.
@@ -46,7 +46,7 @@ def with_replicates(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_not_sequential(plan: StudyPlan, *, is_finished: bool) -> None:
-    """Check that a confirmation does not join repetitions that are still being added.
+    """Check that no confirmation is requested while repetitions are still being added.
 
     Raises:
         UsageError: the study adds repetitions and has not finished.
@@ -59,5 +59,5 @@ def check_not_sequential(plan: StudyPlan, *, is_finished: bool) -> None:
 
 
 def replicates_in_words(plan: StudyPlan) -> str:
-    """Return the number of repetitions, such as `12`, or `6 to 60`."""
+    """Return the number of repetitions in words, for example `12` or `6 to 60`."""
     return f"{plan.replicates}" if plan.replicates_detect is None else f"{FIRST_LOOK} to {plan.replicates}"

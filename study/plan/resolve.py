@@ -16,7 +16,7 @@ from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
 from trainables.user_code.storage import remember_saved
 
-# Plan fields without a flag, config fields with a flag, and flags named differently from the field.
+# Plan fields without a flag, config fields with a flag, and flags with a name different from the field.
 _WITHOUT_FLAG: Final = frozenset(
     {
         "study_id",
@@ -52,7 +52,7 @@ def resolve_plan(values: dict[str, Any]) -> StudyPlan:
 
 
 def _with_decisions(plan: StudyPlan) -> StudyPlan:
-    """Return the plan after checking the confirmation's size, with the source of the teacher outputs decided.
+    """Return the plan after checking the confirmation's size and deciding the source of the teacher outputs.
 
     Raises:
         ValueError: the plan requests more configs than the study will have, or outputs that cannot be stored.
@@ -64,7 +64,7 @@ def _with_decisions(plan: StudyPlan) -> StudyPlan:
 
 
 def _flag_of(location: Sequence[int | str]) -> str:
-    """Return the flag that sets a value of the plan, or the field name if there is no flag."""
+    """Return the flag for a plan value, or the field name if there is no flag."""
     field = str(location[-1])
     flag = _FLAGS_OF_FIELDS.get(field, field.replace("_", "-"))
     if location[0] == "base" and len(location) > 1:
@@ -73,7 +73,7 @@ def _flag_of(location: Sequence[int | str]) -> str:
 
 
 def load_plan(directory: Path) -> StudyPlan:
-    """Return the plan of an existing study.
+    """Return an existing study's plan.
 
     Raises:
         UsageError: the study does not exist, or this version cannot read the plan.
@@ -87,7 +87,7 @@ def load_plan(directory: Path) -> StudyPlan:
 
 
 def read_plan(path: Path) -> StudyPlan:
-    """Return the plan in a file, for the folder that the file lies in.
+    """Return the plan in a file, adapted to the file's folder.
 
     Raises:
         UsageError: this version cannot read the plan.

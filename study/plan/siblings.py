@@ -1,8 +1,8 @@
-"""Other studies of the same dataset in the same output folder: repeated seeds, and readings of the test split.
+"""Other studies with the same dataset and output folder: repeated seeds, and test split readings.
 
-Everything random in a trial comes from the study seed and the number of the repetition. Two studies with one seed
-therefore share batches, and first weights for equal students, so their results are not independent. The test split of a
-dataset is the same for all studies, and every confirmation that reads it makes it a little more of a validation split.
+All randomness in a trial comes from the study seed and the replicate number. Two studies with one seed therefore share
+batches, and initial weights for equal students, so their results are not independent. All studies of a dataset share
+one test split. With every confirmation, it becomes a little more like a validation split.
 """
 
 import json
@@ -21,16 +21,16 @@ from study.records import DamagedRecordsError, read_trials
 from trainables.display.numbers import counted, listed
 
 _MOST_NAMED: Final = 5
-# File of a study with the readings of its test split after the confirmation, one JSON object per line.
+# Study file with the test split readings after the confirmation, one JSON object per line.
 _READINGS: Final = "test_readings.jsonl"
 
 
 class Sibling(NamedTuple):
-    """Study of the same dataset in the same output folder.
+    """Study with the same dataset and output folder.
 
     Args:
-        name: name of the study.
-        seed: seed of the study.
+        name: study name.
+        seed: study seed.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Sibling(NamedTuple):
 
 
 class Readings(NamedTuple):
-    """Readings of a dataset's test split by the studies of an output folder.
+    """Readings of a dataset's test split by the studies in an output folder.
 
     Args:
-        trials: number of trials that read it.
-        studies: studies with such a trial.
+        trials: number of trials with a test split reading.
+        studies: studies with at least one such trial.
         unreadable: studies with damaged records, which are not counted.
-        again: number of further readings with students of these trials, such as for an int8 program.
+        again: number of further readings with the students from these trials, for example for an int8 program.
     """
 
     trials: int
@@ -54,9 +54,9 @@ class Readings(NamedTuple):
 
 
 def siblings(plan: StudyPlan) -> list[Sibling]:
-    """Return the other studies of the same dataset in the plan's output folder, by name.
+    """Return the other studies with the same dataset in the plan's output folder, by name.
 
-    Folders with a plan that cannot be read are left out, because they cannot be told apart from other files.
+    Folders with an unreadable plan are left out, because they cannot be distinguished from other files.
     """
     found = []
     for path in sorted(plan.output_dir.glob(f"*/{PLAN_FILE}")):
@@ -79,7 +79,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def repeated_seed_note(plan: StudyPlan) -> str | None:
-    """Return a note if another study of the dataset has the same seed, with a seed that none has; else None."""
+    """Return a note with an unused seed if another study has the same dataset and seed; else None."""
     others = siblings(plan)
     same = [each.name for each in others if each.seed == plan.seed]
     if not same:
@@ -94,12 +94,12 @@ def repeated_seed_note(plan: StudyPlan) -> str | None:
 
 
 def sibling_notes(plan: StudyPlan) -> list[str]:
-    """Return the notes on repeated seeds and on readings of the test split, as far as there are any."""
+    """Return the notes on repeated seeds and test split readings, as far as there are any."""
     return [note for note in (repeated_seed_note(plan), readings_note(plan)) if note is not None]
 
 
 def readings(plan: StudyPlan) -> Readings:
-    """Count the trials in the plan's output folder that read the test split of its dataset, this study included."""
+    """Count the trials in the plan's output folder that read the dataset's test split, including this study."""
     trials, again, studies, unreadable = 0, 0, [], []
     for name in sorted({plan.name, *(each.name for each in siblings(plan))}):
         again += _recorded_readings(plan.output_dir / name)
@@ -116,12 +116,12 @@ def readings(plan: StudyPlan) -> Readings:
 
 
 def record_reading(plan: StudyPlan, what: str, trial_ids: Sequence[str]) -> None:
-    """Record that students of confirmed trials are evaluated on the test split again, before they are.
+    """Record further test split readings by students of confirmed trials. Call this before the evaluation.
 
     Args:
         plan: the study.
-        what: command that reads it.
-        trial_ids: trials whose students are evaluated.
+        what: command that reads the test split.
+        trial_ids: trials with an evaluated student.
     """
     line = json.dumps({"time": time.time(), "by": what, "trial_ids": list(trial_ids)}) + "\n"
     with (plan.directory / _READINGS).open("a", encoding="utf-8") as file:
@@ -131,7 +131,7 @@ def record_reading(plan: StudyPlan, what: str, trial_ids: Sequence[str]) -> None
 
 
 def _recorded_readings(directory: Path) -> int:
-    """Count the further readings of a study; a damaged line counts as one."""
+    """Count a study's further readings; a damaged line counts as one."""
     try:
         lines = (directory / _READINGS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -148,7 +148,7 @@ def _readings_in(line: str) -> int:
 
 
 def _readings_of(trials: pa.Table) -> int:
-    """Count the trials of a study with a measure on the test split."""
+    """Count a study's trials with a measure on the test split."""
     measures = [name for name in trials.column_names if name.startswith("test/")]
     read = pa.array([False] * trials.num_rows, pa.bool_())
     for name in measures:
@@ -157,7 +157,7 @@ def _readings_of(trials: pa.Table) -> int:
 
 
 def readings_note(plan: StudyPlan) -> str | None:
-    """Return a sentence on how often the test split was read from this output folder; None if it never was."""
+    """Return a sentence on how often the test split was read from this output folder; None if never."""
     found = readings(plan)
     damaged = (
         f" The records of {_named(found.unreadable)} cannot be read and are not counted." if found.unreadable else ""

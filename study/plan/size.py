@@ -18,7 +18,7 @@ _WINNER: Final = 1
 
 
 def most_configs(plan: StudyPlan) -> int:
-    """Return the maximum number of configs a confirmation can choose, not counting the controls."""
+    """Return the maximum number of configs in a confirmation, not counting the controls."""
     if plan.compared:
         return sum(method.name not in ALWAYS_CONFIRMED for method in plan.compared)
     return plan.trials
@@ -28,8 +28,8 @@ def check_request(plan: StudyPlan) -> None:
     """Check that the study can provide as many configs as the confirmation requests.
 
     Raises:
-        ValueError: the confirmation requests too many configs, or several teachers or splits where
-            there cannot be several.
+        ValueError: the confirmation requests too many configs, or several teachers or splits where several are
+            impossible.
     """
     request, most = plan.confirmation, most_configs(plan)
     if request is None:
@@ -84,11 +84,11 @@ def expected_size(plan: StudyPlan) -> int:
     """Return an upper bound on the number of confirmation trials, before configs are chosen.
 
     The bound may be too high because the search winner or a control may be among the chosen configs, and because
-    several searches of a method may find the same config.
+    several searches for one method may find the same config.
     """
     if plan.confirmation is None:
         return 0
-    students = min(len(plan.students), plan.confirmation.configs + _WINNER)  # those of the chosen configs
+    students = min(len(plan.students), plan.confirmation.configs + _WINNER)  # students of the chosen configs
     additional = (len(plan.controls) + _PUBLISHED) * students + _WINNER
     if plan.compared:
         additional = sum(method.name in ALWAYS_CONFIRMED for method in plan.compared)

@@ -1,4 +1,4 @@
-"""Search spaces of a study: those of this project, and those in a file or package of the user."""
+"""Search spaces for a study: the project's own, and spaces in a user's file or package."""
 
 import re
 from collections.abc import Sequence
@@ -17,9 +17,8 @@ def space_named(name: str, *, text: bool = False) -> SearchSpace | MethodCompari
     """Return the search space or method comparison with a name.
 
     Args:
-        name: name of a space of this project, or canonical name of one of the user's own, such as
-            `my_space.py:SPACE@0123456789abcdef`.
-        text: whether to return the version for text. A space of the user's own has one version.
+        name: name of a project space, or canonical name of a user space, as in `my_space.py:SPACE@0123456789abcdef`.
+        text: whether to return the version for text. A user space has one version.
 
     Raises:
         ValueError: the name is unknown, or the user's code does not define a space.
@@ -37,22 +36,22 @@ def space_named(name: str, *, text: bool = False) -> SearchSpace | MethodCompari
 
 
 def typed_space(name: str) -> str:
-    """Return the name of a space without the digest of its source, for messages."""
+    """Return a space name without the source digest, for messages."""
     return f"{canonical(name).title}:{canonical(name).name}" if is_canonical(name) else name
 
 
 def study_name_of(name: str) -> str:
-    """Return the part of a study's default name that names its space."""
+    """Return the space's part of a study's default name."""
     if not is_canonical(name):
         return name
     return _UNUSUAL.sub("-", space_named(name).name).strip("-._")[:_LONGEST_NAME] or "own"
 
 
 def bounds_in(name: str) -> tuple[Bounds, ...]:
-    """Return the bounds in a space of the user's own. A space of this project has none, because its bounds are known.
+    """Return the bounds in a user space. Empty for a project space, because those bounds are known.
 
     Args:
-        name: name of a space, as for `space_named`.
+        name: space name, as for `space_named`.
     """
     if not is_canonical(name):
         return ()
@@ -63,10 +62,10 @@ def bounds_in(name: str) -> tuple[Bounds, ...]:
 
 
 def with_space_bounds(name: str, search: Sequence[Bounds]) -> tuple[Bounds, ...]:
-    """Return all bounds given by the user: those of --search, then the others of a space of the user's own.
+    """Return all bounds given by the user: first those from --search, then the others from a user space.
 
     Args:
-        name: name of a space, as for `space_named`.
+        name: space name, as for `space_named`.
         search: bounds given by --search.
     """
     given = {each.field for each in search}

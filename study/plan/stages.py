@@ -1,4 +1,4 @@
-"""Stages of a study, and trials planned in advance."""
+"""Study stages, and trials planned in advance."""
 
 from typing import Literal, NamedTuple
 
@@ -8,7 +8,7 @@ Stage = Literal["search", "control", "replicate", "tune", "confirm"]
 
 
 class PlannedTrial(NamedTuple):
-    """Trial that can be started without a proposal from a sampler."""
+    """Trial that starts without a proposal from a sampler."""
 
     stage: Stage
     config: TrialConfig

@@ -4,7 +4,7 @@ A checkpoint is read and checked at planning time, before any work starts. From 
 teacher by a digest of weights, architecture and normalisation. The teacher is copied to the folder with all teachers,
 so resuming the study does not need the checkpoint.
 
-Several checkpoints, separated by commas, give an ensemble: one teacher with the mean of their probabilities.
+Several checkpoints, separated by commas, give an ensemble: one teacher with the mean of the members' probabilities.
 """
 
 from pathlib import Path
@@ -24,13 +24,13 @@ from trainables.spec.trial import TrialConfig
 if TYPE_CHECKING:
     from trainables.teacher.given import DataShape, GivenTeacher, Normalisation
 
-_MOST_NAMED: Final = 6  # seeds of further teachers that are listed one by one
+_MOST_NAMED: Final = 6  # maximum number of further teachers' seeds listed one by one
 _FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
 _OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teacher_weights")
 
 
 def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan values for the teacher of a new study. Empty if the study trains the teacher.
+    """Return the plan values for a new study's teacher. Empty if the study trains the teacher.
 
     Args:
         values: values of all options.
@@ -74,10 +74,10 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
 
 
 def _check_ensemble_options(path: Path, values: dict[str, Any]) -> None:
-    """Check that the options go with several checkpoints.
+    """Check that the options are compatible with several checkpoints.
 
     Raises:
-        UsageError: an option is for a single checkpoint, or the dataset is of text.
+        UsageError: an option is for a single checkpoint, or it is a text dataset.
     """
     paths = checkpoints_of(path)
     if len(paths) == 1:
@@ -99,7 +99,7 @@ def _check_ensemble_options(path: Path, values: dict[str, Any]) -> None:
 
 
 def _check_given_text(teacher: "GivenTeacher", path: Path, values: dict[str, Any]) -> None:
-    """Check that a language model from a checkpoint has a position for each token in the task's sentences."""
+    """Check that a language model from a checkpoint has enough positions for the tokens in the task's sentences."""
     from trainables.data.text.tokeniser import parse_tokeniser
     from trainables.models.pretrained import check_positions
 
@@ -150,7 +150,7 @@ def _check_pretrained(
 
 
 def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]:
-    """Check, at a resume, that a checkpoint at another path contains the study's teacher.
+    """At a resume, check that a checkpoint at another path contains the study's teacher.
 
     Args:
         plan: study plan.
@@ -160,7 +160,7 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
         Changed plan values.
 
     Raises:
-        UsageError: the checkpoint contains another teacher, or the study trains a teacher of its own.
+        UsageError: the checkpoint contains another teacher, or the study trains its own teacher.
     """
     path: Path | None = given.get("teacher_checkpoint")
     text: str | None = given.get("teacher_normalisation")
@@ -196,9 +196,9 @@ def _read_again(
 
     Args:
         plan: study plan.
-        path: current path of the checkpoint.
+        path: current checkpoint path.
         normalisation: normalisation as given by the user or as planned.
-        weights: weights to read from the file. If None, the study's own weights are looked for.
+        weights: weights to read from the file. If None, the function looks for the study's own weights.
 
     Raises:
         UsageError: the checkpoint cannot be read.
@@ -259,7 +259,7 @@ def describe_teacher(plan: StudyPlan) -> str:
 
 
 def _describe_further(plan: StudyPlan) -> str:
-    """Return a clause on the teachers that only the confirmation uses; empty without any."""
+    """Return a clause on the teachers used only by the confirmation; empty without any."""
     request, further = plan.confirmation, len(plan.further_teachers)
     if request is None or not further:
         return ""
@@ -279,8 +279,9 @@ def describe_one_teacher(plan: StudyPlan, method: str, trial: TrialConfig | None
 
     Args:
         plan: study plan.
-        method: method with a teacher of its own. Empty for the shared teacher.
-        trial: config from there, to name the seed and the split of a confirmation with several.
+        method: method with its own teacher. Empty for the shared teacher.
+        trial: trial config from the same mapping, for naming the seed and split in a confirmation with several
+            teachers.
     """
     base = plan.base
     if trial is not None and plan.further_teachers:
@@ -319,7 +320,7 @@ def describe_one_teacher(plan: StudyPlan, method: str, trial: TrialConfig | None
 
 
 def _classes_of(plan: StudyPlan) -> str:
-    """Return how the classes of a given language model map to the task's classes. Empty if the folder is gone."""
+    """Return the mapping from a given language model's classes to the task's classes. Empty if the folder is gone."""
     from trainables.models.class_order import ClassNamesError, read_class_order
 
     path, task = plan.teacher_checkpoint, dataset_info(plan.base.dataset).task
@@ -378,8 +379,8 @@ def _read_ensemble(paths: "list[Path]", shape: "DataShape", architectures: str |
 
     Args:
         paths: two or more checkpoints.
-        shape: shape of the data.
-        architectures: architectures of checkpoints that do not state them, joined by `+`.
+        shape: data shape.
+        architectures: architectures, joined by `+`, of checkpoints that do not state one.
 
     Raises:
         UsageError: a checkpoint contains no teacher for these data, or two contain the same.
@@ -416,7 +417,7 @@ def _check_architecture(name: str, info: DatasetInfo) -> None:
 
 
 def parse_normalisation(text: str) -> "Normalisation":
-    """Parse means and standard deviations of pixels in [0, 1], such as `0.5,0.5,0.5/0.25,0.25,0.25`.
+    """Parse the means and standard deviations of pixels in [0, 1], as in `0.5,0.5,0.5/0.25,0.25,0.25`.
 
     Raises:
         ValueError: the text has another format, or the values are out of bounds.

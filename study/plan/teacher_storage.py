@@ -1,4 +1,4 @@
-"""Decision whether a study stores teacher outputs, with the disk space needed and the teacher passes saved.
+"""Decision on storing teacher outputs, with the disk space needed and the teacher passes saved.
 
 All numbers are computed before any work starts.
 """
@@ -22,8 +22,8 @@ from trainables.spec.methods import method_spec
 from trainables.user_code.reference import is_canonical
 
 _ITEM_BYTES: Final[dict[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
-# Width of the widest last layer in torchvision's classifiers. The width of a library model is known only after
-# building the model.
+# Width of the widest last layer in torchvision's classifiers. The width of a library model is unknown until the model
+# is built.
 _WIDEST_FEATURE: Final = 4096
 
 
@@ -74,17 +74,17 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
 
 
 def bytes_per_sample(plan: StudyPlan) -> int:
-    """Return the bytes of the stored outputs of one sample. An upper bound for a library teacher."""
+    """Return the bytes of stored outputs per sample. An upper bound for a library teacher."""
     config = plan.example_config
     info = dataset_info(config.dataset)
-    # An ensemble stores the logits of its members.
+    # For an ensemble, the logits of all members are stored.
     members = len(ensemble_members(config.teacher)) if info.task is None else 0
     numbers = members * info.num_classes or feature_dim(config.teacher) or _own_feature_dim(config.teacher, info)
     return (numbers or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
 
 
 def bytes_on_device(plan: StudyPlan) -> int:
-    """Return the bytes of stored outputs that a trial holds at most: two slots, while one replaces the other."""
+    """Return the maximum bytes of stored outputs held by a trial: two slots, while one replaces the other."""
     if plan.teacher_outputs_used == "live" or not plan.teachers:
         return 0
     train, validation, _ = dataset_info(plan.base.dataset).split_sizes
@@ -92,7 +92,7 @@ def bytes_on_device(plan: StudyPlan) -> int:
 
 
 def _own_feature_dim(teacher: str, info: DatasetInfo) -> int | None:
-    """Return the width of the feature of a user's network.
+    """Return the feature width of a user network.
 
     None for other names, and for a network that cannot be built. `study.plan.network_checks` reports why it cannot.
     """
@@ -106,7 +106,7 @@ def _own_feature_dim(teacher: str, info: DatasetInfo) -> int | None:
 
 @cache
 def _built_feature_dim(teacher: str, num_classes: int, channels: int) -> int:
-    from trainables.models import build_model  # imports torch, which the check of such a network needs anyway
+    from trainables.models import build_model  # imports torch, also needed for the check of the network
     from trainables.process.randomness import seeded
 
     with seeded(0):
@@ -130,12 +130,12 @@ def check_teacher_storage(plan: StudyPlan) -> TeacherStorage:
 
 
 def size_in_words(size: ByteSize) -> str:
-    """Format a number of bytes, such as 1.2GiB."""
+    """Format a number of bytes, for example 1.2GiB."""
     return size.human_readable()
 
 
 def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
-    """Count the training epochs of each method that needs a teacher."""
+    """Count the training epochs for each method with a teacher."""
     trials: Counter[str] = Counter()
     confirmed: Counter[str] = Counter()
     for compared in plan.compared:
@@ -164,7 +164,7 @@ def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
 
 
 def _confirmed_at_most(plan: StudyPlan, configs: int) -> list[str]:
-    """Return the methods of a comparison's confirmation if those that need the teacher most often are the best."""
+    """Return a comparison's confirmed methods, assuming those with the most teacher passes are the best."""
 
     def passes(method: str) -> tuple[bool, bool]:
         return _why_not_stored(method) is not None, method_spec(method).needs_teacher

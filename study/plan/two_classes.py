@@ -1,8 +1,8 @@
-"""Methods that lose a part of their loss, or all of it, on a dataset with two classes.
+"""Methods that lose a part of the loss, or all of it, on a dataset with two classes.
 
-The number of classes is known before any sample is read: from the name of a published dataset, or from the class
-folders of an image folder. Refusals and warnings therefore come before a download, and before any image is opened. Only
-a dataset of the user's own is read for it.
+The number of classes is known before any sample is read: from a published dataset's name, or from the class folders in
+an image folder. Errors and warnings therefore come before a download, and before any image is opened. Only a user's own
+dataset is read for this.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from trainables.spec.trial import TrialConfig
 
 
 def class_count(dataset: str) -> int | None:
-    """Return the number of classes of a dataset without reading a sample; None if it cannot be known."""
+    """Return a dataset's number of classes without reading a sample; None if it cannot be known."""
     if dataset in DATASETS:
         return DATASETS[dataset].num_classes
     try:
@@ -27,15 +27,15 @@ def class_count(dataset: str) -> int | None:
         if not dataset.startswith(FOLDER_PREFIX):
             return None
         return len(list_image_folder(Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()).classes)
-    except ValueError:  # reported by the checks of the dataset
+    except ValueError:  # reported by the dataset checks
         return None
 
 
 def two_class_refusal(config: TrialConfig) -> str | None:
-    """Return why a new study cannot run a method on its dataset; None if it can, or if the dataset cannot be read.
+    """Return why a new study cannot run a method on the dataset; None if it can, or if the dataset cannot be read.
 
     Args:
-        config: config of a trial with this method.
+        config: trial config with this method.
     """
     return _refusal(config.method, config.dataset)
 
@@ -55,12 +55,12 @@ def _spec_of(method: str) -> MethodSpec | None:
 
 
 def check_two_classes(methods: Iterable[str], dataset: str, *, flag: str) -> None:
-    """Check that each method that the user named learns something from the teacher.
+    """Check that each method named by the user learns something from the teacher.
 
     Args:
-        methods: names of methods or of rows, such as `dkd+adapter`. Unknown names are left to other checks.
-        dataset: name of the dataset.
-        flag: flag that named the methods.
+        methods: method names or row names, for example `dkd+adapter`. Unknown names are left to other checks.
+        dataset: dataset name.
+        flag: flag with the method names.
 
     Raises:
         UsageError: a method has no gradient on two classes.
@@ -71,12 +71,12 @@ def check_two_classes(methods: Iterable[str], dataset: str, *, flag: str) -> Non
 
 
 def two_class_warnings(methods: Sequence[str], dataset: str, *, is_new: bool = False) -> list[str]:
-    """Return one sentence for each method that loses a part of its loss on two classes.
+    """Return one sentence per method that loses a part of the loss on two classes.
 
     Args:
-        methods: names of methods or of rows.
-        dataset: name of the dataset.
-        is_new: whether the study is new, and thus leaves out the methods that lose all of it.
+        methods: method names or row names.
+        dataset: dataset name.
+        is_new: whether the study is new. A new study leaves out methods that lose all of the loss.
     """
     if class_count(dataset) != 2:
         return []

@@ -1,9 +1,10 @@
-"""Rule that ends a search early: `--until no-gain`.
+"""Rule for ending a search early: `--until no-gain`.
 
 The search ends when `PATIENCE` ended trials have not surpassed the best one. The first `STARTUP` proposals are random
-and say nothing about those of a model, so at least `STARTUP + PATIENCE` trials end. The rule is that of
-`BestValueStagnationEvaluator` in Optuna, which deprecates its terminator in version 5 and removes it in version 6. It
-is computed from the study's journal alone, so a resumed study stops where an uninterrupted one does.
+and contain no information about later, model-based proposals. Therefore at least `STARTUP + PATIENCE` trials end. The
+rule is the same as `BestValueStagnationEvaluator` in Optuna, which deprecates the terminator in version 5 and removes
+it in version 6. It is computed from the study's journal alone, so a resumed study stops where an uninterrupted one
+does.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 Until = Literal["no-gain"]
 
-# First suggestions of tpe and gp, which are random.
+# First suggestions by tpe and gp, which are random.
 STARTUP: Final = 10
 PATIENCE: Final = 10
 LEAST: Final = STARTUP + PATIENCE
@@ -19,15 +20,15 @@ RULE: Final = f"when {PATIENCE} trials in a row have not surpassed the best one,
 
 
 class EndingPlan(Protocol):
-    """Plan of a study, as far as it is read here; implemented by `study.plan.plan.StudyPlan`."""
+    """Study plan with the attributes needed here; implemented by `study.plan.plan.StudyPlan`."""
 
     @property
     def space(self) -> str:
-        """Name of the space."""
+        """Space name."""
 
     @property
     def trials(self) -> int:
-        """Number of trials of a search."""
+        """Number of trials per search."""
 
     @property
     def compared(self) -> Sequence[object]:
@@ -39,11 +40,11 @@ class EndingPlan(Protocol):
 
     @property
     def searches(self) -> Sequence[object]:
-        """Searches of the study."""
+        """The study's searches."""
 
     @property
     def until(self) -> Until | None:
-        """Rule that ends the search early."""
+        """Rule for ending the search early."""
 
 
 def check_until(plan: EndingPlan) -> None:

@@ -1,6 +1,6 @@
-"""Code of the user in a study: named on the command line, kept in the study's folder, sent to the trials.
+"""User code in a study: named on the command line, kept in the study's folder, sent to the trials.
 
-A study keeps the sources and never reads the user's file again, so a file that was changed or removed changes nothing.
+A study keeps the sources and never reads the user's file again. Changing or removing the file therefore has no effect.
 """
 
 import json
@@ -25,14 +25,14 @@ _STRING: Final = re.compile(r'"([^"\\]*)"')
 
 
 def with_canonical_names(values: Mapping[str, Any], *, dataset: str) -> dict[str, Any]:
-    """Return options with each network and dataset of the user's own, as `net.py:make`, by its canonical name.
+    """Return options with each user network or dataset, for example `net.py:make`, replaced by a canonical name.
 
-    The networks are those of --student and --teacher, the members of an ensemble of teachers, and the students of
-    --search and --prior. The sources become known to this process. Nothing of them is executed.
+    The networks are in --student, --teacher, ensembles of teachers, and the students in --search and --prior. The
+    sources are registered in this process and are not executed.
 
     Args:
         values: options by name.
-        dataset: dataset of the study.
+        dataset: study dataset.
 
     Raises:
         UsageError: the code cannot be found or read, or the dataset is text.
@@ -61,7 +61,7 @@ def _canonical_student(option: str, argument: str, dataset: str) -> str:
 
 
 def _members(text: str) -> list[str]:
-    """Return the networks of an ensemble, or the text itself. A path may contain a plus, too."""
+    """Return the networks in an ensemble, or the text itself. A path may contain a plus, too."""
     members = text.split("+")
     return members if all(map(is_model_code, members)) else [text]
 
@@ -78,24 +78,24 @@ def _canonical(flag: str, text: str, dataset: str) -> str:
 
 
 def code_names(plan: StudyPlan) -> Iterator[str]:
-    """Yield the canonical names of all code that a plan names, in any field."""
+    """Yield the canonical names of all user code in a plan, in any field."""
     content = plan.model_dump(mode="json", include={"base", "overrides", "compared", "space", "search"})
     texts = (part for text in _STRING.findall(json.dumps(content)) for part in ensemble_members(text) or (text,))
     yield from filter(CANONICAL.fullmatch, dict.fromkeys(texts))
 
 
 def sources_in(plan: StudyPlan) -> list[dict[str, Any]]:
-    """Return the sources of all code that a plan names, as JSON values, each once.
+    """Return the sources of all user code in a plan, as JSON values, each once.
 
     Raises:
-        UserCodeError: the sources of a name are not known.
+        UserCodeError: the sources for a name are unknown.
     """
     found = {canonical(name).digest: sources_of(name) for name in code_names(plan)}
     return [each.to_json() for each in found.values()]
 
 
 def keep_code(plan: StudyPlan) -> None:
-    """Write the sources of all code that a plan names to the study's folder.
+    """Write the sources of all user code in a plan to the study's folder.
 
     Raises:
         OSError: a file cannot be written.
@@ -104,14 +104,14 @@ def keep_code(plan: StudyPlan) -> None:
 
 
 def code_folder(directory: Path) -> Path:
-    """Return the folder of a study's code."""
+    """Return the folder for a study's code."""
     return directory / CODE_FOLDER
 
 
 def typed_reference(plan: StudyPlan, name: str) -> str:
-    """Return the text that names the same network or dataset on the command line: `name`, unless it is code.
+    """Return the command-line text for the same network or dataset: `name`, unless it is code.
 
-    For code of the user, it names the study's own copy or an installed module.
+    For user code, the text names the study's own copy or an installed module.
     """
     members = ensemble_members(name) or (name,)
     return ensemble_name([_typed(plan, each) for each in members]) if all(map(is_canonical, members)) else name

@@ -19,7 +19,7 @@ def describe_validation(error: ValidationError, *, name: Callable[[Sequence[int 
 
     Args:
         error: validation error raised by pydantic.
-        name: returns the displayed name of a field from the error's location. By default, the location joined by dots.
+        name: function from an error's location to a displayed field name. By default, the location joined by dots.
     """
     lines = []
     for finding in error.errors():

@@ -1,10 +1,11 @@
-"""Earlier studies from which a search starts: `--warm-start NAME`.
+"""Earlier studies for the start of a search: `--warm-start NAME`.
 
-Trials of the same question go to the sampler with their values. The question is the same if the configs have equal
-identifiers, and data and normalisation of the teacher are equal. Of other studies, the best configs are proposed first,
-and their values are not used.
+If the question is the same, the sampler gets the trials with their values. The question is the same if the config
+identifiers, the data and the teacher's normalisation are equal. From other studies, the best configs are proposed
+first, and their values are not used.
 
-The study keeps the trials in `warm_start.json`, so a resume depends on no other study. The plan contains their digest.
+The study keeps the trials in `warm_start.json`, so a resume depends on no other study. The plan contains a digest of
+these trials.
 """
 
 import json
@@ -34,15 +35,15 @@ class EarlierStudy(BaseModel):
     """Study from which a search starts.
 
     Args:
-        place: name or folder of the study, as in `--warm-start`.
-        name: name of the study.
-        study_id: identifier of the study.
-        digest: digest of the trials that the sampler gets with their values.
+        place: study name or folder, as in `--warm-start`.
+        name: study name.
+        study_id: study identifier.
+        digest: digest of the trials given to the sampler with their values.
         dataset_digest: digest of the study's data; None if not recorded.
-        used: number of trials that the sampler gets with their values.
-        left_out: number of other ended trials of the study's search.
-        first: points that are proposed first, best first. Fields that a point lacks are left to the sampler.
-        differences: why no values are used, in words; empty if some are.
+        used: number of trials given to the sampler with their values.
+        left_out: number of other ended search trials in the study.
+        first: points to propose first, best first. The sampler chooses the fields missing in a point.
+        differences: reasons for not using values, in words; empty if some are used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,7 +65,7 @@ class EarlierStudy(BaseModel):
 
     @property
     def words(self) -> str:
-        """What the search takes from the study."""
+        """Description of the trials or points that the search takes from the study."""
         if self.used:
             others = f"; {self.left_out} of another question are left out" if self.left_out else ""
             return f"{counted(self.used, 'trial')} of {self.name} with their values{others}"
@@ -75,11 +76,11 @@ class EarlierStudy(BaseModel):
 
 
 class WarmStartedPlan(Protocol):
-    """Plan of a study, as far as it is read here; implemented by `study.plan.plan.StudyPlan`."""
+    """Study plan with the attributes needed here; implemented by `study.plan.plan.StudyPlan`."""
 
     @property
     def name(self) -> str:
-        """Name of the study."""
+        """Study name."""
 
     @property
     def warm_start(self) -> tuple[EarlierStudy, ...]:
@@ -104,7 +105,7 @@ def is_folder(place: str) -> bool:
 
 
 def remember_trials(trials: Sequence[Mapping[str, Any]]) -> str:
-    """Keep trials for this process, and return their digest."""
+    """Keep trials in this process, and return a digest of them."""
     content = json.loads(json.dumps(list(trials)))
     digest = digest_of({"trials": content})
     _taken[digest] = content
@@ -112,11 +113,11 @@ def remember_trials(trials: Sequence[Mapping[str, Any]]) -> str:
 
 
 def earlier_trials(earlier: Sequence[EarlierStudy], directory: Path) -> list[dict[str, Any]]:
-    """Return the trials that the sampler gets with their values, oldest study first.
+    """Return the trials given to the sampler with their values, oldest study first.
 
     Args:
         earlier: earlier studies.
-        directory: folder of the study that starts from them.
+        directory: folder of the study starting from them.
 
     Raises:
         StudyError: `warm_start.json` is missing or was changed.
@@ -139,7 +140,7 @@ def earlier_trials(earlier: Sequence[EarlierStudy], directory: Path) -> list[dic
 
 
 def keep_earlier_trials(earlier: Sequence[EarlierStudy], directory: Path) -> None:
-    """Write the trials of earlier studies to the folder of a new study; nothing without earlier studies.
+    """Write the earlier studies' trials to a new study's folder. Write nothing without earlier studies.
 
     Raises:
         OSError: the file cannot be written.
@@ -160,7 +161,7 @@ def warm_start_notes(earlier: Sequence[EarlierStudy]) -> list[str]:
 
 
 def check_same_earlier(plan: WarmStartedPlan, given: str | None) -> None:
-    """Check that a resume names the earlier studies of the plan, or none.
+    """Check that a resume names the same earlier studies as the plan, or none.
 
     Raises:
         UsageError: other studies are named.

@@ -27,7 +27,7 @@ _RESULTS: Final = Path("study_results")
 
 @with_keywords()
 def run(space: str | None = None, *, quiet: bool = False, **options: Any) -> Study:
-    """Run a study to the end and return it.
+    """Run a study, then return it.
 
     Every option of the command line is a keyword here: `--teacher-epochs 10` is `teacher_epochs=10`, and `--set` is
     `hold={"ce_weight": 0.5}`. `pesfkd.resume` continues an interrupted study, or one with a used-up time budget.

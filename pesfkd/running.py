@@ -97,7 +97,7 @@ def deliver(plan: "StudyPlan", *, call: str, sets_aside: bool, quiet: bool) -> N
 
 
 def _refuse_other_ray(plan: "StudyPlan") -> None:
-    """Check for other use of Ray in this process. A study would join or end the running Ray."""
+    """Check that Ray is not running in this process for other work. A study would join or end this Ray."""
     ray = sys.modules.get("ray")
     if plan.executor == "ray" and ray is not None and ray.is_initialized():
         raise UsageError(

@@ -15,7 +15,7 @@ from typing import Any
 
 @contextmanager
 def restored_process(*, computes: bool = True) -> Iterator[None]:
-    """Restore all process settings on exit, because a study changes them.
+    """Restore on exit the process settings changed by a study.
 
     Changes by other threads to the same settings are lost.
 

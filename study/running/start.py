@@ -1,8 +1,8 @@
-"""Start of a study, which leaves nothing behind if it is refused before any work.
+"""Start of a study. A study refused before any work leaves nothing behind.
 
 The folder of a new study is reserved before the checks that take seconds: connecting to Ray, reading the data on a
-node, opening MLflow. If one of them refuses the study, or the user interrupts it, the folder is removed, so that the
-same command can be given again. A folder that existed before, or that holds the result of any work, is never removed.
+node, opening MLflow. If a check refuses the study, or the user interrupts it, the folder is removed, so the same
+command can be repeated. An already existing folder, or a folder with any result, is never removed.
 """
 
 import shutil
@@ -22,20 +22,20 @@ from trainables.storage.files import missing_folders, remove_empty
 
 _JOURNAL: Final = "journal.jsonl"
 _RECORDS: Final = "records"
-# In this order, so that a process killed meanwhile leaves a study that can be resumed, or a name that is free.
+# In this order: if the process is killed meanwhile, either the study can be resumed or the name is free.
 _REMOVED: Final = (_JOURNAL, _RECORDS, PLAN_FILE, WARM_START_FILE, CODE_FOLDER)
 _TRIES: Final = 10
 _SECONDS_BETWEEN_TRIES: Final = 0.1
-# Journal events that precede the first work. Latencies of students and the memory of a GPU are measured in seconds.
+# Journal events before the first work. Student latencies and GPU memory are measured within seconds.
 _BEFORE_WORK: Final = frozenset({"study", "deployment", "gpus"})
 
 
 @dataclass
 class Start:
-    """Start of a study by one command.
+    """Study start by one command.
 
     Attributes:
-        has_begun: whether work has begun, so that the study is kept whatever happens. True for a resumed study.
+        has_begun: whether work has begun. The study is then kept in any case. True for a resumed study.
         has_worked: whether this command has begun work.
     """
 
@@ -43,7 +43,7 @@ class Start:
     has_worked: bool = False
 
     def begin_work(self) -> None:
-        """Note that work begins."""
+        """Record the beginning of work."""
         self.has_begun = self.has_worked = True
 
 

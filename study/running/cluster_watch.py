@@ -38,7 +38,7 @@ _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EH
 
 @dataclass(frozen=True)
 class Cluster:
-    """Addresses of two processes, on which a study depends.
+    """Addresses of the two processes needed by a study.
 
     Args:
         head: host and port of the head.
@@ -171,7 +171,7 @@ class ClusterWatch:
         leave_at_once(self._parting(self.lost))
 
     def _look_here(self) -> str | None:
-        """Describe the definitely ended local process, or return None."""
+        """Describe the ended local process. Return None if no process has certainly ended."""
         if self._cluster.raylet is not None and not _answers(self._cluster.raylet):
             return self._of_raylet
         return self._of_head if self._is_own and not _answers(self._cluster.head) else None

@@ -164,7 +164,7 @@ class RayExecutor:
         return ray.put(value)
 
     def fill_tasks(self) -> "RayFillTasks":
-        """Return tasks for filling teacher outputs, with as many at once as trials."""
+        """Return tasks for filling teacher outputs. As many tasks as trials run at once."""
         plan = self._plan
         return RayFillTasks(plan, Slots(cpus=plan.cpus_per_trial, gpus=_resolved(plan), at_most=plan.max_concurrent))
 

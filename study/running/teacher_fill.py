@@ -45,7 +45,7 @@ class Filling:
     Args:
         forwards: number of samples passed through the teacher.
         shards: number of shards filled.
-        nodes: nodes with filled shards.
+        nodes: nodes on which shards were filled.
         seconds: wall time.
         complete: whether no shard is missing.
     """

@@ -1,4 +1,4 @@
-"""Opening of MLflow for a study, once no check can refuse the study."""
+"""Opening of MLflow for a study, once the study is certain to run."""
 
 import importlib
 import threading

@@ -38,7 +38,7 @@ class Report(type(Path())):  # type: ignore[misc]  # the class of paths of this 
 
 
 class Study:
-    """A study in its folder. Every attribute is read from the folder at each access, and thus up to date.
+    """A study in a study folder. Every attribute is read from the folder at each access, and thus up to date.
 
     Args:
         directory: study folder.
@@ -334,7 +334,7 @@ class Study:
         return table
 
     def rerun(self, trial_id: str | int, *, data_root: str | Path | None = None, quiet: bool = False) -> "Reproduction":
-        """Run a recorded trial again, and compare all its measures with the records bit for bit.
+        """Run a recorded trial again, and compare all measures with the records bit for bit.
 
         Nothing is written to the study. The result's attribute `matches` is true if all bits are equal.
 

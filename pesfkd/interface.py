@@ -176,7 +176,7 @@ def studies(output_dir: str | Path = _RESULTS) -> "pd.DataFrame":
 
 
 def spaces() -> dict[str, Any]:
-    """Return every search space with its question and parameters.
+    """Return every search space with question and parameters.
 
     Examples:
         >>> sorted(pesfkd.spaces())[:2]

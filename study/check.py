@@ -1,4 +1,4 @@
-"""Command line of the checks: `python -m study.check my_method.py:METHOD`, or `--dataset my_data.py:make`.
+"""Command line for the checks: `python -m study.check my_method.py:METHOD`, or `--dataset my_data.py:make`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
@@ -88,7 +88,7 @@ def _line(result: "CheckResult") -> str:
 
 
 def _dataset(name: str) -> str:
-    """Return the canonical name of a dataset of images."""
+    """Return the canonical name of an image dataset."""
     from study.plan.own_code import with_canonical_code
 
     if is_text(name):
@@ -112,10 +112,10 @@ def _check_files(dataset: str, root: Path | None) -> None:
 
 
 def _find(text: str) -> tuple[str, str]:
-    """Return the name of a method, network or dataset, and which of the three it is.
+    """Return the name and the kind of the code: method, network or dataset.
 
     Raises:
-        UsageError: there is no such code, it cannot be loaded, or it is none of them.
+        UsageError: the code does not exist, cannot be loaded, or is none of the three.
     """
     from study.plan.own_code import canonical_object
     from trainables.spec.methods import METHOD_SPECS, method_spec
@@ -137,7 +137,7 @@ def _find(text: str) -> tuple[str, str]:
 
 
 def _kind(found: object) -> str:
-    """Return what an object of the user is for: a network is made for a number of classes, a dataset for nothing."""
+    """Return the kind of a user object: a network takes the number of classes as argument, a dataset takes none."""
     if hasattr(found, "spec") or hasattr(found, "losses") or not callable(found):
         return "method"
     try:
@@ -171,7 +171,7 @@ def _results(name: str | None, kind: str, dataset: str, root: Path | None) -> "I
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 

@@ -1,4 +1,4 @@
-"""Command line of a confirmation: `python -m study.confirm NAME`.
+"""Command line for a confirmation: `python -m study.confirm NAME`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
@@ -57,12 +57,12 @@ def confirm_study(context: typer.Context, name: FinishedStudyName, **values: Any
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 
 def preview_confirmation(plan: "StudyPlan") -> dict[str, Any]:
-    """Return what a confirmation would run, as JSON values. Nothing is written.
+    """Return the plan of a confirmation as JSON values. Nothing is written.
 
     Args:
         plan: study with the requested confirmation.
@@ -138,7 +138,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
 
 
 def _schedules(plan: "StudyPlan") -> str:
-    """Return a clause on the numbers of epochs, if those of the confirmation and of the choice differ."""
+    """Return a clause about the numbers of epochs, if confirmation and choice differ."""
     if plan.confirm_epochs == plan.base.epochs:
         return ""
     return (
@@ -148,7 +148,7 @@ def _schedules(plan: "StudyPlan") -> str:
 
 
 def _configs(confirmation: "Confirmation") -> str:
-    """Describe the number of configs, and of methods if each has the configs of several searches."""
+    """Describe the number of configs, plus the number of methods if each method has configs from several searches."""
     configs, methods = len(confirmation.choices), {choice.method for choice in confirmation.choices}
     searches = max(sum(len(choice.searches) for choice in confirmation.choices if choice.method == m) for m in methods)
     of = f", of {len(methods)} methods with {searches} searches each" if searches > 1 else ""
@@ -156,13 +156,13 @@ def _configs(confirmation: "Confirmation") -> str:
 
 
 def _detectable(plan: "StudyPlan", seeds: int) -> dict[str, float] | None:
-    """Return the least detectable differences at a number of seeds, by the paired spread of the study's repetitions."""
+    """Return the least detectable differences for a number of seeds, given the repetitions' paired spread."""
     from analysis.questions.power import find_resolution
     from analysis.reading.trials import compare_methods, open_study, summarise_configs
 
     try:
         trials = open_study(plan.directory).trials
-    except FileNotFoundError:  # the next run of the study writes the records again
+    except FileNotFoundError:  # the next study run writes the records again
         return None
     summarise = compare_methods if plan.compared else summarise_configs
     found = find_resolution(trials, summarise(trials, seed=plan.seed), None)

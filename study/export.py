@@ -1,4 +1,4 @@
-"""Command line of an export: `python -m study.export NAME`.
+"""Command line for an export: `python -m study.export NAME`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
@@ -46,7 +46,7 @@ class FormatName(StrEnum):
 
     @property
     def suffix(self) -> str:
-        """File suffix of the format."""
+        """File suffix for the format."""
         return ".onnx" if self is FormatName.ONNX else ".pt2"
 
 
@@ -151,10 +151,10 @@ def export_study(
         out: output file. Default: next to the student's weights.
         force: whether to replace an existing file.
         int8: whether to quantise the program to int8.
-        max_drop: largest mean loss of test accuracy by quantisation, or None.
+        max_drop: largest allowed mean loss in test accuracy by quantisation, or None.
         threads: number of threads for measuring latency; 1 by default.
-        config: identifier of a confirmed config, or the beginning of one. Default: the best config.
-        trial: identifier of a confirmed trial. Default: the first seed of the config.
+        config: identifier of a confirmed config, or a prefix. Default: the best config.
+        trial: identifier of a confirmed trial. Default: the config's first seed.
 
     Returns:
         Facts about the file, as JSON values.
@@ -234,7 +234,7 @@ def _export_int8(
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 
@@ -250,7 +250,7 @@ def _check_installed(kind: FormatName) -> None:
 
 
 def _student_of(plan: "StudyPlan", config: str | None, trial: str | None) -> "tuple[TrialEntry, Path]":
-    """Return the trial of the exported student, and the path of the student file."""
+    """Return the exported student's trial, and the path to the student file."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.ledger.students import choice_named, first_confirmed, student_path

@@ -1,7 +1,7 @@
-"""Command line of a study: `python -m study.launch --space adapter_width`.
+"""Command line for a study: `python -m study.launch --space adapter_width`.
 
 This module runs as `__main__`, which workers cannot import, so it must not define anything to be pickled. Slow imports
-happen only after the arguments are checked, so that --help and errors appear at once.
+happen only after the argument checks, so --help and errors appear at once.
 """
 
 import json
@@ -49,7 +49,7 @@ def launch(context: typer.Context, **values: Any) -> None:
 
 
 def start(values: dict[str, Any], given: dict[str, Any]) -> None:
-    """Start or resume a study, or answer one of the questions that need no study.
+    """Start or resume a study, or answer a question without a study.
 
     Args:
         values: values of all options.
@@ -96,12 +96,12 @@ def check_question(values: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 
 def spaces_as_dict() -> dict[str, Any]:
-    """Return every space with its question and parameters, as JSON values."""
+    """Return every space with question and parameters, as JSON values."""
     return {
         name: {
             "question": space.question,
@@ -160,11 +160,11 @@ def _show_repeated_seeds(plan: "StudyPlan") -> None:
 
 
 def ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
-    """Return the number of trials of an existing study that have ended.
+    """Return the number of ended trials in an existing study.
 
     Args:
         plan: the study.
-        sets_aside: whether records missing from the journal will be moved away, and are no reason to refuse.
+        sets_aside: whether records missing from the journal will be moved away. They are then no reason to refuse.
 
     Raises:
         UsageError: the journal has lost trials.
@@ -189,11 +189,11 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
 
 
 def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
-    """Return all that is known of a study before it runs, as JSON values.
+    """Return all known facts about a study before the run, as JSON values.
 
     Args:
         plan: the study.
-        ended: number of trials that have ended; None for a new study.
+        ended: number of ended trials; None for a new study.
     """
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary

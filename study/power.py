@@ -1,4 +1,4 @@
-"""Command line of the planner: `python -m study.power NAME --detect 0.005`.
+"""Command line for the planner: `python -m study.power NAME --detect 0.005`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
@@ -61,7 +61,7 @@ def power_of_study(
 
 
 def resolution_of(name: str, output_dir: Path, power: float) -> "tuple[str, Resolution]":
-    """Return the name of a study, and its resolution.
+    """Return a study's name and resolution.
 
     Args:
         name: study name.
@@ -69,7 +69,7 @@ def resolution_of(name: str, output_dir: Path, power: float) -> "tuple[str, Reso
         power: probability of showing a true difference.
 
     Raises:
-        UsageError: there is no such study, it has no comparison on two paired seeds, or `power` is no probability.
+        UsageError: the study does not exist or has no comparison on two paired seeds, or `power` is no probability.
     """
     if not 0 < power < 1:
         raise UsageError(f"--power {power:g}: give a probability between 0 and 1, such as 0.8")
@@ -90,7 +90,7 @@ def resolution_of(name: str, output_dir: Path, power: float) -> "tuple[str, Reso
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app)
 
 

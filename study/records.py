@@ -8,12 +8,12 @@ Schema of `trials` (one row per trial):
 
 - `trial_id, study, space, stage, name, method, config_id, replicate, seed, status, error, epochs, started, seconds`.
 - One column per remaining field of a trial's config. The planned number of epochs is called `epochs_planned`. Settings
-  of a method of the user's own come last, and are null for trials of other methods.
+  for a user's own method come last, and are null for trials of other methods.
 - One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
 - One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
   version.
 - One column per fact about the student where it runs (`DEPLOY_FACTS`, such as `deploy/latency_1_seconds`): null in a
-  study that does not measure it, and for trials recorded by an earlier version.
+  study without these measurements, and for trials recorded by an earlier version.
 - One column per network and split of `CALIBRATION`, for finished trials: a list of 15 bins, each with `count`,
   `confidence` and `correct` (see `trainables.spec.measures`).
 
@@ -25,21 +25,21 @@ Values of `stage`:
 - tune: control `kd` at another temperature. The best temperature is confirmed.
 - confirm: chosen config, or a control, on seeds unused by earlier stages. Only these trials have `test/accuracy`.
 
-`status` is finished, pruned or failed. `seconds` is the computing time of the trial, and `started` the time at which
-the trial was first scheduled.
+`status` is finished, pruned or failed. `seconds` is the trial's computing time, and `started` the time of first
+scheduling.
 
 Schema of `epochs` (one row per epoch): `trial_id, epoch` (from 1), `time`, one column per measure. The field metadata
 of a column `cost/...` states the `unit`.
 
-Each file has a sidecar `NAME.parquet.sha256` with its SHA-256 digest, in the format of `sha256sum -c`. A reader refuses
-a file that differs from its sidecar in any byte. The journal contains everything in the records, so the next `--resume`
-or `study.sync` writes a damaged file again. If the journal has lost trials that the records contain, both commands
+Each file has a sidecar `NAME.parquet.sha256` with the file's SHA-256 digest, in the format of `sha256sum -c`. A reader
+refuses a file if any byte differs from the sidecar's digest. The journal contains everything in the records, so the
+next `--resume` or `study.sync` writes a damaged file again. If the journal has lost recorded trials, both commands
 refuse. Damaged files are not deleted but moved, with their sidecars, to `set-aside` in the study folder.
 
-A file without sidecar is verified by the Parquet checksums of its data pages, and by comparing both copies of the
-schema in its footer. This is the case for files of earlier versions, some of which have a digest in the footer that is
-not used. It is also the case after a kill between writing a file and its sidecar. The writer removes the old sidecar
-before it replaces a file, and writes the new sidecar last. It removes a file before its sidecar. Readers ignore
+A file without sidecar is verified by the Parquet checksums of the data pages, and by comparing both copies of the
+schema in the footer. This is the case for files from earlier versions. Some of them have a digest in the footer, which
+is not used. It is also the case after a kill between writing a file and writing the sidecar. The writer removes the old
+sidecar before it replaces a file, and writes the new sidecar last. It removes a file before the sidecar. Readers ignore
 sidecars without a file, and the next writer removes them.
 """
 
@@ -73,7 +73,7 @@ SEGMENT_TRIALS: Final = 64
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 # Parquet names list elements "element", and Arrow compares types including names.
 _BIN: Final = pa.struct([("count", pa.int64()), ("confidence", pa.float64()), ("correct", pa.int64())])
-# Test samples and correct ones of a class; validation samples of the class, and the sum of their sharpness gaps.
+# Per class: test samples, correct test samples, validation samples, and the sum of the validation sharpness gaps.
 _CLASS: Final = pa.struct(
     [("count", pa.int64()), ("correct", pa.int64()), ("gap_count", pa.int64()), ("gap", pa.float64())]
 )
@@ -118,7 +118,7 @@ def _trials_schema() -> pa.Schema:
 
 
 def _schema_of(kind: str, rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
-    """Return the schema of rows: that of all studies, then the settings of a method of the user's own."""
+    """Return the schema for rows: the common schema, then the settings for a user's own method."""
     schema: pa.Schema = SCHEMAS[kind]
     known = set(schema.names)
     own = {
@@ -146,11 +146,11 @@ _DERIVED_FILES: Final = ("records", "summary.json", "figures", "report.html")
 
 
 class DamagedRecordsError(ValueError):
-    """Error for a records file with content that differs from the content written."""
+    """Raised if the content of a records file differs from the written content."""
 
 
 class RecordWriter:
-    """Writer for the trials of one study, as they end.
+    """Writer for a study's ended trials.
 
     Args:
         study_directory: study folder. `records/` is created in it.
@@ -159,7 +159,7 @@ class RecordWriter:
     def __init__(self, study_directory: Path) -> None:
         self._directory = study_directory
         self._folders = {kind: study_directory / "records" / kind for kind in SCHEMAS}
-        # Tables of the single-trial files, kept in memory so that merging reads nothing.
+        # Tables from the single-trial files, kept in memory: merging then reads nothing.
         self._loose: dict[str, dict[Path, pa.Table]] = {}
         for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ class RecordWriter:
             self._loose[kind] = {path: table for path, table in tables if table is not None}
 
     def recorded(self) -> dict[str, tuple[str, str | None]]:
-        """Return status and error of each trial with both row and epochs on disk, by identifier."""
+        """Return status and error per trial with both row and epochs on disk, by identifier."""
         trials = _read(self._folders["trials"], ["trial_id", "status", "error", "epochs"]).to_pylist()
         with_epochs = set(_read(self._folders["epochs"], ["trial_id"])["trial_id"].to_pylist())
         # Reversed: the first rows, from single-trial files, are the newest and must win.
@@ -207,7 +207,7 @@ class RecordWriter:
         """Add an ended trial: first the epochs, then the row. Writing a trial again replaces it.
 
         Raises:
-            OSError: the disk refuses. No partial file is left under a name that readers use.
+            OSError: the disk refuses. No partial file is left under a name used by readers.
         """
         for kind, rows in (("epochs", list(epochs)), ("trials", [dict(trial)])):
             path = self._folders[kind] / f"trial-{trial['trial_id']}.parquet"
@@ -256,7 +256,7 @@ def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
     for row in _readable_rows(study_directory, "epochs", ["trial_id", "epoch"]):
         epochs[row["trial_id"]] = max(epochs.get(row["trial_id"], 0), row["epoch"] or 0)
     found = {trial_id: RecordedTrial(None, None, count) for trial_id, count in epochs.items()}
-    # Reversed, so that single-trial files come last and win: they hold the newest row of a rewritten trial.
+    # Reversed: single-trial files come last and win, because they hold a rewritten trial's newest row.
     for row in reversed(_readable_rows(study_directory, "trials", ["trial_id", "status", "error", "epochs"])):
         count = max(row["epochs"] or 0, epochs.get(row["trial_id"], 0))
         found[row["trial_id"]] = RecordedTrial(row["status"], row["error"], count)
@@ -264,7 +264,7 @@ def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
 
 
 def recorded_config_ids(study_directory: Path) -> dict[str, str]:
-    """Return the recorded config identifier of every trial that can be read, by trial identifier."""
+    """Return the recorded config identifier of every readable trial, by trial identifier."""
     rows = _readable_rows(study_directory, "trials", ["trial_id", "config_id"])
     return {row["trial_id"]: row["config_id"] for row in rows if row.get("config_id") is not None}
 
@@ -287,7 +287,7 @@ def set_records_aside(study_directory: Path, *others: str) -> Path | None:
 
     Args:
         study_directory: study folder.
-        others: names of further files in the study folder to move.
+        others: names of further files to move from the study folder.
 
     Returns:
         The new folder, or None if there is nothing to move.
@@ -314,7 +314,7 @@ def _new_folder(study_directory: Path) -> Path:
 
 
 def read_trials(study_directory: str | Path) -> pa.Table:
-    """Return one row per ended trial of a study, by start time (schema: this module).
+    """Return one row per ended trial, sorted by start time (schema: this module).
 
     Raises:
         FileNotFoundError: the folder contains no records.
@@ -324,7 +324,7 @@ def read_trials(study_directory: str | Path) -> pa.Table:
 
 
 def read_epochs(study_directory: str | Path) -> pa.Table:
-    """Return one row per epoch of every ended trial, by trial and epoch (schema: this module).
+    """Return one row per epoch of every ended trial, sorted by trial and epoch (schema: this module).
 
     Raises:
         FileNotFoundError: the folder contains no records.
@@ -352,13 +352,13 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
     schema: pa.Schema = SCHEMAS[folder.name]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    # Single-trial files first: they hold the newest row of a rewritten trial.
+    # Single-trial files first: they hold a rewritten trial's newest row.
     paths = _loose_files(folder) + sorted(folder.glob("segment-*.parquet"))
     return _joined([schema.empty_table(), *(_read_file(path, columns) for path in paths)])
 
 
 def _joined(tables: Iterable[pa.Table]) -> pa.Table:
-    # Records of earlier versions have fewer columns. The missing columns become null.
+    # Records from earlier versions have fewer columns. The missing columns become null.
     try:
         return pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
@@ -369,7 +369,7 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     stored = _stored_sidecar(path)
     content = path.read_bytes()
     try:
-        # A sidecar that has changed by now belongs to another write of the file: a running study has replaced both.
+        # A meanwhile changed sidecar belongs to another write: a running study has replaced file and sidecar.
         is_another = stored is not None and stored != _sidecar_content(path, content)
         if is_another and stored == _stored_sidecar(path):
             raise ValueError(f"its SHA-256 digest differs from the one in {_sidecar(path).name}")
@@ -387,7 +387,7 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
 def _check_schema(file: pq.ParquetFile) -> None:
     """Compare both copies of the schema in the footer, Parquet's and Arrow's. Page checksums do not cover them.
 
-    Otherwise, one flipped bit in the name of a column would read as a column that an earlier version did not have.
+    Otherwise, one flipped bit in a column name would look like a column missing in an earlier version.
     """
     stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
     if stored and not pa.ipc.read_schema(pa.BufferReader(base64.b64decode(stored))).equals(file.schema_arrow):
@@ -408,7 +408,7 @@ def _loose_files(folder: Path) -> list[Path]:
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
     content = _as_parquet(table, **options)
-    # In this order: after a kill in between, the file has no sidecar rather than that of other content.
+    # In this order: after a kill in between, the file has no sidecar, instead of a sidecar for other content.
     _sidecar(path).unlink(missing_ok=True)
     replace_file(path, content)
     replace_file(_sidecar(path), _sidecar_content(path, content))
@@ -417,7 +417,7 @@ def _write(table: pa.Table, path: Path, **options: Any) -> None:
 def _as_parquet(table: pa.Table, **options: Any) -> bytes:
     # A Python buffer would be slower: each of the hundreds of writes waits for the MLflow delivery thread.
     buffer = pa.BufferOutputStream()
-    # The metadata of a table from a file of an earlier version hold the digest of that file.
+    # A table read from an earlier version's file has the digest of the old file in the metadata.
     table = table.replace_schema_metadata(None)
     with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)
@@ -438,7 +438,7 @@ def _sidecar_content(path: Path, content: bytes) -> bytes:
 
 
 def _stored_sidecar(path: Path) -> bytes | None:
-    """Return the content of a file's sidecar, or None if it has none."""
+    """Return the content of a file's sidecar, or None without a sidecar."""
     try:
         return _sidecar(path).read_bytes()
     except FileNotFoundError:

@@ -28,7 +28,7 @@ from study.plan.plan import StudyPlan
 from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
 
 _DPI: Final = 150
-_COMPRESSION: Final = 2  # maximum 9, which would take most of a figure's time
+_COMPRESSION: Final = 2  # level 9 would take most of a figure's time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

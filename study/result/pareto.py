@@ -98,7 +98,7 @@ def _estimates(entries: Sequence[TrialEntry], quantities: Sequence[Quantity], sp
 
 
 def _mark_confirmed(plan: StudyPlan, rows: list[dict[str, Any]]) -> None:
-    """Mark each confirmed config of the front: is the config also on the front of the confirmed means?"""
+    """Mark whether each confirmed config of the front is also on the front of the confirmed means."""
     known = [row for row in rows if row["is_on_front"] and row["confirmed"]]
     tested = objective_of(plan.base.dataset, "test")
     points = []

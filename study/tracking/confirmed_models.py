@@ -1,8 +1,9 @@
 """Logged models of the confirmed trials, so that `mlflow.search_logged_models` finds the best student.
 
-Each confirmed trial gets one logged model with its scores and settings. The first choice's student files are kept, and
-the tag `student_file` in their models holds the path. The file itself is not copied: a copy per seed would multiply a
-confirmation's disk space. One student of the first choice is also registered as a whole, see `study.tracking.student`.
+Each confirmed trial gets one logged model with the trial's scores and settings. The first choice's student files are
+kept, and the tag `student_file` in their models holds the path. The file itself is not copied: a copy per seed would
+multiply a confirmation's disk space. One student of the first choice is also registered as a whole, see
+`study.tracking.student`.
 """
 
 import re

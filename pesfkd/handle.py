@@ -38,7 +38,7 @@ class Report(type(Path())):  # type: ignore[misc]  # the class of paths of this 
 
 
 class Study:
-    """A study in a study folder. Every attribute is read from the folder at each access, and thus up to date.
+    """A study, read from the study folder. Attributes are read at each access, so they are up to date.
 
     Args:
         directory: study folder.
@@ -228,7 +228,7 @@ class Study:
         `comparisons` then hold the result.
 
         Args:
-            top: number of configs, best lower score bounds first.
+            top: number of configs, chosen by the lower bound of the score.
             seeds: number of fresh seeds for each config, or "auto".
             quiet: show no progress.
             options: further options for confirmation, e.g. `detect` or `confirm_epochs`, and for execution.

@@ -38,7 +38,7 @@ def run(space: str | None = None, *, quiet: bool = False, **options: Any) -> Stu
         options: further options.
 
     Raises:
-        UsageError: an option is unknown or out of bounds, or two options are contradictory.
+        UsageError: an option is unknown or out of bounds, or options contradict each other.
         StudyError: the study failed.
         StudyInterrupted: the user interrupted the study. It can be resumed.
 
@@ -123,7 +123,7 @@ def resume(
         retry_failed: run each failed trial once more.
         set_aside_records: if the journal has lost trials, move the records away, and continue from the journal.
         quiet: show no progress.
-        options: changeable options, for example `executor`, and a confirmation.
+        options: options that may change, e.g. `executor`, and a confirmation.
 
     Raises:
         UsageError: the study does not exist, or an option contradicts the study's plan.

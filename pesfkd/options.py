@@ -161,7 +161,7 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any, form: str) -> Any:
-    """Return a text, also from a number where the option takes one."""
+    """Return a text, also from a number if the option takes one."""
     if isinstance(value, str):
         return value
     if isinstance(value, os.PathLike):
@@ -184,7 +184,7 @@ def _words(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """Return a value as it is written in a config file."""
+    """Return a value as written in a config file."""
     if callable(value):
         return reference_to(value)
     if isinstance(value, list | tuple):
@@ -211,7 +211,7 @@ def _in_words(kind: Any, form: str) -> str:
 
 
 def as_arguments(given: Mapping[str, Any]) -> str:
-    """Return options as they are written in a call, without secrets: `trials=3, output_dir='out'`."""
+    """Return options as written in a call, without secrets: `trials=3, output_dir='out'`."""
     shown = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
     shown = {name: redact_place(value) if isinstance(value, str) else value for name, value in shown.items()}
     return ", ".join(f"{name}={value!r}" for name, value in shown.items())

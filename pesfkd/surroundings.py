@@ -1,4 +1,4 @@
-"""The user's process as it was before a call: environment, signals, logging, random states and threads."""
+"""Restoring the user's process after a call: environment, signals, logging, random states and threads."""
 
 import faulthandler
 import logging

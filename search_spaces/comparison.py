@@ -117,7 +117,7 @@ class MethodComparison:
 
     @property
     def scientific(self) -> tuple[str, ...]:
-        """Names of the tuned fields in question: none, because the question is about the method."""
+        """Names of the tuned fields in the question: none, because the question is about the method."""
         return ()
 
     def default_point(self) -> dict[str, Value]:

@@ -155,7 +155,7 @@ class SearchSpace:
         question: question answered by a study over this space, in one sentence.
         parameters: all varied or fixed fields. Other fields (method, dataset, models, epochs, seeds, ...) are set by
             the study.
-        needs_bounds: whether the space searches nothing until bounds are added (`search_spaces.bounds`).
+        needs_bounds: whether bounds must be added before anything is searched (`search_spaces.bounds`).
 
     Raises:
         ValueError: if a field occurs twice, or if there is no scientific parameter or no question.
@@ -178,7 +178,7 @@ class SearchSpace:
 
     @property
     def scientific(self) -> tuple[str, ...]:
-        """Names of the parameters in question."""
+        """Names of the scientific parameters, the subject of the question."""
         return tuple(parameter.name for parameter in self.parameters if parameter.role == "scientific")
 
     @property

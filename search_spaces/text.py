@@ -31,8 +31,8 @@ _VALUES: Final[Mapping[str, tuple[Value, str]]] = {
 def on_text(space: SearchSpace | MethodComparison) -> SearchSpace | MethodComparison:
     """Return the text version of a search space or comparison.
 
-    A fixed student learning rate is removed from the space. The trial then chooses the rate, because pretrained
-    students need a different one.
+    A fixed student learning rate is removed from the space. The trial then chooses the rate, based on whether the
+    student is pretrained.
     """
     if isinstance(space, MethodComparison):
         tuned = (each if isinstance(each, Bounds) else _TUNED.get(each.name, _same)(each) for each in space.tuned)

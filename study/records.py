@@ -2,7 +2,7 @@
 
 A study folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`. Each ended trial adds one small file to
 both folders, under a unique name and by an atomic rename. A killed study therefore keeps every ended trial. From time
-to time the small files are merged into segments. A reader sees each trial once, in whichever file it is.
+to time the small files are merged into segments. A reader sees each trial once, independent of the file.
 
 Schema of `trials` (one row per trial):
 
@@ -12,8 +12,8 @@ Schema of `trials` (one row per trial):
 - One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
 - One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
   version.
-- One column per fact about the student where it runs (`DEPLOY_FACTS`, such as `deploy/latency_1_seconds`): null in a
-  study without these measurements, and for trials recorded by an earlier version.
+- One column per fact about the student where it runs (`DEPLOY_FACTS`, e.g. `deploy/latency_1_seconds`): null in a study
+  without these measurements, and for trials recorded by an earlier version.
 - One column per network and split of `CALIBRATION`, for finished trials: a list of 15 bins, each with `count`,
   `confidence` and `correct` (see `trainables.spec.measures`).
 
@@ -369,7 +369,7 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     stored = _stored_sidecar(path)
     content = path.read_bytes()
     try:
-        # A meanwhile changed sidecar belongs to another write: a running study has replaced file and sidecar.
+        # A sidecar changed meanwhile belongs to another write: a running study has replaced file and sidecar.
         is_another = stored is not None and stored != _sidecar_content(path, content)
         if is_another and stored == _stored_sidecar(path):
             raise ValueError(f"its SHA-256 digest differs from the one in {_sidecar(path).name}")

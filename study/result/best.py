@@ -48,7 +48,7 @@ class BestConfig:
 
     @property
     def arguments(self) -> list[str]:
-        """Command-line arguments for this config, in a space without variation of these fields."""
+        """Command-line arguments for this config, in a space that does not vary these fields."""
         words: list[str] = []
         for name, value in self.options.items():
             flag = OPTIONS[name].long_flag

@@ -1,8 +1,8 @@
 """Tables for a terminal: they fit the width, and every name is complete.
 
-Names are broken at spaces. Only a word longer than the column is broken inside, if possible after one of `+ _ - / , : =
-.`. To make room for names, the second part of a value (e.g. the interval) moves to a second line, in the widest column
-first.
+Names are broken at spaces. A word is broken only if it is longer than the column, if possible after one of
+`+ _ - / , : = .`. To make room for names, the second part of a value (e.g. the interval) moves to a second line, in the
+widest column first.
 """
 
 import re
@@ -100,7 +100,7 @@ def _widths(columns: Sequence[Column], room: int) -> list[int]:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Wrap each line of a text at spaces. Break too long words after a joint, or else at the width.
+    """Wrap each line of a text at spaces. Break longer words after a joint, or else at the width.
 
     Args:
         text: one or more lines; each line's indent is kept.

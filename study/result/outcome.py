@@ -87,7 +87,7 @@ class Outcome:
         confirmed: confirmation result, or None without a confirmation.
         confirmed_texts: paragraphs to show with the confirmation result.
         best: best config, or None if no trial has finished.
-        runs: trial address in MLflow's UI.
+        runs: address of the trials in MLflow's UI.
         students: measured students.
         front: front for several objectives or limits, or None.
         notes: notes to show with the table.

@@ -139,7 +139,7 @@ def _study_of(trial_id: str, output_dir: Path) -> str:
 
 
 def _studies_with(trial_id: str, output_dir: Path) -> dict[str, str]:
-    """Return name and identifier of each study with a started trial of this identifier."""
+    """Return name and identifier of each study with a started trial that has this identifier."""
     begun, found = f'{{"event":"trial","trial_id":{json.dumps(trial_id)},'.encode(), {}
     for study in _studies(output_dir):
         with suppress(UsageError, OSError):  # studies from another version, or without a journal

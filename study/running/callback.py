@@ -21,7 +21,7 @@ class TuneStopper(tune.Stopper):
         self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """Return False: no trial is stopped alone."""
+        """Return False: this stopper does not stop single trials."""
         return False
 
     def stop_all(self) -> bool:
@@ -47,7 +47,7 @@ class StudyCallback(tune.Callback):
         self._storage = storage
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Publish a trial with a new process."""
+        """Publish a trial after it gets a process."""
         self._recorder.started(trial.config["trial_id"])
 
     def on_trial_result(

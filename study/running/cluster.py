@@ -103,7 +103,7 @@ def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] =
     Raises:
         StudyError: Ray cannot be reached or started, or nodes lack the code or have different code.
     """
-    set_unless_set(_ENVIRONMENT | WORKERS)  # a study before may have restored the environment
+    set_unless_set(_ENVIRONMENT | WORKERS)  # an earlier study may have restored the environment
     code = shipped_code() if ship_code else {}
     try:
         with _signals_kept():

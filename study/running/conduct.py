@@ -1,4 +1,4 @@
-"""A study from a checked plan to the stored result, for the command line and for Python alike."""
+"""A study from a checked plan to the stored result, for the command line and for Python."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -34,10 +34,11 @@ def conduct_study(
         resumed: whether the study exists already.
         command: the user's command or call, for the record.
         retry_failed: whether to start failed trials again.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
 
     Raises:
-        UsageError: the output folder cannot be written, the study already exists, or another process runs it.
+        UsageError: the output folder cannot be written, a study with this name already exists, or another process runs
+            it.
         StudyError: a service does not answer, or the study cannot be carried out.
         KeyboardInterrupt: the user ended the study at once. It can be resumed, unless no work had begun.
     """
@@ -104,7 +105,7 @@ def deliver_study(
         plan: the study.
         progress: progress display for the user.
         command: command or call of the user, for the record.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
 
     Raises:
         UsageError: another process runs the study.

@@ -51,7 +51,7 @@ class GpuChoice:
 
     Args:
         per_trial: GPUs per trial; 0 for trials on CPUs.
-        gpus: GPUs that the nodes have.
+        gpus: number of GPUs on the nodes.
         idle: GPUs not used by any trial.
         words: message for the user about the choice; may be empty.
     """
@@ -73,7 +73,7 @@ def given_choice(plan: StudyPlan, per_trial: float, gpus: int) -> GpuChoice:
     Args:
         plan: the study.
         per_trial: GPUs per trial.
-        gpus: GPUs that the nodes have.
+        gpus: number of GPUs on the nodes.
     """
     if per_trial > 0 or not gpus:
         return GpuChoice(per_trial, gpus, 0, "")
@@ -89,7 +89,7 @@ def whole_gpus(gpus: int, why: str) -> GpuChoice:
     """Return the choice with one GPU per trial.
 
     Args:
-        gpus: GPUs that the nodes have.
+        gpus: number of GPUs on the nodes.
         why: reason why trials do not share GPUs.
     """
     return GpuChoice(1.0, gpus, 0, f"{counted(gpus, 'GPU')} found, one trial on each: {why} (--gpus-per-trial auto)")
@@ -101,7 +101,7 @@ def with_enough_cores(plan: StudyPlan, nodes: Sequence[GpuNode]) -> list[GpuNode
 
 
 def choose_share(plan: StudyPlan, nodes: Sequence[GpuNode], probed: Sequence[GpuReading | str]) -> GpuChoice:
-    """Return how many trials share a GPU.
+    """Return the choice with as many trials per GPU as fit.
 
     Args:
         plan: the study.

@@ -37,7 +37,7 @@ class _StoppedError(Exception):
 
 @contextmanager
 def executor_in_process(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator["InProcessExecutor"]:
-    """Compute a study in this process. On exit, restore the number of threads and release the study's data."""
+    """Yield an executor for this process. On exit, restore the number of threads and release the study's data."""
     from trainables.process.threads import restored_threads, use_one_thread
     from trainables.tune.cache import forget_loaded
     from trainables.tune.session import take_notes
@@ -184,7 +184,7 @@ class _Trial:
         return bool(result["done"]) or not continues
 
     def _save(self, session: Any) -> None:
-        """Write a checkpoint; on a write error, add a note and go on, because only time on a resume is lost."""
+        """Write a checkpoint; on a write error, add a note and continue, because only time on a resume is lost."""
         from trainables.tune.session import note_unwritten_checkpoint
 
         folder = self._storage.new_checkpoint(self.trial_id, self._saved)
@@ -215,7 +215,7 @@ class InProcessFillTasks:
         return 1
 
     def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> int:
-        """Remember a call, which `report` makes."""
+        """Store a call for `report`."""
         number = next(self._number)
         self._calls[number] = settings, shards
         return number

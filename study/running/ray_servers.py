@@ -63,7 +63,7 @@ def _no_dashboard_agent() -> Iterator[None]:
 
 
 def _with_stand_in(command: Sequence[str]) -> list[str]:
-    """Return a node's command with our process in place of the agent, and report to the node: no ports."""
+    """Return a node's command with our process in place of the agent, and report -1 for each agent port."""
     options = dict(word[2:].split("=", 1) for word in command if word.startswith("--") and "=" in word)
     if not {"session_dir", "node_id", _AGENT[2:-1]} <= options.keys():
         return list(command)

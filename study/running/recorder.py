@@ -87,7 +87,7 @@ class TrialRecorder:
             self._stop.failure = error
 
     def ended(self, trial_id: str) -> bool:
-        """Show an ended trial, already recorded by the search. Return whether the trial has ended finally."""
+        """Show an ended trial, already recorded by the search. Return whether the end is final."""
         entry = self._ledger.entries[trial_id]
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)

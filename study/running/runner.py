@@ -93,7 +93,7 @@ def run_study(
         command: command line typed by the user, for the record.
         versions: code versions, for the record.
         retry_failed: whether to start failed trials again.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
         start: receives the beginning of work. Default: work has already begun.
 
     Raises:
@@ -164,7 +164,7 @@ def recorded_run(
     Args:
         plan: the study.
         report: receives messages about damage and about rewritten records.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
 
     Raises:
         UsageError: another process runs this study.

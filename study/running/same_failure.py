@@ -15,9 +15,9 @@ _ENOUGH: Final = 3
 
 
 class SameFailure:
-    """Watches for a study in which all trials fail alike.
+    """Detector for a study with the same failure in all trials.
 
-    A resumed study in which trials have ended before is not watched, because the user has decided to go on.
+    A resumed study with ended trials is not watched, because the user has decided to continue.
 
     Args:
         ledger: study ledger.

@@ -1,7 +1,7 @@
 """Start of a study. A study refused before any work leaves nothing behind.
 
-The folder of a new study is reserved before the checks that take seconds: connecting to Ray, reading the data on a
-node, opening MLflow. If a check refuses the study, or the user interrupts it, the folder is removed, so the same
+The folder of a new study is reserved before the slow checks, which take seconds: connecting to Ray, reading the data on
+a node, opening MLflow. If a check refuses the study, or the user interrupts it, the folder is removed, so the same
 command can be repeated. An already existing folder, or a folder with any result, is never removed.
 """
 
@@ -61,7 +61,7 @@ def removed_if_refused(plan: StudyPlan, *, is_new: bool) -> Iterator[Start]:
         yield start
     except BaseException:
         if not start.has_begun:
-            # The error of the block is the one to show, whatever hinders the removal.
+            # Show the block's error, even if the removal fails.
             with suppress(OSError, StudyError, UsageError):
                 _remove_soon(plan)
             remove_empty(created)
@@ -69,7 +69,7 @@ def removed_if_refused(plan: StudyPlan, *, is_new: bool) -> Iterator[Start]:
 
 
 def _remove_soon(plan: StudyPlan) -> None:
-    """Remove a study in which no work has begun, also if another start of that name holds the lock for a moment."""
+    """Remove a study without begun work. Retry while another start with this name holds the lock."""
     for tries_left in reversed(range(_TRIES)):
         try:
             _remove(plan)
@@ -81,7 +81,7 @@ def _remove_soon(plan: StudyPlan) -> None:
 
 
 def _remove(plan: StudyPlan) -> None:
-    """Remove the files of a study in which no work has begun, unless another process runs it."""
+    """Remove the files of a study without begun work, unless another process runs it."""
     if not plan.directory.is_dir():
         return
     with StudyLock(plan.directory):
@@ -97,7 +97,7 @@ def _remove(plan: StudyPlan) -> None:
 
 
 def _is_unbegun(plan: StudyPlan) -> bool:
-    """Return whether a folder holds this study and the result of no work."""
+    """Return whether a folder holds this study and no result."""
     names = {path.name for path in plan.directory.iterdir()}
     if PLAN_FILE in names and recorded_id(plan.directory) != plan.study_id:
         return False

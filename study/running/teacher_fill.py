@@ -259,7 +259,7 @@ def deal_out(
     """Split shards into batches, one per task.
 
     Args:
-        shards: shards, first needed first.
+        shards: shards, sorted by first use.
         rate: one task's speed in rows per second. If unknown (0), each shard gets a separate task.
         slots: number of tasks running at once.
         seconds_alone: work below this number of seconds stays in one batch.

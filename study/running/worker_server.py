@@ -3,9 +3,9 @@
 Each worker would need seconds of processor time to import PyTorch, Ray and SciPy. The server imports them once, while
 Ray starts. Forked workers also share this memory.
 
-Ray runs `worker_start.py` for each worker, which sends a request to the server. A worker starts without a fork, as
-usual in Ray, if it needs another Python or other environment variables, if the server has ended, and on systems other
-than Linux. `PESFKD_FORK_WORKERS=0` disables forks.
+For each worker, Ray runs `worker_start.py`. This script sends a request to the server. A worker starts without a fork,
+as usual in Ray, if it needs another Python or other environment variables, if the server has ended, and on systems
+other than Linux. `PESFKD_FORK_WORKERS=0` disables forks.
 """
 
 import atexit
@@ -36,7 +36,7 @@ SWITCH: Final = "PESFKD_FORK_WORKERS"
 WITHOUT_RAY: Final = ("trainables.run.run", "torch.fx.experimental.symbolic_shapes")
 _WITH_RAY: Final = ("ray._private.workers", "trainables.tune.ray_tasks", "trainables.tune.trainable")
 # Set by Ray for a worker, and by Tune for a trial. Ray reads these variables at import. A worker without a job accepts
-# any job: Ray itself starts such workers in advance.
+# any job: Ray itself starts workers without a job in advance.
 _OF_WORKER: Final = {"PL_DISABLE_FORK", "RAY_JOB_ID", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_RAYLET_PID"}
 _NO_JOB: Final = {"RAY_JOB_ID": "ffffffff"}
 # Set by Ray for all Ray processes. Token mode is the default if there is a token.
@@ -152,7 +152,7 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # taking all modules down can take a worker, which has little priority, half a minute
+    os._exit(code)  # module teardown can take half a minute in a worker with low priority
 
 
 def _import_all(modules: Sequence[str]) -> None:
@@ -161,7 +161,7 @@ def _import_all(modules: Sequence[str]) -> None:
 
 
 def import_with_ray(modules: Sequence[str]) -> None:
-    """Import modules depending on Ray, in a process before forks.
+    """Import modules that use Ray, in a process about to fork.
 
     Ray draws random ids from a private generator, seeded at the first id. Each actor class gets an id at definition,
     and Ray's own modules define some. Forks would then continue one sequence and give the same ids to different

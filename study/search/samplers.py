@@ -4,7 +4,7 @@ A sampler's random state cannot be saved, and a sampler created again from the s
 Seeding by (study seed, suggestion number) makes a resumed study propose the same configs as an uninterrupted one, with
 any sampler. Samplers read all earlier results from the trials.
 
-Trials stopped by ASHA are PRUNED in Optuna's terms. The samplers of Optuna 5 treat such trials as follows:
+Trials stopped by ASHA are PRUNED in Optuna's terms. The samplers of Optuna 5 treat these trials as follows:
 
 | sampler | PRUNED trials | state reported here |
 | --- | --- | --- |

@@ -1,8 +1,8 @@
 """Search algorithm for handing out all trials of a study, stage by stage, for every executor and without Ray.
 
-A stopped trial is reported to Optuna in a state with information for the sampler (see `study.search.samplers`), and a
-failed trial as FAIL. The search is rebuilt from the study's ledger. The search is only one stage of a study. Further
-stages are the controls, fresh seeds for the best configs, tuning of the control `kd`, and the confirmation.
+A trial stopped early is reported to Optuna in a state used by the sampler (see `study.search.samplers`), and a failed
+trial as FAIL. The search is rebuilt from the study's ledger. The search is only one stage of a study. Further stages
+are the controls, fresh seeds for the best configs, tuning of the control `kd`, and the confirmation.
 
 A comparison may search each method with a separate sampler, or have no search at all. The confirmation runs only if the
 plan requests one. Configs are chosen after all other trials have ended, and only confirmation trials read the test
@@ -41,7 +41,7 @@ from trainables.spec.trial import TrialConfig, derive_seed
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 WORKER_RESTARTS: Final = 3
-# Return value of `StudySearch.suggest` without a trial left. Equal to the value expected by Ray Tune.
+# Return value of `StudySearch.suggest` if no trial is left. Equal to the value expected by Ray Tune.
 FINISHED: Final = "FINISHED"
 
 
@@ -183,7 +183,7 @@ class StudySearch:
         return str(student_path(self._plan, entry.trial_id).absolute())
 
     def _next_search(self) -> tuple[Search, int] | None:
-        """Return the next search to propose, and the search's number of proposals so far, or None.
+        """Return the search for the next proposal, and the search's number of proposals so far, or None.
 
         None means: no search may propose now. Searches take turns, so an interrupted study has tuned all methods
         equally.
@@ -262,7 +262,7 @@ class StudySearch:
     def _next_repetition(self) -> PlannedTrial | str | None:
         """Return the next due repetition in a study that adds repetitions.
 
-        All trials up to a look must end before the look.
+        All trials up to an interim look must end before this look.
         """
         begun = [*self._ledger.in_stage("control"), *self._ledger.in_stage("replicate")]
         self._to_repeat = _not_begun(self._to_repeat or (), begun)
@@ -297,7 +297,7 @@ class StudySearch:
         return _first_not_begun(self._to_confirm, begun) or FINISHED
 
     def _next_of_sequential(self, begun: list[TrialEntry]) -> PlannedTrial | str | None:
-        """Return the next due trial. All trials up to a look must end before the look."""
+        """Return the next due trial. All trials up to an interim look must end before this look."""
         planned = _first_not_begun(self._to_confirm, begun) if self._to_confirm else None
         if planned is not None:
             return planned

@@ -1,4 +1,4 @@
-"""Trials of earlier studies, in the form for a sampler; see `study.plan.warm_start`."""
+"""Trials of earlier studies, converted for a sampler; see `study.plan.warm_start`."""
 
 from collections.abc import Mapping
 from typing import Any

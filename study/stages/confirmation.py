@@ -61,7 +61,7 @@ def check_same_request(
     epochs: int | None = None,
     factors: Factors = NOT_GIVEN,
 ) -> None:
-    """Compare the requested counts with an already chosen confirmation.
+    """Check that the requested counts match an already chosen confirmation.
 
     Raises:
         UsageError: the counts differ.

@@ -43,7 +43,7 @@ def card_of(
 
     Args:
         plan: the study.
-        entry: the trial with this student.
+        entry: the student's trial.
         first: the confirmation's first choice, to which `entry` belongs.
         result: result of the confirmation.
         data: dataset of the study.

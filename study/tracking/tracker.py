@@ -269,7 +269,7 @@ class StudyTracker:
             files.abandon()
 
     def catch_up(self, ledger: StudyLedger) -> None:
-        """Queue every ended trial not ended in MLflow or without all params, as needed for a resumed study."""
+        """Queue every ended trial if MLflow lacks the end or some params, as after a resume."""
         if ledger.dataset is not None:
             self.register_dataset(ledger.dataset)
         for entry in ledger.entries.values():

@@ -1,4 +1,4 @@
-"""Trials as files for TensorBoard and Weights & Biases, in the study's folder, besides MLflow.
+"""Trials as files for TensorBoard and Weights & Biases, in the study folder, in addition to MLflow.
 
 A background thread writes the files, so a slow disk never delays a trial. The journal `delivered.jsonl` in each folder
 records the written epochs of each trial, so a resumed study appends only the missing epochs.
@@ -23,7 +23,7 @@ class TrialFiles:
 
     Args:
         writer: file writer.
-        report: receives one line when the files cannot be written and one when they can be again.
+        report: receives one line when the files cannot be written and one when writing works again.
     """
 
     def __init__(self, writer: TrialWriter, *, report: Callable[[str], None]) -> None:

@@ -25,7 +25,7 @@ class Written(NamedTuple):
 
 
 def exact_settings(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """Return a trial's settings. Integers not exact as a double, e.g. seeds, become strings.
+    """Return a trial's settings. Integers without an exact double, e.g. seeds, become strings.
 
     TensorBoard stores all numbers as doubles, and so do the pages of Weights & Biases.
     """

@@ -1,12 +1,12 @@
 """Saved study views on the MLflow experiment page: the repeated configs, and all trials.
 
 MLflow's page stores saved views in experiment tags, as a name and the page state in JSON. A client may write these
-tags. The format is not documented. Page versions without support for a view ignore the view, and an unknown field falls
-back to a default. The notes of the study and of the experiment link to the views.
+tags. The format is not documented. Page versions without support for a view ignore it, and an unknown field falls back
+to a default. The notes of the study and of the experiment link to the views.
 
 Both views show only varying settings as columns, and sort by the lower bound of a config's mean over seeds. The first
-row is therefore a repeated config, and never the luckiest search seed. The page loads 100 rows at a time, so this order
-also means that the repeated configs are complete before "Load more".
+row is therefore a repeated config, and never the luckiest search seed. The page loads 100 rows at a time, so with this
+order the repeated configs are complete before "Load more".
 """
 
 import json

@@ -1,7 +1,7 @@
 """Offline runs of Weights & Biases: one run per trial, written by the wandb library without any network.
 
-A run is written after the trial has ended, since wandb would append a resumed offline run as a second run. Run `wandb
-sync` on the folders to upload them.
+A run is written after the trial has ended, since wandb would append a resumed offline run as a second run. To upload
+the folders, run `wandb sync` on them.
 """
 
 import logging
@@ -71,7 +71,7 @@ class OfflineWandbWriter:
 
 
 def _settings() -> Any:
-    """Return settings with which wandb reads and writes nothing besides the run."""
+    """Return settings that limit wandb to reading and writing the run."""
     return wandb.Settings(
         console="off", disable_git=True, disable_code=True, save_code=False, silent=True, symlink=False,
         x_disable_meta=True, x_save_requirements=False, x_disable_stats=True, x_disable_machine_info=True,

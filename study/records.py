@@ -2,7 +2,7 @@
 
 A study folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`. Each ended trial adds one small file to
 both folders, under a unique name and by an atomic rename. A killed study therefore keeps every ended trial. From time
-to time the small files are merged into segments. A reader sees each trial once, independent of the file.
+to time the small files are merged into segments. A reader sees each trial once, from a small file or a segment.
 
 Schema of `trials` (one row per trial):
 

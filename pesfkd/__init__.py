@@ -7,7 +7,7 @@ from pathlib import Path as _Path
 
 
 def _import_neighbour(name: str) -> None:
-    """Import a package that lies next to this one, although a module of that name may come first on the path."""
+    """Import a package from this package's folder, even if a module with the same name comes first on the path."""
     start = _Path(__file__).parents[1] / name / "__init__.py"
     if name in _sys.modules or not start.is_file():
         return

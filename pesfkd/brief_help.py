@@ -13,7 +13,7 @@ _HELP: Final = (("-h, --help", "Show this text."), ("--help-all", "Show all opti
 
 
 class BriefCommand(TyperCommand):
-    """Command whose help has the examples and the common options alone."""
+    """Command with a short help: examples and common options only."""
 
     purpose: str = ""
     examples: tuple[tuple[str, str], ...] = ()
@@ -37,7 +37,7 @@ class BriefCommand(TyperCommand):
 
 
 class BriefGroup(TyperGroup):
-    """Group whose help has the examples and the commands."""
+    """Group with a short help: examples and commands."""
 
     examples: tuple[tuple[str, str], ...] = ()
 
@@ -49,12 +49,12 @@ class BriefGroup(TyperGroup):
         formatter.write("\n".join([*page, "", f"Options: {', '.join(dict.fromkeys(own))}"]))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Return the commands in the order of a study's life."""
+        """Return the commands in the order in which a study needs them."""
         return list(self.commands)
 
 
 def _row(option: Any) -> tuple[str, str]:
-    """Return the flags of an option with its placeholder, and its help."""
+    """Return an option's flags with the placeholder, and the help text."""
     flags = sorted(option.opts, key=len)
     value = "" if option.is_flag else f" {option.metavar or _placeholder(option)}"
     text = " ".join((option.help or "").split())
@@ -87,7 +87,7 @@ def _page(
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return rows in two columns, cut to the width of the page."""
+    """Format rows in two columns, cut to the page width."""
     column = max(len(left) for left, _ in rows)
     return [_cut(f"  {left:{column}}  {right}") for left, right in rows]
 
@@ -97,12 +97,12 @@ def _cut(line: str) -> str:
 
 
 def brief(purpose: str, examples: tuple[tuple[str, str], ...], common: tuple[str, ...] = ()) -> type[BriefCommand]:
-    """Return a class of commands with this short help.
+    """Return a command class with this short help.
 
     Args:
-        purpose: purpose of the command in a line.
+        purpose: the command's purpose in one line.
         examples: description and command of each example.
-        common: names of the options in the short help. By default, all options.
+        common: option names in the short help. Default: all options.
     """
     return type("Brief", (BriefCommand,), {"purpose": purpose, "examples": examples, "common": common})
 

@@ -1,4 +1,4 @@
-"""Command line `pesfkd`: one program for everything that can be done with studies.
+"""Command line `pesfkd`: one program for all operations on studies.
 
 As in `study.launch`, slow imports happen only after the arguments are checked.
 """
@@ -34,13 +34,13 @@ _EXAMPLES: Final = (
     ("the best configs on fresh seeds", "pesfkd confirm NAME"),
     ("the report in a browser", "pesfkd open NAME"),
 )
-# The options that the short help of a new study shows.
+# Options shown in the short help for a new study.
 COMMON: Final = (
     "space", "method", "dataset", "student", "teacher", "trials", "epochs", "confirm", "executor", "dry_run",
 )  # fmt: skip
 _ONLY_RESUMED: Final = ("resume", "retry_failed", "set_aside_records")
 _ONLY_NEW: Final = ("resume", "smoke", "list_spaces", "version", "name")
-# Shown for a study that is resumed or confirmed.
+# Options shown for resuming or confirming a study.
 _COMMON_LATER: Final = (
     "confirm", "seeds", "executor", "max_concurrent", "time_budget", "retry_failed", "output_dir", "dry_run", "quiet",
 )  # fmt: skip
@@ -72,11 +72,11 @@ def _add(
     """Add a command, with `--help-all`, under a name.
 
     Args:
-        name: name of the command.
+        name: command name.
         command: function with Typer's parameters.
-        purpose: first line of the help.
+        purpose: first help line.
         examples: description and command of each example.
-        common: names of the options in the short help.
+        common: option names in the short help.
     """
     own = inspect.signature(command, eval_str=True)
     text = inspect.cleandoc(command.__doc__ or "")
@@ -179,7 +179,7 @@ def _report_of(directory: Path) -> tuple[str, str]:
 
 
 def _mlflow_page(directory: Path) -> tuple[str, str]:
-    """Return the address of a study's trials, and a text that also has the command that starts MLflow's UI."""
+    """Return the address of a study's trials, and a text with address and command for starting MLflow's UI."""
     try:
         summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -266,5 +266,5 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app, "pesfkd")

@@ -1,4 +1,4 @@
-"""A study as an object: results, tables, and everything that can be done with it afterwards."""
+"""A study as an object: results, tables and all operations on a study."""
 
 import html
 import json
@@ -27,7 +27,7 @@ _NOT_IN_PYTHON: Final = ("output_dir", "dry_run", "as_json", "verbose")
 
 
 class Report(type(Path())):  # type: ignore[misc]  # the class of paths of this system
-    """Path of a report. A notebook shows the report itself."""
+    """Report path. A notebook shows the report itself."""
 
     def _repr_html_(self) -> str:
         page = html.escape(self.read_text(encoding="utf-8"), quote=True)
@@ -38,13 +38,13 @@ class Report(type(Path())):  # type: ignore[misc]  # the class of paths of this 
 
 
 class Study:
-    """A study in its folder. Every attribute is read from the folder, so it is up to date.
+    """A study, read from the study folder. Attributes are read at each access, so they are up to date.
 
     Args:
-        directory: folder of the study.
+        directory: study folder.
 
     Raises:
-        UsageError: the folder contains no study, or this version cannot read its plan.
+        UsageError: the folder contains no study, or this version cannot read the study's plan.
 
     Examples:
         >>> study = pesfkd.open(folder / "ran")
@@ -62,22 +62,22 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Name of the study."""
+        """Study name."""
         return self._plan.name
 
     @property
     def directory(self) -> Path:
-        """Folder of the study."""
+        """Study folder."""
         return self._plan.directory
 
     @property
     def plan(self) -> "StudyPlan":
-        """What the study was asked to do."""
+        """Study plan: the requested search and confirmation."""
         return self._plan
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Content of `summary.json`, which a study writes when a run ends; empty before."""
+        """Content of `summary.json`, written at the end of each run; empty before."""
         try:
             found: dict[str, Any] = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -95,8 +95,8 @@ class Study:
     def best(self) -> "BestConfig | None":
         """Best config; None before a trial has finished.
 
-        It is the first choice of a complete confirmation, or else the best repeated config, or else the one with the
-        highest score of the search.
+        First choice of a complete confirmation, or else the best repeated config, or else the config with the highest
+        search score.
         """
         from study.result.best import find_best
 
@@ -170,7 +170,7 @@ class Study:
 
     @property
     def comparisons(self) -> "pd.DataFrame":
-        """Planned comparisons of the confirmation on the test split; empty before it is complete."""
+        """Planned comparisons on the test split; empty before the confirmation is complete."""
         import pandas as pd
 
         with python_errors():
@@ -199,16 +199,16 @@ class Study:
 
     @property
     def epochs(self) -> "pd.DataFrame":
-        """All epochs of ended trials, one per row."""
+        """Epochs of all ended trials, one per row."""
         from study.records import read_epochs
 
         return self._read(read_epochs)
 
     def report(self, out: str | Path | None = None, *, thorough: bool = False) -> Report:
-        """Write the report, and return its path. A notebook shows the report.
+        """Write the report and return the path. A notebook shows the report.
 
         Args:
-            out: path of the report. Default: `report.html` in the study's folder.
+            out: report path. Default: `report.html` in the study folder.
             thorough: add importances by fANOVA, which takes a minute or more.
         """
         from analysis.report.__main__ import check_out
@@ -224,18 +224,18 @@ class Study:
     ) -> "Study":
         """Train the best configs and the controls on fresh seeds, and compare them on the test split.
 
-        An interrupted confirmation is resumed by the same call. Returns this study, whose `confirmed` and `comparisons`
-        then have the result.
+        The same call resumes an interrupted confirmation. Returns this study. The attributes `confirmed` and
+        `comparisons` then hold the result.
 
         Args:
-            top: number of configs, by the lower bound of their score.
+            top: number of configs, chosen by the lower bound of the score.
             seeds: number of fresh seeds for each config, or "auto".
             quiet: show no progress.
-            options: further options of a confirmation, such as `detect` or `confirm_epochs`, and of the execution.
+            options: further options for confirmation, e.g. `detect` or `confirm_epochs`, and for execution.
 
         Raises:
             UsageError: the study is not finished, or another confirmation was chosen before.
-            StudyInterrupted: the user interrupted it.
+            StudyInterrupted: the user interrupted the confirmation.
         """
         given = self._options(top, seeds, options)
         call = f"pesfkd.open({str(self.directory)!r}).confirm({as_arguments(given)})"
@@ -249,7 +249,7 @@ class Study:
     def plan_confirmation(
         self, top: int | None = None, seeds: int | str | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Return what `confirm` with the same arguments would run, and what it costs. Nothing is written."""
+        """Return the plan and cost of `confirm` with the same arguments. Nothing is written."""
         from study.confirm import preview_confirmation
 
         with python_errors(), restored_process():
@@ -267,21 +267,21 @@ class Study:
         config: str | None = None,
         trial: str | None = None,
     ) -> Path:
-        """Export the confirmed student as a program that does not need this package, and return its path.
+        """Export the confirmed student as a program independent of this package. Return the program's path.
 
         Args:
-            path: file that ends in .onnx or .pt2. Default: next to the student's weights.
-            format: "onnx" or "torch-export". Default: by the ending of `path`, or else onnx.
+            path: file ending in .onnx or .pt2. Default: next to the student's weights.
+            format: "onnx" or "torch-export". Default: by the suffix in `path`, or else onnx.
             force: replace an existing file, after the new one has passed the check.
-            int8: quantise the program to int8, and write a card with accuracy, size and latency next to it.
-            max_drop: with `int8`, largest mean loss of test accuracy over the confirmed seeds.
+            int8: quantise the program to int8, and write a card with accuracy, size and latency in the same folder.
+            max_drop: with `int8`, largest allowed mean loss in test accuracy over the confirmed seeds.
             threads: with `int8`, number of CPU threads for measuring latency. Default: 1.
-            config: identifier of a confirmed config, such as another point of the Pareto front, or the beginning of
-                one. Default: the best config.
-            trial: identifier of a confirmed trial. Default: the first seed of the config.
+            config: confirmed config identifier, or a prefix, e.g. for another point on the Pareto front. Default: the
+                best config.
+            trial: confirmed trial identifier. Default: the config's first seed.
 
         Raises:
-            UsageError: the study is not confirmed, has no such config or trial, or the file cannot be written there.
+            UsageError: the study is not confirmed, does not have this config or trial, or the file cannot be written.
             StudyError: the exported program does not return the student's logits, or loses more than `max_drop`.
         """
         from study.export import FormatName, export_study
@@ -310,15 +310,15 @@ class Study:
             return Path(found["file"])
 
     def power(self, detect: float | Sequence[float] = 0.005, *, power: float = 0.8) -> "pd.DataFrame":
-        """Return the number of seeds that shows a difference, by the study's own paired spread.
+        """Return the number of seeds needed to show a difference, given the study's own paired spread.
 
         Args:
             detect: differences to show, in the objective's unit: 0.005 is half a point of accuracy.
-            power: probability of showing a true difference of that size.
+            power: probability of showing a true difference this large.
 
         Returns:
-            A row per difference: `difference`, `seeds`, and `seeds_after_holm`, corrected for all comparisons of the
-            study. The attribute `attrs` has the spread and the least detectable differences.
+            A row per difference: `difference`, `seeds`, and `seeds_after_holm`, corrected for all comparisons in the
+                study. The attribute `attrs` has the spread and the least detectable differences.
         """
         import pandas as pd
 
@@ -334,13 +334,13 @@ class Study:
         return table
 
     def rerun(self, trial_id: str | int, *, data_root: str | Path | None = None, quiet: bool = False) -> "Reproduction":
-        """Run a recorded trial again, and compare all its measures with the records bit for bit.
+        """Run a recorded trial again, and compare all measures with the records bit for bit.
 
-        Nothing is written to the study. The attribute `matches` of the result says whether all bits are equal.
+        Nothing is written to the study. The result's attribute `matches` is true if all bits are equal.
 
         Args:
-            trial_id: identifier of the trial in the records, or its number.
-            data_root: folder with the dataset's files, if it has moved.
+            trial_id: trial identifier in the records, or trial number.
+            data_root: folder with the dataset's files, if the folder has moved.
             quiet: show no progress.
         """
         from study.plan.checks import check_data_root
@@ -359,7 +359,7 @@ class Study:
             return reproduce(plan, entry, _silent if quiet else _print)
 
     def sync(self, tracking_uri: str | None = None, *, set_aside_records: bool = False, quiet: bool = False) -> None:
-        """Deliver what MLflow lacks of this study. Nothing is run.
+        """Deliver all missing parts of this study to MLflow. Nothing is run.
 
         Args:
             tracking_uri: another store or server.
@@ -397,7 +397,7 @@ class Study:
         return read_folder(self.directory).records
 
     def _confirmation(self) -> "tuple[StudyLedger, ConfirmationResult | None]":
-        """Return the ledger, and the result of the confirmation if it is complete."""
+        """Return the ledger, and the confirmation result if complete."""
         from study.ledger.ledger import StudyLedger
         from study.result.confirmed import find_confirmed
 

@@ -27,11 +27,10 @@ _RESULTS: Final = Path("study_results")
 
 @with_keywords()
 def run(space: str | None = None, *, quiet: bool = False, **options: Any) -> Study:
-    """Run a study, and return it when it has ended.
+    """Run a study, then return it.
 
     Every option of the command line is a keyword here: `--teacher-epochs 10` is `teacher_epochs=10`, and `--set` is
-    `hold={"ce_weight": 0.5}`. A study that was interrupted, or ran out of its time budget, is continued by
-    `pesfkd.resume`.
+    `hold={"ce_weight": 0.5}`. `pesfkd.resume` continues an interrupted study, or one with a used-up time budget.
 
     Args:
         space: search space; see `pesfkd.spaces()`.
@@ -61,11 +60,11 @@ def run(space: str | None = None, *, quiet: bool = False, **options: Any) -> Stu
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that was planned and not run.
+    """A planned study that has not run.
 
     Args:
         plan: the checked plan.
-        facts: trials, epochs, first configs, teacher passes and notes, as `--dry-run --json` has them.
+        facts: trials, epochs, first configs, teacher passes and notes, as printed by `--dry-run --json`.
         text: the plan in words.
     """
 
@@ -79,11 +78,11 @@ class PlannedStudy:
 
 @with_keywords("quiet")
 def plan(space: str | None = None, *, resume: str | Path | None = None, **options: Any) -> PlannedStudy:
-    """Return the plan and the cost of a study, without running or writing anything.
+    """Return a study's plan and cost. Nothing is run or written.
 
     Args:
         space: search space.
-        resume: name or folder of a study, to plan what `pesfkd.resume` with the same options would run.
+        resume: name or folder of an existing study, to plan the remaining work, as `pesfkd.resume` would run it.
         options: further options, as for `pesfkd.run`.
 
     Raises:
@@ -117,17 +116,17 @@ def resume(
     quiet: bool = False,
     **options: Any,
 ) -> Study:
-    """Run what is left of a study, and return it when it has ended.
+    """Run a study's remaining work and return the study.
 
     Args:
-        name: name of the study in `output_dir`, or path of its folder.
+        name: study name in `output_dir`, or path to the study folder.
         retry_failed: run each failed trial once more.
         set_aside_records: if the journal has lost trials, move the records away, and continue from the journal.
         quiet: show no progress.
-        options: options that may change, such as `executor`, and a confirmation.
+        options: options that may change, e.g. `executor`, and a confirmation.
 
     Raises:
-        UsageError: there is no such study, or an option contradicts its plan.
+        UsageError: the study does not exist, or an option contradicts the study's plan.
         StudyError: the study failed.
         StudyInterrupted: the user interrupted the study again.
 
@@ -147,24 +146,24 @@ def resume(
 
 
 def open_study(name: str | Path, output_dir: str | Path = _RESULTS) -> Study:
-    """Return a study, finished or not. Nothing is run.
+    """Open a finished or unfinished study. Nothing is run.
 
     Args:
-        name: path of the study's folder, or its name in `output_dir`.
-        output_dir: folder of the studies.
+        name: path to the study folder, or study name in `output_dir`.
+        output_dir: studies folder.
 
     Raises:
-        UsageError: there is no such study.
+        UsageError: the study does not exist.
     """
     with python_errors():
         return Study(_directory_of(name, Path(output_dir).expanduser()))
 
 
 def studies(output_dir: str | Path = _RESULTS) -> "pd.DataFrame":
-    """Return a table of the studies in a folder, oldest first.
+    """Return a table with one row per study in a folder, oldest first.
 
     Args:
-        output_dir: folder of the studies.
+        output_dir: studies folder.
 
     Raises:
         UsageError: the folder does not exist.
@@ -177,7 +176,7 @@ def studies(output_dir: str | Path = _RESULTS) -> "pd.DataFrame":
 
 
 def spaces() -> dict[str, Any]:
-    """Return every search space with its question and parameters.
+    """Return every search space with question and parameters.
 
     Examples:
         >>> sorted(pesfkd.spaces())[:2]
@@ -189,13 +188,13 @@ def spaces() -> dict[str, Any]:
 
 
 def cluster_file(name: str) -> str:
-    """Return a template that starts a cluster and a study on it.
+    """Return a template for starting a cluster and a study on this cluster.
 
     Args:
-        name: `slurm`, or another name that the error lists.
+        name: `slurm` or another template name; the error message lists all names.
 
     Raises:
-        UsageError: there is no such template.
+        UsageError: the template does not exist.
     """
     if name not in CLUSTER_FILES:
         raise UsageError(unknown_name("cluster file", str(name), CLUSTER_FILES))
@@ -225,7 +224,7 @@ def _resumed_plan(
 
 
 def _directory_of(name: str | Path, output_dir: Path) -> Path:
-    """Return the folder of a study, named by its path or by its name in the output folder.
+    """Return a study's folder, given the path, or the name in the output folder.
 
     Raises:
         UsageError: the name is neither a text nor a path.

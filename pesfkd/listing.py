@@ -1,4 +1,4 @@
-"""Studies of an output folder, read from their files alone."""
+"""Studies in an output folder, read from the study files only."""
 
 import json
 from contextlib import suppress
@@ -13,11 +13,11 @@ def list_studies(output_dir: Path) -> list[dict[str, Any]]:
     """Return facts about every study in an output folder, oldest first.
 
     Args:
-        output_dir: folder of the studies.
+        output_dir: studies folder.
 
     Returns:
-        For each study: `name`, `space`, `dataset`, `method`, `trials` that have ended, `planned`, `complete`, `score`
-        of the best config, and `directory`. A fact is None where no run of the study has ended yet.
+        For each study: `name`, `space`, `dataset`, `method`, `trials` (ended trials), `planned`, `complete`, `score`
+            (of the best config), and `directory`. A fact is None before a run has ended.
 
     Raises:
         UsageError: the folder does not exist.

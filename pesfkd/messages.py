@@ -1,4 +1,4 @@
-"""Errors in the words of Python: names of parameters in place of flags."""
+"""Error messages with Python parameter names in place of flags."""
 
 import re
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from study.plan.options import OPTIONS
 from trainables.process.errors import StudyError, UsageError
 
 _NAMES: Final = {option.long_flag: name for name, option in OPTIONS.items()}
-# Commands of a shell and quoted code stay as they are.
+# Shell commands and quoted code stay unchanged.
 _FLAG: Final = re.compile(r"`[^`]*`|\b(?:python -m|ray start)[^\n;,)]*|(?<![\w/-])(--[a-z][a-z0-9-]*)")
 
 
 def in_python(text: str) -> str:
-    """Return a message with the names of parameters in place of flags.
+    """Return a message with parameter names in place of flags.
 
     Args:
         text: message for the command line.
@@ -28,22 +28,22 @@ def in_python(text: str) -> str:
 
 
 def python_name(flag: str) -> str:
-    """Return the name of an option in Python.
+    """Return an option's name in Python.
 
     Args:
-        flag: long flag of the command line.
+        flag: long flag on the command line.
     """
     return _NAMES.get(flag, flag[2:].replace("-", "_"))
 
 
 @contextmanager
 def python_errors() -> Iterator[None]:
-    """Raise the errors of the block in the words of Python. Errors of the file system become a `StudyError`."""
+    """Rewrite the block's error messages with Python names. File system errors become a `StudyError`."""
     with calls_in_messages():
         try:
             yield
         except (UsageError, StudyError) as error:
             error.args = (in_python(str(error)), *error.args[1:])
             raise
-        except OSError as error:  # such as a full disk or a deleted folder
+        except OSError as error:  # e.g. a full disk or a deleted folder
             raise StudyError(str(error)) from error

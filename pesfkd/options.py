@@ -1,4 +1,4 @@
-"""Options of a study as keyword arguments, derived from the table that the command line is derived from."""
+"""Study options as keyword arguments, derived from the same table as the command line."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ from trainables.storage.uris import redact_place
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Options that only a command has, with the way to do the same in Python.
+# Options for commands only, with the equivalent in Python.
 _ELSEWHERE: Final = {
     "resume": "call pesfkd.resume(NAME)",
     "retry_failed": "call pesfkd.resume(NAME, retry_failed=True)",
@@ -30,12 +30,12 @@ _ELSEWHERE: Final = {
     "as_json": "read the attribute `summary` of the study",
     "verbose": "errors in Python have a traceback",
 }
-# Names by which an option is known too: that of its flag.
+# Alternative option names, derived from the flag.
 _FLAG_NAMES: Final = {option.long_flag[2:].replace("-", "_"): name for name, option in OPTIONS.items()}
 
 
 def option_names(*but: str) -> tuple[str, ...]:
-    """Return the names of the options that a new study takes in Python.
+    """Return the option names for a new study in Python.
 
     Args:
         but: further options to leave out.
@@ -46,12 +46,12 @@ def option_names(*but: str) -> tuple[str, ...]:
 def checked_options(
     given: Mapping[str, Any], *, accepted: Iterable[str], call: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of all options, and those given, both of the types that the command line has.
+    """Return the values of all options, and the given values, both with the command line's types.
 
     Args:
-        given: keyword arguments of the user. None stands for an option that is not given.
-        accepted: names of the options that the function takes.
-        call: name of the function, for messages.
+        given: the user's keyword arguments. None stands for an option not given.
+        accepted: option names accepted by the function.
+        call: function name, for messages.
 
     Raises:
         UsageError: a name is unknown, or a value has another type. The message names the nearest option.
@@ -96,14 +96,14 @@ def _checked(option: Option, value: Any) -> Any:
 
 
 def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form: str = "") -> Any:
-    """Return a value as the command line would give it.
+    """Convert a value to the type given by the command line.
 
     Args:
-        name: name of the option.
-        kind: type of a value of the option.
-        value: value given by the user.
+        name: option name.
+        kind: type of the option's value.
+        value: the user's value.
         least: smallest value.
-        form: form of the value, for messages.
+        form: description of valid values, for messages.
 
     Raises:
         UsageError: the value has another type, or is out of bounds.
@@ -115,7 +115,7 @@ def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form:
         and isinstance(value, list | tuple)
         and all(isinstance(each, str | os.PathLike) for each in value)
     ):
-        value = ",".join(os.path.expanduser(each) for each in value)  # noqa: PTH111 - keeps texts that are no paths
+        value = ",".join(os.path.expanduser(each) for each in value)  # noqa: PTH111 - other strings stay unchanged
     result = _text(value, form) if kind is str else _converted(kind, value)
     if result is _WRONG:
         raise UsageError(f"{name}={value!r}: give {_in_words(kind, form)}")
@@ -125,7 +125,7 @@ def convert(name: str, kind: Any, value: Any, *, least: int | None = None, form:
 
 
 _WRONG: Final = object()
-_FRACTION: Final = "GPUS|auto"  # form of a number that need not be whole
+_FRACTION: Final = "GPUS|auto"  # description of a number, not necessarily whole
 
 
 def _converted(kind: Any, value: Any) -> Any:
@@ -161,7 +161,7 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any, form: str) -> Any:
-    """Return a text, also from a number where the option takes one."""
+    """Return a text, also from a number if the option takes one."""
     if isinstance(value, str):
         return value
     if isinstance(value, os.PathLike):
@@ -175,7 +175,7 @@ def _text(value: Any, form: str) -> Any:
 
 
 def _words(value: Any) -> Any:
-    """Return words such as FIELD=VALUE, also from a mapping of fields to values."""
+    """Return words like FIELD=VALUE, also from a mapping of fields to values."""
     if isinstance(value, Mapping):
         return [f"{field}={argument_of(_as_text(each), where=str(field))}" for field, each in value.items()]
     words = [value] if isinstance(value, str) else value
@@ -184,7 +184,7 @@ def _words(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """Return a value as it is written in a config file."""
+    """Return a value as written in a config file."""
     if callable(value):
         return reference_to(value)
     if isinstance(value, list | tuple):
@@ -211,14 +211,14 @@ def _in_words(kind: Any, form: str) -> str:
 
 
 def as_arguments(given: Mapping[str, Any]) -> str:
-    """Return options as they are written in a call, without secrets: `trials=3, output_dir='out'`."""
+    """Return options as written in a call, without secrets: `trials=3, output_dir='out'`."""
     shown = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()}
     shown = {name: redact_place(value) if isinstance(value, str) else value for name, value in shown.items()}
     return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 def with_keywords(*but: str) -> Callable[[Function], Function]:
-    """Give a function a signature and a docstring with the options of a new study, for `help` and completion.
+    """Add the options for a new study to a function's signature and docstring, for `help` and completion.
 
     Args:
         but: options to leave out.

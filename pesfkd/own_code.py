@@ -1,4 +1,4 @@
-"""Code of the user given as an object: a function or class stands for the file that defines it."""
+"""User code given as an object: a function or class is replaced by a reference to the defining file."""
 
 import sys
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _ADVICE = "put it into a file and give the text 'FILE.py:NAME'; in a notebook, t
 def reference_to(found: Callable[..., Any]) -> str:
     """Return the text that names a function or class, such as `/there/net.py:make`.
 
-    The trials of a study run in other processes, which read the file. An object that is in no file is refused.
+    Trials run in other processes, which read the file. An object without a file is refused.
 
     Args:
-        found: function or class of a module.
+        found: function or class in a module.
 
     Raises:
-        UsageError: it is defined in a notebook or script, inside a function, or without a name.
+        UsageError: the object is defined in a notebook or script, inside a function, or without a name.
     """
     name, module = getattr(found, "__qualname__", ""), str(getattr(found, "__module__", ""))
     if not name.isidentifier():
@@ -40,13 +40,13 @@ def reference_to(found: Callable[..., Any]) -> str:
 
 
 def refuse_inside_user_code(call: str) -> None:
-    """Check that a study is not started by code that a study imports.
+    """Check that a file imported by a study does not start a study itself.
 
     Args:
         call: name of the called function.
 
     Raises:
-        UsageError: the file calls the function when it is imported, which would start a study within a study.
+        UsageError: the file calls the function during import, and would start a study within a study.
     """
     if is_executing():
         raise UsageError(

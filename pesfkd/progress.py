@@ -1,4 +1,4 @@
-"""Progress of a study in a notebook: one block of text that changes in place."""
+"""Study progress in a notebook: one text block, updated in place."""
 
 import html
 import sys
@@ -33,14 +33,14 @@ def progress_of(plan: StudyPlan, *, quiet: bool) -> StudyProgress:
 
 
 def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook."""
+    """Return whether this process is a notebook kernel."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and getattr(shell, "kernel", None) is not None
 
 
 class PythonProgress(StudyProgress):
-    """Progress display that names parameters in place of flags."""
+    """Progress display with parameter names in place of flags."""
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print a line about the current work."""
@@ -48,7 +48,7 @@ class PythonProgress(StudyProgress):
 
 
 class NotebookProgress(StudyProgress):
-    """Progress display of a study in a notebook: a bar, the last lines, and all warnings.
+    """Progress display for a study in a notebook: a bar, the last lines, and all warnings.
 
     Args:
         plan: the study.
@@ -62,7 +62,7 @@ class NotebookProgress(StudyProgress):
         self._state_text = ""
         self._handle: Any = None
         self._shown = 0.0
-        self._showing = threading.Lock()  # MLflow's delivery reports from a thread of its own
+        self._showing = threading.Lock()  # MLflow's delivery reports from a separate thread
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -80,7 +80,7 @@ class NotebookProgress(StudyProgress):
 
     @contextmanager
     def counting(self, name: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """Show progress of a counted task."""
+        """Show the progress of a counted task."""
 
         def changed(done: int, state: str) -> None:
             self._count, self._state_text = (name, done, total), state

@@ -1,4 +1,4 @@
-"""Studies that run in the user's process."""
+"""Execution of studies in the user's process."""
 
 import sys
 import threading
@@ -17,7 +17,7 @@ _running: Final = threading.Lock()
 
 
 class StudyInterrupted(KeyboardInterrupt):
-    """The user interrupted a study. The message has the call that resumes it."""
+    """The user interrupted a study. The message has the call for resuming."""
 
 
 def conduct(
@@ -34,7 +34,7 @@ def conduct(
     Args:
         plan: the study.
         resumed: whether the study exists already.
-        call: call of the user, for the record.
+        call: the user's call, for the record.
         quiet: whether to show no progress.
         retry_failed: whether to start failed trials again.
         sets_aside: whether to move away records missing from the journal.
@@ -97,7 +97,7 @@ def deliver(plan: "StudyPlan", *, call: str, sets_aside: bool, quiet: bool) -> N
 
 
 def _refuse_other_ray(plan: "StudyPlan") -> None:
-    """Check that Ray does not run in this process for other work, which a study would join or end."""
+    """Check that Ray is not running in this process for other work. A study would join or end this Ray."""
     ray = sys.modules.get("ray")
     if plan.executor == "ray" and ray is not None and ray.is_initialized():
         raise UsageError(

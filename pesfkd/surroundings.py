@@ -1,4 +1,4 @@
-"""The user's process as it was before a call: environment, signals, logging, random states and threads."""
+"""Restoring the user's process after a call: environment, signals, logging, random states and threads."""
 
 import faulthandler
 import logging
@@ -15,9 +15,9 @@ from typing import Any
 
 @contextmanager
 def restored_process(*, computes: bool = True) -> Iterator[None]:
-    """Undo in the end what a study changes in its process.
+    """Restore on exit the process settings changed by a study.
 
-    Another thread that changes the same settings meanwhile loses its change.
+    Changes by other threads to the same settings are lost.
 
     Args:
         computes: whether the block uses PyTorch.
@@ -62,7 +62,7 @@ def _signals() -> Iterator[None]:
 
 @contextmanager
 def _logging() -> Iterator[None]:
-    """Restore level, handlers, filters and switches of all loggers that exist now."""
+    """Restore level, handlers, filters and switches of all existing loggers."""
     loggers = [
         logging.root,
         *(each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)),
@@ -86,7 +86,7 @@ def _logging() -> Iterator[None]:
 @contextmanager
 def _warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        # In a notebook without ipywidgets, libraries that import tqdm would print this warning.
+        # In a notebook without ipywidgets, importing tqdm would print this warning.
         warnings.filterwarnings("ignore", message="IProgress not found")
         yield
 
@@ -126,7 +126,7 @@ def _random_states() -> Iterator[None]:
 
 @contextmanager
 def _torch() -> Iterator[None]:
-    """Restore threads, determinism and random states. Imports PyTorch before a study limits the threads of imports."""
+    """Restore threads, determinism and random states. Imports PyTorch before a study limits the number of threads."""
     import torch
 
     from trainables.process.threads import restored_threads

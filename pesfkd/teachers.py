@@ -1,4 +1,4 @@
-"""Training of a teacher from Python; the options are the parameters of the command."""
+"""Teacher training from Python, with the same options as the command."""
 
 import inspect
 import os
@@ -26,9 +26,9 @@ class Teacher:
     """A trained teacher.
 
     Args:
-        checkpoint: its weights, for `teacher_checkpoint` of a study.
-        folder: its folder, with the model card.
-        summary: accuracies with intervals, and the command that trains it again.
+        checkpoint: weights file, for a study's `teacher_checkpoint`.
+        folder: the teacher's folder, with the model card.
+        summary: accuracies with intervals, and the command for training the teacher again.
     """
 
     checkpoint: Path
@@ -37,13 +37,13 @@ class Teacher:
 
 
 def train_teacher(dataset: str, model: str, *, quiet: bool = False, **options: Any) -> Teacher:
-    """Train a teacher, or what an interrupted training left to do.
+    """Train a teacher, or continue an interrupted training.
 
     Args:
         dataset: dataset.
         model: architecture.
         quiet: show no progress.
-        options: further options of `pesfkd teacher`, such as `recipe="short"` or `epochs=10`.
+        options: further options for `pesfkd teacher`, e.g. `recipe="short"` or `epochs=10`.
 
     Raises:
         UsageError: an option is unknown or out of bounds, or the data are missing.
@@ -70,7 +70,7 @@ def train_teacher(dataset: str, model: str, *, quiet: bool = False, **options: A
 
 
 def plan_teacher(dataset: str, model: str, **options: Any) -> dict[str, Any]:
-    """Return what `train_teacher` with the same arguments would train, and the folder. Nothing is written.
+    """Preview `train_teacher` with the same arguments: return the training settings and the folder. Nothing is written.
 
     Args:
         dataset: dataset.
@@ -93,7 +93,7 @@ def plan_teacher(dataset: str, model: str, **options: Any) -> dict[str, Any]:
 
 @contextmanager
 def _teacher_errors() -> Iterator[None]:
-    """Raise the errors of the block in the words of Python, and those of this project as a `StudyError`."""
+    """Rewrite the block's error messages with Python names. This project's errors become a `StudyError`."""
     with python_errors():
         try:
             yield
@@ -104,7 +104,7 @@ def _teacher_errors() -> Iterator[None]:
 
 
 def _values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of all parameters of the command."""
+    """Return values for all command parameters."""
     known = _parameters()
     values: dict[str, Any] = {}
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""Search spaces by name: `SPACES["adapter_width"].suggest(trial)` returns fields of a trial's config."""
+"""Search spaces by name: `SPACES["adapter_width"].suggest(trial)` returns fields for a trial's config."""
 
 import difflib
 
@@ -39,12 +39,12 @@ SPACES: dict[str, SearchSpace] = {
 COMPARISONS: dict[str, MethodComparison] = {
     module.COMPARISON.name: module.COMPARISON for module in (method, method_tuned, adapter_why)
 }
-# The space of a study that searches only the fields given by the user.
+# Space for a study searching only the fields given by the user.
 OWN: SearchSpace = none.SPACE
 
 
 def space_names() -> tuple[str, ...]:
-    """Return all names that `find_space` accepts."""
+    """Return all names accepted by `find_space`."""
     return (*SPACES, *COMPARISONS, OWN.name)
 
 

@@ -1,4 +1,4 @@
-"""Search space: kind of the adapter, and settings of the adapter's training."""
+"""Search space: adapter kind, and settings for adapter training."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

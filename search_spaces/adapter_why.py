@@ -1,16 +1,16 @@
-"""Comparison of a learned adapter with controls that soften the teacher without learning it.
+"""Comparison of a learned adapter with controls. The controls soften the teacher without learning the softening.
 
-PESF-KD makes the teacher softer and lets the softening follow the student. Each control keeps a part of this. All
-learn from the stored outputs of one teacher, with the same weights of the losses, and the temperature of each is tuned
-equally long.
+PESF-KD makes the teacher softer, and the softening follows the student. Each control keeps a part of this. All methods
+learn from one teacher's stored outputs, with the same loss weights. The temperature of each method is tuned equally
+long.
 
-- `kd` softens all predictions alike, by its tuned temperature.
-- `dtkd` softens each prediction by the sharpness of both models, without parameters. Its two parts have the released
-  ratio of 3 to 1, and together the weight of `kd`.
-- `pesf_kd+frozen` perturbs the teacher by an adapter that keeps its random initial weights.
-- `pesf_kd+first` has an adapter that learned with another student and is frozen. The labels are as soft as in PESF-KD,
-  but do not follow this student.
-- `pesf_kd+average-of-4` averages four adapters that learn with the student.
+- `kd` softens all predictions alike, by the tuned temperature.
+- `dtkd` softens each prediction by both models' sharpness, without parameters. The two loss parts have the released 3:1
+  ratio, and together the weight of `kd`.
+- `pesf_kd+frozen` perturbs the teacher by an adapter with fixed random initial weights.
+- `pesf_kd+first` has a frozen adapter, trained before with another student. The labels are as soft as in PESF-KD, but
+  do not follow this student.
+- `pesf_kd+average-of-4` averages four adapters, trained with the student.
 """
 
 from typing import Final
@@ -18,8 +18,8 @@ from typing import Final
 from search_spaces.comparison import MethodComparison, TunedParameter
 from search_spaces.space import Value
 
-# The weights of the other spaces, see `search_spaces.baseline`. A default init gives every adapter the same start as
-# the frozen one.
+# Same weights as in the other spaces, see `search_spaces.baseline`. A default init gives every adapter the same start
+# as the frozen one.
 _WEIGHTS: Final[dict[str, Value]] = {"ce_weight": 1.0, "kd_weight": 0.9}
 _ADAPTER: Final[dict[str, Value]] = {"method": "pesf_kd", **_WEIGHTS, "adapter_init": "default"}
 

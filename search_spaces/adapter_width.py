@@ -1,4 +1,4 @@
-"""Search space: width of the adapter's bottleneck."""
+"""Search space: the adapter's bottleneck width."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

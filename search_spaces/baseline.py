@@ -1,6 +1,6 @@
-"""Baseline values of the parameters that a space does not vary, shared by all spaces so that studies are comparable.
+"""Baseline values for parameters not varied by a space, shared by all spaces so studies are comparable.
 
-With zero initialisation, PESF-KD with an adapter that stays at zero equals the control `kd`: same weights, same
+With zero initialisation, PESF-KD with an adapter at constant zero equals the control `kd`: same weights, same
 temperature.
 """
 

@@ -1,6 +1,6 @@
-"""Bounds given by the user: they replace those of a space, or add a field to the search.
+"""Bounds given by the user. They replace a space's bounds, or add a field to the search.
 
-A study keeps them in its plan, next to the name of the space.
+A study stores these bounds in the plan, next to the space name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,12 @@ from typing import ClassVar, Final
 from search_spaces.space import Kind, Parameter, Role, SearchSpace, Value
 
 _WHY: Final = "given by --search"
-_SIGNIFICANT: Final = 12  # digits to which a value on a grid of steps is rounded
+_SIGNIFICANT: Final = 12  # significant digits of values on a grid of steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Values among which a search chooses a field of the trial configs.
+    """Allowed values for one field of the trial configs in a search.
 
     Args:
         field: field name in the trial's config.
@@ -45,7 +45,7 @@ class Bounds:
 
     @property
     def name(self) -> str:
-        """Name of the field, as of a parameter."""
+        """Field name, as in a parameter."""
         return self.field
 
     @property
@@ -83,7 +83,7 @@ class Bounds:
         return (self.low, self.high)
 
     def start(self, value: Value) -> Value:
-        """Return the allowed value next to `value`; of choices, `value` itself or else the first."""
+        """Return the nearest allowed value to `value`; for choices, `value` itself or else the first choice."""
         if self.kind == "categorical":
             known = (each for each in self.choices if type(each) is type(value) and each == value)
             return next(known, self.choices[0])
@@ -101,7 +101,7 @@ class Bounds:
         return replace(self._as_parameter(), role=role, value=self.start(value))
 
     def around(self, value: Value, unit: Value = 1) -> Parameter:  # noqa: ARG002
-        """Return the parameter for one method of a comparison. The bounds are never extended to a start value.
+        """Return the parameter for one compared method. The bounds are never extended to a start value.
 
         Args:
             value: start value of the method.
@@ -143,14 +143,14 @@ def with_bounds(
 ) -> SearchSpace:
     """Return a space with the bounds of some fields replaced, and with further fields.
 
-    A field that the space varies keeps its role. An added field is scientific, because the user asks about it. A field
-    that only controls how something is trained is added as a nuisance parameter, if another parameter is scientific.
+    A field already varied by the space keeps the role. An added field is scientific, because the user asks about it. A
+    field that only controls training is added as a nuisance parameter, if another parameter is scientific.
 
     Args:
-        space: space of this project.
-        bounds: bounds given by the user, at most one of each field.
-        values: values of all fields that the space does not name.
-        is_nuisance: whether a field of this name only controls training.
+        space: search space in this project.
+        bounds: bounds given by the user, at most one per field.
+        values: values for all fields not named by the space.
+        is_nuisance: returns whether the field with this name only controls training.
     """
     given = {each.field: each for each in bounds}
     own = {each.name: each for each in space.parameters}

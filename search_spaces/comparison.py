@@ -1,7 +1,7 @@
 """Comparison of distillation methods, either at published settings or with each method tuned within the same bounds.
 
-The study knows the methods, the fields each method reads, and the published values. This module only defines how far a
-search may depart from these values, and why.
+The study knows the methods, the fields read by each method, and the published values. This module only defines the
+maximum distance of a search from these values, and the reasons.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,16 +14,16 @@ from search_spaces.space import Parameter, Value, definition_of
 
 @dataclass(frozen=True, kw_only=True)
 class TunedParameter:
-    """Field that is tuned on a log scale for every method that reads it.
+    """Field tuned on a log scale for every method reading this field.
 
     Args:
         name: field name in the trial's config.
         kind: type of the values.
         why: reason for the bounds.
-        low: smallest value or, with `per`, smallest ratio to the value of that field.
+        low: smallest value or, with `per`, smallest ratio to the value in the `per` field.
         high: largest value or ratio.
-        per: field whose value in the method's start config multiplies the bounds, such as `ce_weight`. Empty for plain
-            bounds. A field at 0 counts as 1.
+        per: field for scaling the bounds, e.g. `ce_weight`. The bounds are multiplied by the field's value in the
+            method's start config, where 0 counts as 1. Empty for plain bounds.
     """
 
     name: str
@@ -43,7 +43,7 @@ class TunedParameter:
 
         Args:
             value: start value of the method.
-            unit: value of the field `per`, which multiplies the bounds.
+            unit: value of the field `per`, multiplied with the bounds.
         """
         assert isinstance(value, int | float)
         assert isinstance(unit, int | float)
@@ -67,15 +67,15 @@ class MethodComparison:
     Args:
         name: space name on the command line.
         question: the study's question, in one sentence.
-        tuned: fields searched for each method that reads them; empty if methods run at published settings. Bounds given
-            by the user are not extended to a method's start value.
-        arms: config fields of the compared methods by row name, if the question is about these methods alone. Empty
+        tuned: fields searched for each method, if read by the method; empty if methods run at published settings.
+            Bounds given by the user are not extended to a method's start value.
+        arms: config fields for the compared methods by row name, if the question is about these methods alone. Empty
             for a comparison of any methods, each at published settings.
-        replicates: default number of fresh seeds per method. Tables in the literature have five, of which no paired
-            test can fall below p = 0.06. Ten can show a difference of one paired standard deviation with power 0.8,
-            and fall below p = 0.05 after correction for 25 comparisons.
-        searches: default number of searches per tuned method. The difference between two shows how much of a method's
-            result is the luck of its search.
+        replicates: default number of fresh seeds per method. Tables in the literature have five seeds. With five, no
+            paired test can fall below p = 0.06. Ten seeds can show a difference of one paired standard deviation with
+            power 0.8, and fall below p = 0.05 after correction for 25 comparisons.
+        searches: default number of searches per tuned method. The difference between two searches shows the part of a
+            method's result due to search luck.
 
     Raises:
         ValueError: if a field occurs twice or the question is missing.
@@ -106,10 +106,10 @@ class MethodComparison:
         return definition_of(self.tuned)
 
     def with_bounds(self, bounds: Sequence[Bounds]) -> "MethodComparison":
-        """Return this comparison with other bounds of some tuned fields, and with further fields.
+        """Return this comparison with other bounds for some tuned fields, and with further fields.
 
         Args:
-            bounds: bounds given by the user, at most one of each field.
+            bounds: bounds given by the user, at most one per field.
         """
         given = {each.field: each for each in bounds}
         kept = tuple(given.pop(each.name, each) for each in self.tuned)
@@ -117,7 +117,7 @@ class MethodComparison:
 
     @property
     def scientific(self) -> tuple[str, ...]:
-        """Names of the tuned fields that the question is about: none, because the question is about the method."""
+        """Names of the tuned fields in the question: none, because the question is about the method."""
         return ()
 
     def default_point(self) -> dict[str, Value]:
@@ -129,7 +129,7 @@ class MethodComparison:
 
         Args:
             values: the method's start values, with all tuned fields and the fields named by `per`.
-            read: fields that the method reads. Student fields (`student_*`) are searched for every method.
+            read: fields read by the method. Student fields (`student_*`) are searched for every method.
         """
         return tuple(
             parameter.around(values[parameter.name], values[parameter.per] if parameter.per else 1)

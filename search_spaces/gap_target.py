@@ -1,15 +1,15 @@
-"""Search space: the effect of the sharpness gap on the student when the gap is imposed rather than only measured.
+"""Search space: effect of an imposed, not only measured, sharpness gap on the student.
 
-If the gap is only measured, the cause of a small gap may also be the cause of a good student. In this space, a penalty
-moves the adapted teacher's gap to a target, through the adapter alone. Three arms are compared on one scale:
+If the gap is only measured, a small gap and a good student may have a common cause. In this space, a penalty moves the
+adapted teacher's gap to a target, through the adapter alone. Three arms are compared on one scale:
 
-- `centred` imposes the gap that remains after the mean logit of each row is subtracted. Only different soft labels can
-  meet this target, so this arm answers the question.
-- `paper` imposes the gap as the paper measures it. An adapter can meet this target by adding a constant to all logits,
+- `centred` imposes the gap after subtracting each row's mean logit. Only different soft labels can meet this target, so
+  this arm answers the question.
+- `paper` imposes the gap as measured in the paper. An adapter can meet this target by adding a constant to all logits,
   which does not affect any student.
-- `placebo` adds only that constant: the gap of the paper moves, the student does not. Compare accuracy over the paper's
-  gap in both arms. If the curve is flat in `placebo` and not in `paper`, the softness of the labels caused the effect,
-  not the gap.
+- `placebo` adds only this constant: the paper's gap moves, the student does not. Compare accuracy over the paper's gap
+  in both arms. If the curve is flat in `placebo` and not in `paper`, the labels' softness caused the effect, not the
+  gap.
 
 `none` is unmodified PESF-KD, where the target has no effect.
 """

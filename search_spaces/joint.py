@@ -1,4 +1,4 @@
-"""Search space: all parameters of the adapter and the objective vary jointly, to find the best config."""
+"""Search space: all adapter and objective parameters vary jointly, to find the best config."""
 
 from search_spaces.space import Parameter, SearchSpace
 

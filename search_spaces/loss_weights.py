@@ -1,4 +1,4 @@
-"""Search space: weights of the three terms of the objective."""
+"""Search space: weights for the objective's three terms."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

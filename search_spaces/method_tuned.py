@@ -1,7 +1,7 @@
 """Comparison of methods after tuning each with the same budget.
 
-Published settings were tuned for other networks and data than those of a study, and for some methods more thoroughly
-than for others. A comparison at published settings also compares these differences.
+Published settings were tuned for networks and data other than the study's, and for some methods more thoroughly than
+for others. A comparison at published settings also compares these differences.
 """
 
 from search_spaces.comparison import MethodComparison, TunedParameter

@@ -1,4 +1,4 @@
-"""Search space that searches nothing of its own: all fields come from `--search`, and the others have the baseline."""
+"""Search space without searched fields: all searched fields come from `--search`, and the others have the baseline."""
 
 from search_spaces.baseline import BASELINE
 from search_spaces.space import SearchSpace

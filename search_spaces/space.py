@@ -1,6 +1,6 @@
-"""Parameters of a study with bounds, scale, role and reason, and search spaces built from them.
+"""Study parameters with bounds, scale, role and reason, and search spaces built from these parameters.
 
-The roles are those of a designed experiment. A *scientific* parameter is the subject of the question. A *nuisance*
+The roles follow the design of experiments. A *scientific* parameter is the subject of the question. A *nuisance*
 parameter must be tuned so that scientific values are compared fairly, because the best nuisance value may depend on
 them. A *fixed* parameter is held constant, and the results hold only at that value.
 
@@ -19,7 +19,7 @@ Kind: TypeAlias = Literal["float", "int", "categorical"]
 Role: TypeAlias = Literal["scientific", "nuisance", "fixed"]
 Value: TypeAlias = bool | int | float | str
 
-_ROUNDING = 1e-9  # of a number of steps
+_ROUNDING = 1e-9  # tolerance for a number of steps
 _STEPS = {"float": "a number above 0", "int": "a whole number"}
 KINDS: tuple[Kind, ...] = ("float", "int", "categorical")
 ROLES: tuple[Role, ...] = ("scientific", "nuisance", "fixed")
@@ -27,7 +27,7 @@ ROLES: tuple[Role, ...] = ("scientific", "nuisance", "fixed")
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """Field of a trial's config with domain, scale, role and reason.
+    """Trial config field with domain, scale, role and reason.
 
     Args:
         name: field name in the trial's config.
@@ -37,7 +37,7 @@ class Parameter:
         value: value if fixed, otherwise a study's start value, within the bounds.
         low: smallest value, inclusive. None for categorical and fixed parameters.
         high: largest value, inclusive. None for categorical and fixed parameters.
-        choices: allowed values of a categorical parameter that varies, otherwise empty.
+        choices: allowed values for a varying categorical parameter, otherwise empty.
         log: whether to sample uniformly on a log scale.
         step: distance between two values of a numeric parameter; None for all values in between.
 
@@ -121,7 +121,7 @@ class Parameter:
         return f"[{self.low:g}, {self.high:g}]{scale}"
 
     def contains(self, value: object) -> bool:
-        """Check whether `value` has exactly the type of this parameter and lies within the bounds or choices."""
+        """Check whether `value` has exactly this parameter's type and lies within the bounds or choices."""
         if self.kind == "float" and not (type(value) is float and math.isfinite(value)):
             return False
         if self.kind == "int" and type(value) is not int:
@@ -134,7 +134,7 @@ class Parameter:
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> Value:
-        """Return the value of this parameter for a trial; a fixed parameter does not call the sampler."""
+        """Return this parameter's value for a trial; a fixed parameter does not call the sampler."""
         if self.role == "fixed":
             return self.value
         if self.kind == "categorical":
@@ -148,14 +148,14 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Question, and the parameters that a study varies or fixes to answer it.
+    """Question, and the parameters varied or fixed in a study to answer the question.
 
     Args:
         name: space name on the command line.
-        question: question that a study over this space answers, in one sentence.
-        parameters: all fields that the space varies or fixes. Other fields (method, dataset, models, epochs, seeds,
-            ...) are set by the study.
-        needs_bounds: whether the space searches nothing until bounds are added (`search_spaces.bounds`).
+        question: question answered by a study over this space, in one sentence.
+        parameters: all varied or fixed fields. Other fields (method, dataset, models, epochs, seeds, ...) are set by
+            the study.
+        needs_bounds: whether bounds must be added before anything is searched (`search_spaces.bounds`).
 
     Raises:
         ValueError: if a field occurs twice, or if there is no scientific parameter or no question.
@@ -178,12 +178,12 @@ class SearchSpace:
 
     @property
     def scientific(self) -> tuple[str, ...]:
-        """Names of the parameters that the question is about."""
+        """Names of the scientific parameters, the subject of the question."""
         return tuple(parameter.name for parameter in self.parameters if parameter.role == "scientific")
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """Names of the parameters chosen by a sampler, in the order of the space."""
+        """Names of the parameters chosen by a sampler, ordered as in the space."""
         return tuple(parameter.name for parameter in self.parameters if parameter.role != "fixed")
 
     @property
@@ -192,16 +192,16 @@ class SearchSpace:
         return definition_of(self.parameters)
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Value]:
-        """Return the values of all fields of this space for a trial, including fixed fields."""
+        """Return the values for all fields in this space for a trial, including fixed fields."""
         return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
 
     def default_point(self) -> dict[str, Value]:
-        """Return the start value of every field, which is the baseline shared by all spaces."""
+        """Return every field's start value: the baseline shared by all spaces."""
         return {parameter.name: parameter.value for parameter in self.parameters}
 
 
 def definition_of(parameters: Iterable[Any]) -> dict[str, dict[str, object]]:
-    """Return the fields of parameters by name, without `why`, so that rewording it changes no digest.
+    """Return the parameters' fields by name, without `why`: a reworded reason must not change any digest.
 
     A step of None is left out as well, because earlier versions had no steps.
 

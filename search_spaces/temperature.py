@@ -1,4 +1,4 @@
-"""Search space: temperature of the distillation targets with an adapted teacher."""
+"""Search space: temperature for the distillation targets with an adapted teacher."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

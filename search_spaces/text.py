@@ -29,10 +29,10 @@ _VALUES: Final[Mapping[str, tuple[Value, str]]] = {
 
 
 def on_text(space: SearchSpace | MethodComparison) -> SearchSpace | MethodComparison:
-    """Return the version for text of a search space or comparison.
+    """Return the text version of a search space or comparison.
 
-    A fixed learning rate of the student is removed from the space. The trial then chooses the rate, which depends on
-    whether the student is pretrained.
+    A fixed student learning rate is removed from the space. The trial then chooses the rate, based on whether the
+    student is pretrained.
     """
     if isinstance(space, MethodComparison):
         tuned = (each if isinstance(each, Bounds) else _TUNED.get(each.name, _same)(each) for each in space.tuned)

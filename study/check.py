@@ -1,4 +1,4 @@
-"""Command line of the checks: `python -m study.check my_method.py:METHOD`, or `--dataset my_data.py:make`.
+"""Command line for the checks: `python -m study.check my_method.py:METHOD`, or `--dataset my_data.py:make`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """

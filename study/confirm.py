@@ -1,4 +1,4 @@
-"""Command line of a confirmation: `python -m study.confirm NAME`.
+"""Command line for a confirmation: `python -m study.confirm NAME`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """

@@ -1,4 +1,4 @@
-"""Command line of an export: `python -m study.export NAME`.
+"""Command line for an export: `python -m study.export NAME`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """

@@ -1,4 +1,4 @@
-"""Command line of a study: `python -m study.launch --space adapter_width`.
+"""Command line for a study: `python -m study.launch --space adapter_width`.
 
 This module runs as `__main__`, which workers cannot import, so it must not define anything to be pickled. Slow imports
 happen only after checking the arguments, so --help and errors appear at once.
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def spaces_as_dict() -> dict[str, Any]:
-    """Return every space with its question and parameters, as JSON values."""
+    """Return every space with question and parameters, as JSON values."""
     return {
         name: {
             "question": space.question,

@@ -1,4 +1,4 @@
-"""Command line of the planner: `python -m study.power NAME --detect 0.005`.
+"""Command line for the planner: `python -m study.power NAME --detect 0.005`.
 
 As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """

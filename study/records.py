@@ -167,7 +167,7 @@ class RecordWriter:
             self._loose[kind] = {path: table for path, table in tables if table is not None}
 
     def recorded(self) -> dict[str, tuple[str, str | None]]:
-        """Return status and error of each trial with both row and epochs on disk, by identifier."""
+        """Return status and error per trial with both row and epochs on disk, by identifier."""
         trials = _read(self._folders["trials"], ["trial_id", "status", "error", "epochs"]).to_pylist()
         with_epochs = set(_read(self._folders["epochs"], ["trial_id"])["trial_id"].to_pylist())
         # Reversed: the first rows, from single-trial files, are the newest and must win.
@@ -286,7 +286,7 @@ def set_records_aside(study_directory: Path, *others: str) -> Path | None:
 
     Args:
         study_directory: study folder.
-        others: names of further files in the study folder to move.
+        others: names of further files to move from the study folder.
 
     Returns:
         The new folder, or None if there is nothing to move.
@@ -323,7 +323,7 @@ def read_trials(study_directory: str | Path) -> pa.Table:
 
 
 def read_epochs(study_directory: str | Path) -> pa.Table:
-    """Return one row per epoch of every ended trial, by trial and epoch (schema: this module).
+    """Return one row per epoch of every ended trial, sorted by trial and epoch (schema: this module).
 
     Raises:
         FileNotFoundError: the folder contains no records.
@@ -351,7 +351,7 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
     schema: pa.Schema = SCHEMAS[folder.name]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    # Single-trial files first: they hold the newest row of a rewritten trial.
+    # Single-trial files first: they hold a rewritten trial's newest row.
     paths = _loose_files(folder) + sorted(folder.glob("segment-*.parquet"))
     return _joined([schema.empty_table(), *(_read_file(path, columns) for path in paths)])
 

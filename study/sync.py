@@ -1,7 +1,7 @@
 """Command line to deliver a study to MLflow again: `python -m study.sync NAME`.
 
-The content of the study folder is sent to a tracking server that was unreachable when the study ended, or to another
-server. Nothing is run.
+The study folder's content is sent to a tracking server unreachable at the end of the study, or to another server.
+Nothing is run.
 """
 
 from typing import TYPE_CHECKING, Any, Final

@@ -1,4 +1,4 @@
-"""Templates that start a cluster and a study on it: `ray up`, KubeRay, Slurm. Copy and adapt them."""
+"""Templates for starting a cluster and a study: `ray up`, KubeRay, Slurm. Copy and adapt them."""
 
 from importlib.resources import files
 from typing import Final
@@ -11,7 +11,7 @@ CLUSTER_FILES: Final = {
 
 
 def read_cluster_file(name: str) -> str:
-    """Return the text of a template.
+    """Return a template's text.
 
     Args:
         name: key of `CLUSTER_FILES`.

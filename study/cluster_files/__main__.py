@@ -32,7 +32,7 @@ def show(
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's exit code."""
     leave_with_exit_code(app, "python -m study.cluster_files")
 
 

@@ -1,1 +1,1 @@
-"""Results of a study: tables, figures, report."""
+"""Study results: tables, figures, report."""

@@ -1,4 +1,4 @@
-"""Best config of a study, with the options that give exactly this config again."""
+"""Best config of a study, with the options for exactly this config."""
 
 import shlex
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from trainables.spec.methods.row_names import short_name
 from trainables.spec.recipes import default_epochs
 from trainables.spec.trial import SEED_FIELDS, TrialConfig
 
-# Fields with an option of their own, although their values do not go unchanged into the configs.
+# Fields with a separate option, although the option's value is changed before use in configs.
 _OTHER_OPTIONS: Final = ("precision",)
 # Given by --teacher-checkpoint.
 _OF_CHECKPOINT: Final = ("teacher_digest", "teacher_recipe")
@@ -32,10 +32,10 @@ class BestConfig:
         config_id: identifier of the config.
         name: readable name.
         method: distillation method, as in the result table.
-        chosen_by: `confirmation`, `repetitions` or `search`. The score of a search is biased upwards.
+        chosen_by: `confirmation`, `repetitions` or `search`. A search score is biased upwards.
         split: split of the score.
-        score: mean of the objective over `n` seeds, with its interval; a single score for a search.
-        options: options that give this config again, by their names in Python; `hold` has the fields for `--set`.
+        score: mean objective over `n` seeds, with the interval; a single score for a search.
+        options: options for this config, by Python name; `hold` has the fields for `--set`.
     """
 
     config_id: str
@@ -48,7 +48,7 @@ class BestConfig:
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments of the command line that give this config again, in a space that varies none of the fields."""
+        """Command-line arguments for this config, in a space that does not vary these fields."""
         words: list[str] = []
         for name, value in self.options.items():
             flag = OPTIONS[name].long_flag
@@ -64,7 +64,7 @@ class BestConfig:
         return shlex.join(self.arguments)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the config for `summary.json`. Bounds that are not known may still be NaN."""
+        """Return the config for `summary.json`. Unknown bounds may still be NaN."""
         return {
             "config_id": self.config_id,
             "name": self.name,
@@ -84,9 +84,9 @@ class BestConfig:
 def find_best(
     plan: StudyPlan, ledger: StudyLedger, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
 ) -> BestConfig | None:
-    """Return the best config: the first choice of a complete confirmation, or else the best of the repeated configs.
+    """Return the best config: the first choice of a complete confirmation, or else the best repeated config.
 
-    Without a repeated config, it is the one with the highest score of the search, within the limits if there are any.
+    Without a repeated config, return the config with the highest search score, within the limits if there are any.
     Controls are no candidates, except in a comparison of methods.
 
     Args:
@@ -129,10 +129,10 @@ def _best(
 
 
 def options_of(config: TrialConfig, plan: StudyPlan) -> dict[str, Any]:
-    """Return the options that give a config again, by their names in Python.
+    """Return the options for a config, by Python name.
 
     Args:
-        config: config of a trial of the study; its seeds are left out.
+        config: config of a trial in the study; the seeds are left out.
         plan: the study, for a given teacher.
     """
     read = config.method_spec.fields.union(TrialConfig.model_fields) - SEED_FIELDS

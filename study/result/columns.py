@@ -1,8 +1,8 @@
-"""Tables for a terminal that fit its width with every name in full.
+"""Tables for a terminal: they fit the width, and every name is complete.
 
-Names are broken at spaces. Only a word that is longer than its column is broken inside, after one of `+ _ - / , : = .`
-where there is one. To make room for names, the second part of a value, such as its interval, moves to a second line,
-in the widest column first.
+Names are broken at spaces. A word is broken only if it is longer than the column, if possible after one of
+`+ _ - / , : = .`. To make room for names, the second part of a value (e.g. the interval) moves to a second line, in the
+widest column first.
 """
 
 import re
@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-NARROWEST: Final = 80  # columns of the narrowest terminal that the tables are made for
-_WANTED: Final = 20  # width of a column of names beyond which values are not broken to make room
+NARROWEST: Final = 80  # width of the narrowest supported terminal
+_WANTED: Final = 20  # above this width of a name column, values are not broken to make room
 _JOINT: Final = re.compile(r"(?<=[+_\-/,:=.])(?=\w)")
 _PARTS: Final = (" [", " ± ", ", p ")
 _HEAD_PARTS: Final = (" (", " - ", ", ")
@@ -24,12 +24,12 @@ _GAP: Final = 1
 
 @dataclass(frozen=True)
 class Column:
-    """Column of a table.
+    """Table column.
 
     Args:
-        head: head of the column; a line break stays.
-        cells: text of each row.
-        is_name: whether the cells are names, which are wrapped at spaces and aligned to the left.
+        head: column head; line breaks are kept.
+        cells: text for each row.
+        is_name: whether the cells are names. Names are wrapped at spaces and aligned to the left.
     """
 
     head: str
@@ -43,7 +43,7 @@ class Column:
 
     @property
     def narrow(self) -> "Column":
-        """The column with the second part of each value on a second line."""
+        """This column with the second part of each value on a second line."""
         return replace(self, head=_broken(self.head, _HEAD_PARTS), cells=tuple(_broken(c, _PARTS) for c in self.cells))
 
     @property
@@ -53,7 +53,7 @@ class Column:
 
 
 def fitted_table(columns: Sequence[Column], width: int) -> Table:
-    """Return a table that fits the width, if its values leave room for the names.
+    """Return a table fitting the width, if the values leave room for the names.
 
     Args:
         columns: columns with equal numbers of cells; at least one has names.
@@ -81,30 +81,30 @@ def fitted_table(columns: Sequence[Column], width: int) -> Table:
 
 
 def _least(columns: Sequence[Column]) -> int:
-    """Return the width that the columns need at least, with room for names."""
+    """Return the columns' minimum total width, with room for names."""
     return sum(
         (max(each.longest_word, min(each.width, _WANTED)) if each.is_name else each.width) + _GAP for each in columns
     )
 
 
 def _widths(columns: Sequence[Column], room: int) -> list[int]:
-    """Return the width of each column; the columns of names share the room that the others leave."""
+    """Return each column's width. The name columns share the room left by the others."""
     names = [each for each in columns if each.is_name]
     left = room - sum(each.width for each in columns if not each.is_name) - _GAP * len(columns)
     share = max(1, left // len(names))
     widths = [min(each.width, share) if each.is_name else each.width for each in columns]
-    for place, each in enumerate(columns):  # room that one name column does not need is for the next
+    for place, each in enumerate(columns):  # the next name column gets unused room
         spare = max(0, room - _GAP * len(columns) - sum(widths))
         widths[place] = min(each.width, widths[place] + spare)
     return widths
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break each line of a text at spaces, and a longer word after a joint, or else at the width.
+    """Wrap each line of a text at spaces. Break longer words after a joint, or else at the width.
 
     Args:
-        text: one or more lines; the indent of a line is kept.
-        width: largest width of a line.
+        text: one or more lines; each line's indent is kept.
+        width: maximum line width.
     """
     return "\n".join(part for line in text.split("\n") for part in _lines_of(line, width))
 

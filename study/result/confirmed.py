@@ -1,4 +1,4 @@
-"""Result of a confirmation for the terminal, `summary.json` and MLflow."""
+"""Confirmation result for the terminal, `summary.json` and MLflow."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _NOT_COMPLETE = "The confirmation is not complete: no verdict yet."
 
 
 def find_confirmed(ledger: StudyLedger, trials: pa.Table) -> ConfirmationResult | None:
-    """Return the result of the confirmation, or None if no configs have been chosen for one."""
+    """Return the confirmation result, or None if no configs have been chosen."""
     chosen = ledger.confirmation
     if chosen is None:
         return None
@@ -94,7 +94,7 @@ def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
 
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
-    """Return the finite metrics of the first choice, for MLflow's table of studies."""
+    """Return the first choice's finite metrics, for MLflow's table of studies."""
     first, promised = result.first_mean, result.promised
     if first is None or promised is None:
         return {}
@@ -108,7 +108,7 @@ def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
 
 
 def confirmed_tables(result: ConfirmationResult, width: int = NARROWEST) -> list[Table]:
-    """Return tables of the configs and of their comparisons, for a terminal of this width."""
+    """Return tables with the configs and the comparisons, for a terminal with this width."""
     words = result.objective.removesuffix(" correlation")
     before = "score\nbefore" if result.schedules is None else f"score\n({result.schedules.chosen} ep.)"
     heads = ["confirmed", "n", f"test {words}", f"val {words}", before, *["optimism"] * (result.schedules is None)]

@@ -1,4 +1,4 @@
-"""Figures of a study, written as files to the study folder."""
+"""Study figures, written as files to the study folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ from study.plan.plan import StudyPlan
 from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
 
 _DPI: Final = 150
-_COMPRESSION: Final = 2  # of 9, which would take most of the time that a figure takes
+_COMPRESSION: Final = 2  # level 9 would take most of a figure's time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,15 +42,15 @@ def draw_figures(
     costs: dict[str, ConfigCost],
     front: Front | None = None,
 ) -> None:
-    """Draw the figures of a study's result and save them in the study folder.
+    """Draw the figures for a study's result and save them in the study folder.
 
     Args:
         plan: the study.
         records: records of the study.
         configs: rows of the result table.
-        tested: rows of the result table on the test split; empty if the study has none.
+        tested: rows of the result table on the test split; may be empty.
         costs: cost of each config, by config identifier.
-        front: front of several objectives, or None.
+        front: front for several objectives, or None.
     """
     folder = plan.directory / "figures"
     (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def draw_figures(
             figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
     if front is not None and front.on_front and panels_of(front):
         figures["pareto_front"] = lambda: draw_front(front)
-    # A setting of a method of the user's own has no column before the first trial of that method has ended.
+    # Settings for a user's own method have no column before the method's first trial has ended.
     for parameter in (each for each in plan.search_space.scientific if each in trials.column_names):
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
             compute_parameter_effect(records, name, seed=plan.seed)

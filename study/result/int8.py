@@ -1,9 +1,9 @@
 """Export of a confirmed student as an int8 program, compared with the float program over all confirmed seeds.
 
-Every seed of the exported config is quantised in the same way, and the accuracy of its float and its int8
-program is computed on the test split that the confirmation has read. The exported program is that of the first seed, as
-for a float export. No setting of the quantisation is chosen by these accuracies. They are further readings of the test
-split nevertheless: each is written to `test_readings.jsonl` in the study's folder before it is made, and
+All seeds of the exported config are quantised in the same way. For each seed, the accuracy of the float program and of
+the int8 program is computed on the test split, already read by the confirmation. The exported program is the first
+seed's, as for a float export. No quantisation setting is chosen by these accuracies. Nevertheless, they are further
+readings of the test split. Each reading is written to `test_readings.jsonl` in the study folder beforehand, and
 `study.plan.siblings` counts it.
 """
 
@@ -35,10 +35,10 @@ _ACCURACY: Final = "test/accuracy"
 
 @dataclass(frozen=True)
 class Program:
-    """One of the two programs of the exported student.
+    """One of the exported student's two programs.
 
     Args:
-        size_bytes: size of the file.
+        size_bytes: file size in bytes.
         accuracy: test accuracy over the seeds.
         latencies: latency by batch size.
     """
@@ -58,13 +58,13 @@ class Int8Result:
     """Comparison of the int8 program with the float program.
 
     Args:
-        content: content of the int8 program of the exported student, with facts.
+        content: content of the exported student's int8 program, with facts.
         floating: the float program.
         integer: the int8 program.
-        drop: paired loss of test accuracy by quantisation, float minus int8.
-        seeds: test accuracy of float and int8 program, by trial.
+        drop: paired loss in test accuracy by quantisation, float minus int8.
+        seeds: test accuracies of float and int8 program, by trial.
         calibration_images: number of training images for calibration.
-        calibration_seed: seed that drew them.
+        calibration_seed: random seed for drawing these images.
         operators: number of convolutions and matrix products in int8.
         threads: number of threads for latency.
     """
@@ -94,7 +94,7 @@ class Int8Result:
 
     @property
     def lines(self) -> list[str]:
-        """Lines of a table in Markdown: accuracy, size and latency of both programs."""
+        """Lines of a Markdown table: accuracy, size and latency for both programs."""
         batches = [each.batch for each in self.floating.latencies]
         heads = ["program", "test accuracy", "size (bytes)", *(f"latency, batch {each}" for each in batches)]
         rows = []
@@ -131,10 +131,10 @@ class Int8Result:
 
 
 def check_int8(plan: "StudyPlan", *, is_onnx: bool, max_drop: float | None, threads: int | None) -> None:
-    """Check that an int8 program can be asked for.
+    """Check that an int8 program can be requested.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: an int8 program is not possible with these options.
     """
     if not is_onnx:
         raise UsageError("--int8 is made by ONNX Runtime: leave out --format torch-export")
@@ -159,15 +159,15 @@ def make_int8(
     max_drop: float | None,
     threads: int,
 ) -> Int8Result:
-    """Quantise the students of all confirmed seeds, and compare them with their float programs.
+    """Quantise the students from all confirmed seeds, and compare them with the float programs.
 
     Args:
         plan: the study.
-        ledger: trials of the study.
-        entry: trial of the exported student.
+        ledger: the study's trials.
+        entry: the exported student's trial.
         kept: the exported student.
         facts: metadata of the exported program.
-        max_drop: largest mean loss of accuracy, or None.
+        max_drop: largest allowed mean loss in accuracy, or None.
         threads: number of threads for latency.
 
     Raises:
@@ -244,7 +244,7 @@ def make_int8(
 
 
 def _accuracy(shares: Sequence[float]) -> Estimate:
-    """Return the mean accuracy over seeds. Its interval ends at the possible range."""
+    """Return the mean accuracy over seeds, with the interval limited to the possible range."""
     return within_possible(mean_interval(shares), _ACCURACY)
 
 
@@ -274,7 +274,7 @@ def _images_at(dataset: "Dataset", places: Any) -> Any:
 
 
 def int8_card(plan: "StudyPlan", entry: "TrialEntry", result: Int8Result, takes: str) -> str:
-    """Return the card of an int8 program in Markdown."""
+    """Return the card for an int8 program in Markdown."""
     seeds = [f"| {name} | {a:.4f} | {b:.4f} |" for name, (a, b) in result.seeds.items()]
     return "\n".join(
         [
@@ -298,5 +298,5 @@ def int8_card(plan: "StudyPlan", entry: "TrialEntry", result: Int8Result, takes:
 
 
 def card_of_program(path: Path) -> Path:
-    """Return the path of the card of an int8 program."""
+    """Return the path to an int8 program's card."""
     return path.with_suffix(".md")

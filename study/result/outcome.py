@@ -1,6 +1,6 @@
-"""Outcome of a study: result table, `summary.json`, figures, and their delivery to MLflow.
+"""Study outcome: result table, `summary.json`, figures, and delivery to MLflow.
 
-The numbers are computed by `analysis`, which reads nothing but the records.
+`analysis` computes the numbers from the records only.
 """
 
 import json
@@ -78,20 +78,20 @@ class Outcome:
 
     Args:
         plan: the study.
-        summary: content of `summary.json`, which covers all fields below.
+        summary: content of `summary.json`, covering all fields below.
         configs: controls first, then the promising configs, best first. In a comparison of methods: all configs, best
             first.
-        correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
-        landmark: trials and epoch over which the correlation is computed.
+        correlation: rank correlation between sharpness gap and accuracy over the search configs (exploratory).
+        landmark: trials and epoch for the correlation.
         costs: cost of each config, by config identifier.
-        confirmed: result of the confirmation, or None without one.
-        confirmed_texts: paragraphs to show with the result of the confirmation.
+        confirmed: confirmation result, or None without a confirmation.
+        confirmed_texts: paragraphs to show with the confirmation result.
         best: best config, or None if no trial has finished.
         runs: address of the trials in MLflow's UI.
         students: measured students.
-        front: front of several objectives or limits, or None.
+        front: front for several objectives or limits, or None.
         notes: notes to show with the table.
-        tracking_error: error that prevented a complete delivery to MLflow, or None.
+        tracking_error: error if the delivery to MLflow is incomplete, or None.
     """
 
     plan: StudyPlan
@@ -111,14 +111,14 @@ class Outcome:
 
 
 def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: StudyProgress) -> Outcome:
-    """Collect the outcome of a run of a study and deliver it to MLflow."""
+    """Collect a study run's outcome and deliver it to MLflow."""
     progress.say("collecting the result")
     records = open_study(plan.directory)
     summarise = compare_methods if plan.compared else summarise_configs
     configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
     correlation = compute_gap_against_accuracy(records, seed=plan.seed).correlation
     confirmed = find_confirmed(run.ledger, records.trials)
-    # The test split is not looked at before the last trial of a confirmation has ended.
+    # Test results are not read before a confirmation's last trial has ended.
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
     warnings += adapter_warnings(records.trials)
@@ -253,7 +253,7 @@ def _summary(
 
 
 def _teacher_forwards(run: StudyRun) -> dict[str, int]:
-    """Count the samples that passed through the teacher in all runs of the study.
+    """Count the samples passed through the teacher in all runs of the study.
 
     Returns:
         `ahead`: samples when the teacher outputs were filled before the trials. `in_trials`: samples within the trials.
@@ -272,7 +272,7 @@ def _study_metrics(
         metrics["gap_accuracy_correlation_epoch"] = float(landmark.epoch)
     named = [(config.method, config) for config in configs if plan.compared or config.stage == "control"]
     best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
-    # The best config of a method last: with several searches, a method has several configs.
+    # A method's best config comes last: with several searches, a method has several configs.
     for prefix, config in (*best[:1], *reversed(named)):
         place = prefix.replace("+", "_with_")  # MLflow does not accept a plus in metric names
         metrics[f"{place}/{plan.objective.replace('/', '_')}"] = config.accuracy.value
@@ -294,7 +294,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def ui_command(plan: StudyPlan) -> str:
-    """Return the command or address that opens the runs in MLflow's UI."""
+    """Return the command or address for opening the runs in MLflow's UI."""
     if plan.tracking_uri.startswith("http"):
         return redact_place(plan.tracking_uri)
     command = ["mlflow", "ui", "--backend-store-uri", redact_place(plan.tracking_uri), "--host", "127.0.0.1"]
@@ -310,7 +310,7 @@ def _correlation_text(correlation: Estimate, words: str, landmark: Landmark) -> 
 
 
 def correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
-    """Return the lines on the association of gap and accuracy; none without a search."""
+    """Return lines about the association between gap and accuracy; empty without a search."""
     if not plan.searches:
         return []
     return [_correlation_text(correlation, objective_in_words(plan.base.dataset), landmark)]

@@ -1,4 +1,4 @@
-"""Front of a study with several objectives or limits, for `summary.json`, from which tables and figures are made."""
+"""Front of a study with several objectives or limits, for `summary.json`, the source for tables and figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ from trainables.spec.quantities import QUANTITIES, Quantity
 def pareto_summary(ledger: StudyLedger) -> dict[str, Any] | None:
     """Return the searched configs with their values and the front; None without objectives and limits.
 
-    The values are those of the search, `fresh` those of repetitions on fresh seeds, and `confirmed` those of a complete
-    confirmation, where the dataset's objective is on the test split. `is_on_confirmed_front` compares the confirmed
-    configs of the front by these means.
+    `values` come from the search, `fresh` from repetitions on fresh seeds, and `confirmed` from a complete
+    confirmation, with the dataset's objective on the test split. `is_on_confirmed_front` compares the front's confirmed
+    configs by the confirmed means.
     """
     plan = ledger.plan
     if not (plan.objectives or plan.limits):
@@ -58,7 +58,7 @@ def pareto_summary(ledger: StudyLedger) -> dict[str, Any] | None:
 
 
 def pareto_metrics(summary: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the size of the front, and the best value of each objective on it, for MLflow's table of studies."""
+    """Return the front size and the best value per objective on the front, for MLflow's table of studies."""
     if summary is None:
         return {}
     front = [row for row in summary["configs"] if row["is_on_front"]]
@@ -79,7 +79,7 @@ def _label(plan: StudyPlan, each: SearchedConfig) -> str:
 
 
 def _estimates(entries: Sequence[TrialEntry], quantities: Sequence[Quantity], split: str) -> dict[str, Any]:
-    """Return the mean of each quantity that varies with the seed; the first one is on the given split."""
+    """Return the mean of each quantity varying with the seed. The first quantity is on the given split."""
     if not entries:
         return {}
     found = {}
@@ -98,7 +98,7 @@ def _estimates(entries: Sequence[TrialEntry], quantities: Sequence[Quantity], sp
 
 
 def _mark_confirmed(plan: StudyPlan, rows: list[dict[str, Any]]) -> None:
-    """Add to each confirmed config of the front whether it is on the front of the confirmed means."""
+    """Mark whether each confirmed config of the front is also on the front of the confirmed means."""
     known = [row for row in rows if row["is_on_front"] and row["confirmed"]]
     tested = objective_of(plan.base.dataset, "test")
     points = []

@@ -1,4 +1,4 @@
-"""HTML report at the end of a study, and the facts about the study that `analysis` cannot derive."""
+"""HTML report at the end of a study, and facts about the study not derivable in `analysis`."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def about_study(plan: StudyPlan) -> dict[str, Any]:
 
 
 def _log_fields(space: SearchSpace | MethodComparison) -> set[str]:
-    """Return the fields sampled on a logarithmic scale; a comparison samples its own tuned fields so."""
+    """Return the fields sampled on a logarithmic scale, including the tuned fields of a comparison."""
     if isinstance(space, MethodComparison):
         return {each.name for each in space.tuned if not isinstance(each, Bounds) or each.log}
     return {each.name for each in space.parameters if each.log}
@@ -48,16 +48,16 @@ def write_study_report(plan: StudyPlan, notes: list[str]) -> Path | None:
 
     Args:
         plan: the study. The records and the summary must exist.
-        notes: notes of the outcome. Receives a note if the report cannot be written.
+        notes: the outcome's notes. Receives a note if the report cannot be written.
 
     Returns:
-        Path of the report, or None if writing failed.
+        Path to the report, or None if writing failed.
     """
     try:
         from analysis.report.writing import write_report
 
         return write_report(plan.directory)
-    except Exception as error:  # no failure of the report may lose the result
+    except Exception as error:  # a report failure must not lose the result
         again = f"python -m analysis.report {plan.name} --output-dir {plan.output_dir}"
         notes.append(f"The report could not be written ({error}); try again with `{again}`.")
         return None

@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Difference:
-    """Value of a measure that differs from the record.
+    """A measure's value that differs from the record.
 
     Args:
         epoch: epoch, from 1.
@@ -60,14 +60,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Result of a rerun.
+    """Rerun result.
 
     Args:
         entry: recorded trial.
-        numbers: number of values compared.
+        numbers: number of compared values.
         differences: differing values, by epoch and then in recorded order.
-        error: error of the rerun, or None.
-        error_compared: whether the errors of record and rerun are compared as well.
+        error: the rerun's error, or None.
+        error_compared: whether the errors in record and rerun are compared as well.
     """
 
     entry: TrialEntry
@@ -93,7 +93,7 @@ class Reproduction:
 
 
 def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[StudyPlan, TrialEntry]:
-    """Find a recorded trial and the study it belongs to.
+    """Find a recorded trial and the trial's study.
 
     Args:
         trial_id: identifier of the trial in the records.
@@ -102,7 +102,7 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
 
     Raises:
         UsageError: the study or trial does not exist (the message names the nearest ones), or nothing was recorded.
-        StudyError: the journal has less of the trial than the records.
+        StudyError: the journal has less data about the trial than the records.
     """
     study = _study_of(trial_id, output_dir) if name is None else name
     plan = existing_plan(study, output_dir)
@@ -122,9 +122,9 @@ def _studies(output_dir: Path) -> list[str]:
 
 
 def _study_of(trial_id: str, output_dir: Path) -> str:
-    """Return the study of a trial. A trial identifier begins with the study's name at the time."""
+    """Return a trial's study. A trial identifier begins with the study's original name."""
     named, holding = trial_id.rpartition("-")[0], _studies_with(trial_id, output_dir)
-    if len(set(holding.values())) > 1:  # copies of one study share an identifier
+    if len(set(holding.values())) > 1:  # copies of a study share an identifier
         raise UsageError(
             f"{len(holding)} studies have a trial {trial_id!r}, because one of them was renamed: name the study "
             f"with --name ({', '.join(holding)})"
@@ -139,10 +139,10 @@ def _study_of(trial_id: str, output_dir: Path) -> str:
 
 
 def _studies_with(trial_id: str, output_dir: Path) -> dict[str, str]:
-    """Return name and identifier of each study that has begun a trial with this identifier."""
+    """Return name and identifier of each study with a started trial that has this identifier."""
     begun, found = f'{{"event":"trial","trial_id":{json.dumps(trial_id)},'.encode(), {}
     for study in _studies(output_dir):
-        with suppress(UsageError, OSError):  # of another version, or without a journal
+        with suppress(UsageError, OSError):  # studies from another version, or without a journal
             if begun in (output_dir / study / "journal.jsonl").read_bytes():
                 found[study] = existing_plan(study, output_dir).study_id
     return found
@@ -155,7 +155,7 @@ def _nearest_anywhere(trial_id: str, output_dir: Path) -> str:
     near = difflib.get_close_matches(trial_id.rpartition("-")[0] or trial_id, studies, n=_NEAREST, cutoff=0.0)
     known: list[str] = []
     for study in near:
-        with suppress(UsageError, StudyError):  # of another version, or damaged
+        with suppress(UsageError, StudyError):  # studies from another version, or damaged
             known += StudyLedger(existing_plan(study, output_dir), read_only=True).entries
     return _nearest(trial_id, known)
 
@@ -166,7 +166,7 @@ def _nearest(trial_id: str, known: list[str]) -> str:
 
 
 def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
-    """Run a trial again for as many epochs as were recorded.
+    """Run a trial again for the recorded number of epochs.
 
     A failed trial runs until it fails again, or for one epoch more than recorded.
 
@@ -189,7 +189,7 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
         try:
             settings = _settings(plan, entry, Path(scratch), say)
             run = begin_run(settings)
-            if recorded is not None:  # the digest of the study's own split
+            if recorded is not None:  # digest for the study's own split
                 first = entry.config.with_numbers(teacher=0, split=0)
                 own = dataset_of(first, settings["data_root"], settings["teacher_path"])
                 refuse_other_data(plan, recorded["digest"], own.digest)
@@ -224,7 +224,7 @@ def _progress(entry: TrialEntry, epoch: int, measures: dict[str, float]) -> str:
 
 
 def compare(recorded: dict[int, dict[str, float]], again: dict[int, dict[str, float]]) -> Iterator[Difference]:
-    """Yield the recorded values that differ from the rerun in any bit. Costs and test measures are not compared.
+    """Yield the recorded values with any bit different from the rerun. Costs and test measures are not compared.
 
     Args:
         recorded: recorded measures, by epoch.
@@ -243,17 +243,17 @@ def _compared(measures: dict[str, float]) -> dict[str, float]:
 
 
 def _essence(error: str | None) -> str | None:
-    """Return an error message without the source line and the traceback of the error."""
+    """Return an error message without source line and traceback."""
     return None if error is None else message_of(error)
 
 
 def reasons_to_differ(plan: StudyPlan, device: str, entry: TrialEntry | None = None) -> list[str]:
-    """Return harmless reasons why a rerun may differ from the record.
+    """Return harmless reasons for a difference between rerun and record.
 
     Args:
         plan: the study.
-        device: device of the rerun.
-        entry: recorded trial. Default: any trial of the study's last run.
+        device: the rerun's device.
+        entry: recorded trial. Default: any trial in the study's last run.
     """
     reasons = [
         "Trials that ran on another machine, with other versions of the libraries, on more threads or packed may "
@@ -276,7 +276,7 @@ def device_of(plan: StudyPlan, entry: TrialEntry | None = None) -> str:
 
     Args:
         plan: the study.
-        entry: recorded trial. Default: any trial of the study's last run.
+        entry: recorded trial. Default: any trial in the study's last run.
     """
     import torch
 
@@ -289,7 +289,7 @@ def _used_gpus(plan: StudyPlan, entry: TrialEntry | None) -> bool:
 
 
 def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> dict[str, Any]:
-    """Return the settings that Tune passes to the trial in a study.
+    """Return the trial settings, as passed by Tune in a study.
 
     See `trainables.tune.trainable.DistillationTrainable`.
     """
@@ -306,7 +306,7 @@ def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> di
 
 
 def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str | None:
-    """Return the path of the trial's teacher, or None without one. A missing file is recreated in `scratch`."""
+    """Return the path to the trial's teacher, or None without a teacher. A missing file is recreated in `scratch`."""
     from study.plan.teacher_choice import keep_teacher
     from trainables.data import load_dataset
     from trainables.spec.modality import is_text

@@ -1,4 +1,4 @@
-"""Result of a study on the terminal."""
+"""Study result on the terminal."""
 
 import shlex
 from typing import TextIO
@@ -33,7 +33,7 @@ from trainables.display.numbers import (
 
 
 def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
-    """Format the result for the width and colours of the terminal behind `stream`."""
+    """Format the result for the terminal behind `stream`, with matching width and colours."""
     console = Console(file=stream, highlight=False)
     # Captured first: rich ends the process with exit code 1 when it writes to a closed pipe.
     with console.capture() as text:
@@ -101,7 +101,7 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
 
 
 def result_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost], width: int = NARROWEST) -> Table:
-    """Return a table of the repeated configs of a search."""
+    """Return a table with the repeated configs of a search."""
     words = _short_words(configs)
     names = [f"{control_name(each)} (control)" if each.stage == "control" else _label(each) for each in configs]
     columns = {
@@ -127,7 +127,7 @@ def _cells_table(heads: tuple[str, ...], rows: list[tuple[str, ...]], width: int
 
 
 def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost], width: int = NARROWEST) -> Table:
-    """Return a table of the compared methods."""
+    """Return a table with the compared methods."""
     words = _short_words(configs)
     settings = [settings_of(each) for each in configs]
     against = [each.against_baseline for each in configs]
@@ -146,7 +146,7 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost],
 
 
 def _short_words(configs: list[ConfigSummary]) -> str:
-    """Return a short name of the objective for table headers."""
+    """Return a short objective name for table headers."""
     return objective_of_all(configs).removesuffix(" correlation")
 
 

@@ -1,4 +1,4 @@
-"""Process in the place of Ray's dashboard agent, which a Ray node requires. It does nothing until its node ends."""
+"""Process in the place of Ray's dashboard agent, which a Ray node requires. The process sleeps until the node ends."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Stopping and recording of a study as Ray Tune calls them."""
+"""Stopping and recording as callbacks for Ray Tune."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from study.running.trial_storage import TrialStorage
 
 
 class TuneStopper(tune.Stopper):
-    """Stopper of Ray Tune that asks a `Stop`.
+    """Ray Tune stopper based on a `Stop`.
 
     Args:
         stop: the stopping condition.
@@ -21,7 +21,7 @@ class TuneStopper(tune.Stopper):
         self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """Return False: no trial is stopped alone."""
+        """Return False: this stopper does not stop single trials."""
         return False
 
     def stop_all(self) -> bool:
@@ -33,12 +33,12 @@ class TuneStopper(tune.Stopper):
 
 
 class StudyCallback(tune.Callback):
-    """Tune callback that records trials and removes checkpoints.
+    """Tune callback for recording trials and removing checkpoints.
 
     Args:
-        recorder: recording of trials.
+        recorder: recorder for trials.
         progress: progress display for the user.
-        storage: checkpoints of the trials.
+        storage: trial checkpoints.
     """
 
     def __init__(self, recorder: TrialRecorder, progress: StudyProgress, storage: TrialStorage) -> None:
@@ -47,7 +47,7 @@ class StudyCallback(tune.Callback):
         self._storage = storage
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Publish a trial that has got a process."""
+        """Publish a trial after it gets a process."""
         self._recorder.started(trial.config["trial_id"])
 
     def on_trial_result(
@@ -58,7 +58,7 @@ class StudyCallback(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Record the reported epochs of a trial."""
+        """Record a trial's reported epochs."""
         self._recorder.reported(trial.config["trial_id"], result)
 
     def on_checkpoint(
@@ -69,15 +69,15 @@ class StudyCallback(tune.Callback):
         checkpoint: Any,
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Remove old checkpoints of a trial."""
+        """Remove a trial's old checkpoints."""
         self._storage.keep_newest(checkpoint.path)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Clear the storage of an ended trial. The searcher has already recorded the end."""
+        """Remove an ended trial's checkpoints. The searcher has already recorded the end."""
         self._clear_if_ended(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Handle the death of a trial's process. The trial fails or continues in another process."""
+        """Handle a dead trial process. The trial fails or continues in another process."""
         if not self._clear_if_ended(trial):
             self._progress.say(f"the process of {trial.config['trial_id']} died; another goes on with it")
 

@@ -21,14 +21,14 @@ _ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Tune's CSV, JSON and TensorBoard loggers double the cost of a short trial. The records replace them.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A snapshot grows with the number of trials and is never read: a study resumes from the journal.
+    # Snapshots grow with the number of trials and are never read: a study resumes from the journal.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     # With one pending trial, Tune's default, processes would start one after the other. A free process would then take
-    # the trial of a process still starting, and the second core would never get one. The search limits the number of
-    # trials to the number of slots.
+    # a trial intended for a process still starting, and the second core would stay idle. The search limits the number
+    # of trials to the number of slots.
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Tune's newer output prints a table on stdout even if it is told to print nothing.
+    # Tune's newer output prints a table on stdout even if all output is disabled.
     "RAY_AIR_NEW_OUTPUT": "0",
     # A failed trial reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -49,7 +49,7 @@ from trainables.process.errors import StudyError
 _worker_servers: Final = ExitStack()  # closed when Ray is stopped
 _SECONDS_TO_ANSWER: Final = 25
 _SECONDS_BETWEEN_COUNTS: Final = 3.0
-# The port is tried before Ray is imported. A name lookup has no time limit, so it is part of the probe.
+# The port is tried before Ray is imported. A name lookup has no time limit, so the probe includes the lookup.
 _PROBE: Final = (
     "import socket, sys; address, *place = sys.argv[1:]\n"
     "if place: socket.create_connection((place[0], int(place[1])), timeout=5).close()\n"
@@ -82,7 +82,7 @@ def check_address(address: str) -> None:
             timeout=_SECONDS_TO_ANSWER,
             check=False,
         )
-    except ValueError as error:  # host name that cannot be encoded
+    except ValueError as error:  # invalid host name for encoding
         raise StudyError(f"no Ray cluster answers at {address!a} ({error}). {advice}") from None
     except subprocess.TimeoutExpired:
         raise StudyError(f"{address} did not answer as a Ray cluster within {_SECONDS_TO_ANSWER} s. {advice}") from None
@@ -92,18 +92,18 @@ def check_address(address: str) -> None:
 
 
 def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] = ()) -> None:
-    """Connect to `address`, or start a cluster of this process on this machine (`local`).
+    """Connect to `address`, or start a local cluster owned by this process (`local`).
 
     Args:
         address: see `check_address`.
         ship_code: whether nodes receive the code from this machine. If False, the code must be installed on the nodes.
-        modules: what workers of a cluster of this process need besides the modules of every trial; see
+        modules: modules for the workers of a local cluster, in addition to the modules for every trial; see
             `worker_server`.
 
     Raises:
         StudyError: Ray cannot be reached or started, or nodes lack the code or have different code.
     """
-    set_unless_set(_ENVIRONMENT | WORKERS)  # a study before may have restored the environment
+    set_unless_set(_ENVIRONMENT | WORKERS)  # an earlier study may have restored the environment
     code = shipped_code() if ship_code else {}
     try:
         with _signals_kept():
@@ -121,12 +121,12 @@ def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] =
                         runtime_env=code or None,
                     )
             else:
-                # The nodes were started in other environments. Ray itself sets the number of threads.
+                # The nodes were started in other environments. Ray sets the number of threads.
                 keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
                 ray.init(
                     address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code}
                 )
-    except Exception as error:  # Ray raises a bare Exception if its processes start too slowly
+    except Exception as error:  # Ray raises a bare Exception if Ray processes start too slowly
         stop_ray()
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
     except BaseException:  # Ctrl-C; the process may go on, as a notebook does
@@ -172,7 +172,7 @@ def _own_token() -> str:
 
 @contextmanager
 def _workers_started_by(server: str | None) -> Iterator[None]:
-    # Ray takes its own script where the parameter is absent, and gives it the environment of its first process.
+    # Without the parameter, Ray uses its own script. Ray passes the environment of the first Ray process to the script.
     if server is None:
         yield
         return
@@ -192,15 +192,15 @@ def _workers_started_by(server: str | None) -> Iterator[None]:
 class Slots:
     """Number of trials that fit on the cluster now. Nodes may join or leave.
 
-    A trial, or each worker of a trial, runs on one node, and a share of a GPU is a share of one GPU. Cores of a node
-    without GPUs are therefore unusable for trials with a GPU. Likewise, two trials with 0.4 GPUs fit on each GPU, and
-    not five on two GPUs.
+    A trial, or each worker of a trial, runs on one node, and a GPU share cannot span two GPUs. Cores on a node without
+    GPUs are therefore unusable for trials with a GPU. Likewise, two trials with 0.4 GPUs fit on each GPU, and not five
+    on two GPUs.
 
     Args:
         cpus: cores per trial, or per worker.
         gpus: GPUs per trial, or per worker.
         at_most: upper limit.
-        workers: workers per trial. The workers of a trial may be on several nodes.
+        workers: workers per trial. A trial's workers may be on several nodes.
     """
 
     def __init__(self, *, cpus: float, gpus: float, at_most: int | None, workers: int = 1) -> None:

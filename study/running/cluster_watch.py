@@ -1,11 +1,11 @@
 """Detection of a lost cluster. Ray does not report this, and a driver then waits for results forever.
 
 A study depends on two processes: the head's GCS, which every driver queries, and the raylet on the driver's machine,
-which runs trials there. Both are tested for a connection every two seconds, which cannot block for long. Losing a
+which runs trials there. Both are tested for a connection every two seconds, and a test cannot block for long. Losing a
 worker node does not end a study, because the trials move to other nodes.
 
 A loss is reported to the study. The study then has some seconds to leave Ray and to finish by itself, including records
-and MLflow. A call into Ray may never return at this point, so a study that does not finish in time is ended here. Ray
+and MLflow. A call into Ray may never return at this point, so an unfinished study is ended here after some seconds. Ray
 itself ends a driver without any message 60 seconds after losing the head.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Final
 import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
 
 # isort: split
-import psutil  # a dependency of Ray
+import psutil  # installed with Ray
 import ray
 
 from study.plan.cluster_address import host_and_port
@@ -38,12 +38,12 @@ _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EH
 
 @dataclass(frozen=True)
 class Cluster:
-    """Addresses of the two processes on which a study depends.
+    """Addresses of the two processes needed by a study.
 
     Args:
         head: host and port of the head.
-        raylet: socket file of the raylet on this machine; None without a socket file, as on Windows.
-        node: Ray's handle of a cluster started by this process; None for an external cluster.
+        raylet: the raylet's socket file on this machine; None without a socket file, as on Windows.
+        node: Ray's handle for a cluster started by this process; None for an external cluster.
     """
 
     head: tuple[str, int]
@@ -67,12 +67,12 @@ def connected_cluster(address: str) -> Cluster:
 
 
 class ClusterWatch:
-    """Monitor of a cluster, running in a background thread.
+    """Cluster monitor, running in a background thread.
 
     Args:
         cluster: the cluster.
         hear: called once, from any thread, with a description of the loss.
-        last_words: called for at most eight seconds before a process that does not finish by itself is ended.
+        last_words: called before an unresponsive process is ended, for at most eight seconds.
         parting: returns the error message to show in that case.
         seconds_away: tolerated time without an answer from an external head.
         seconds_to_leave: time after a loss for the process to finish or to call `dismiss`.
@@ -106,7 +106,7 @@ class ClusterWatch:
         self._thread.start()
 
     def check(self) -> str | None:
-        """Check the processes on this machine now, which is fast. Return a description of the loss, or None."""
+        """Check the processes on this machine now. This is fast. Return a description of the loss, or None."""
         with self._looking:
             if self.lost is None:
                 self._lose(self._look_here())
@@ -125,7 +125,7 @@ class ClusterWatch:
         self._dismissed.set()
 
     def end_processes(self) -> None:
-        """Kill the remaining processes of a local cluster, because Ray can no longer do so."""
+        """Kill a local cluster's remaining processes, because Ray can no longer do so."""
         if self._is_own:
             with suppress(Exception):  # the other processes must be killed in any case
                 self._cluster.node.kill_all_processes(check_alive=False, allow_graceful=False)
@@ -134,7 +134,7 @@ class ClusterWatch:
                 process.kill()
 
     def _known_processes(self) -> list[psutil.Process]:
-        """Return the child processes of a local cluster, including trials."""
+        """Return a local cluster's child processes, including trials."""
         found: list[psutil.Process] = []
         for infos in list(self._cluster.node.all_processes.values()):
             for info in infos:
@@ -171,7 +171,7 @@ class ClusterWatch:
         leave_at_once(self._parting(self.lost))
 
     def _look_here(self) -> str | None:
-        """Describe the local process that has certainly ended, or return None."""
+        """Describe the ended local process. Return None if no process has certainly ended."""
         if self._cluster.raylet is not None and not _answers(self._cluster.raylet):
             return self._of_raylet
         return self._of_head if self._is_own and not _answers(self._cluster.head) else None
@@ -200,6 +200,6 @@ def _answers(place: tuple[str, int] | str, *, is_near: bool = True) -> bool:
             socket.create_connection(place, timeout=_SECONDS_TO_ANSWER).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return False
-    except OSError as error:  # other errors lie in this process, such as no free file descriptor
+    except OSError as error:  # other errors come from this process, e.g. no free file descriptor
         return is_near or not (isinstance(error, TimeoutError | ConnectionError) or error.errno in _UNREACHABLE)
     return True

@@ -1,4 +1,4 @@
-"""A study from a checked plan to the stored result, for the command line and for Python alike."""
+"""A study from a checked plan to the stored result, for the command line and for Python."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -32,12 +32,13 @@ def conduct_study(
         plan: the study.
         progress: progress display for the user.
         resumed: whether the study exists already.
-        command: command or call of the user, for the record.
+        command: the user's command or call, for the record.
         retry_failed: whether to start failed trials again.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
 
     Raises:
-        UsageError: the output folder cannot be written, a study with that name exists, or another process runs it.
+        UsageError: the output folder cannot be written, a study with this name already exists, or another process runs
+            it.
         StudyError: a service does not answer, or the study cannot be carried out.
         KeyboardInterrupt: the user ended the study at once. It can be resumed, unless no work had begun.
     """
@@ -87,7 +88,7 @@ def _conduct(
             start=start,
         )
     except (StudyError, UsageError) as error:
-        # Otherwise a later resume would confirm by a request that was refused.
+        # Otherwise a later resume would confirm by a refused request.
         if before is not None and not start.has_worked and not isinstance(error, ClusterLostError):
             with suppress(StudyError, UsageError, OSError):
                 withdraw_confirmation(plan, before)
@@ -98,13 +99,13 @@ def _conduct(
 def deliver_study(
     plan: "StudyPlan", progress: "StudyProgress", *, command: str, sets_aside: bool = False
 ) -> "tuple[StudyRun, Outcome]":
-    """Send everything that MLflow lacks of a study. Nothing is run.
+    """Send all missing parts of a study to MLflow. Nothing is run.
 
     Args:
         plan: the study.
         progress: progress display for the user.
         command: command or call of the user, for the record.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
 
     Raises:
         UsageError: another process runs the study.
@@ -129,7 +130,7 @@ def deliver_study(
 
 
 def undelivered(plan: "StudyPlan", error: Exception) -> str:
-    """Return the message for an incomplete delivery to MLflow, with the command that delivers the rest."""
+    """Return the message for an incomplete MLflow delivery, with the command for delivering the rest."""
     from study.tracking.delivery import first_line
 
     return (
@@ -139,10 +140,10 @@ def undelivered(plan: "StudyPlan", error: Exception) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that the output folder can be written, or created. Nothing is left behind.
+    """Check that the output folder is writable or can be created. Nothing is left behind.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the folder is not writable, or cannot be created.
     """
     try:
         check_writable(folder)

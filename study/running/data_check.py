@@ -8,7 +8,7 @@ from trainables.process.errors import StudyError
 
 
 def check_data(executor: Executor, ledger: StudyLedger) -> None:
-    """Check that a node can read a study's data and, in a resumed study, that they are those of the recorded trials.
+    """Check that a node can read the data. In a resumed study, the data must equal those of the recorded trials.
 
     The task also loads the data for the teacher's preparation. See `study.ledger.same_data`.
 
@@ -21,7 +21,7 @@ def check_data(executor: Executor, ledger: StudyLedger) -> None:
     """
     plan = ledger.plan
     data_root = str(plan.data_root) if plan.data_root is not None else None
-    config = plan.example_config.model_dump(mode="json")  # with a split seed that is set for all trials
+    config = plan.example_config.model_dump(mode="json")  # with the split seed for all trials
     try:
         found = executor.dataset_digest(config, data_root, str(plan.teachers_folder))
     except (TaskFailedError, TaskLostError) as error:

@@ -1,8 +1,8 @@
-"""Measurement of the students before the search: parameters, FLOPs, size and latency.
+"""Measurement of all students before the search: parameters, FLOPs, size and latency.
 
-It is a step of its own, before the executor starts: no trial, no other process of the study and no delivery to MLflow
-runs meanwhile. The result of each architecture is written to the journal once, so a resumed study goes on with the same
-values, and the search is the same.
+The measurement is a separate step before the executor starts. No trial, other study process or MLflow delivery runs
+meanwhile. Each architecture's result is written to the journal once, so a resumed study continues the same search with
+the same values.
 """
 
 import importlib
@@ -23,7 +23,7 @@ PROGRAM_PACKAGES: Final = ("onnx", "onnxscript", "onnxruntime")
 
 
 def check_measurable(plan: StudyPlan) -> None:
-    """Check that this machine can measure what the plan asks for, before any work.
+    """Check, before any work, that this machine can measure the quantities in the plan.
 
     Raises:
         UsageError: a package is missing, or there are fewer cores than threads.
@@ -44,7 +44,7 @@ def check_measurable(plan: StudyPlan) -> None:
 
 
 def measure_students(plan: StudyPlan, ledger: StudyLedger, progress: StudyProgress) -> None:
-    """Measure the students of a study that the journal has no values of.
+    """Measure all students without values in the journal.
 
     Raises:
         StudyError: a student cannot be exported, or no student is within the limits.
@@ -73,7 +73,7 @@ def measure_students(plan: StudyPlan, ledger: StudyLedger, progress: StudyProgre
 
 
 def _check_limits(plan: StudyPlan, ledger: StudyLedger) -> None:
-    """Check that a student is within all limits of what depends on the architecture alone."""
+    """Check that at least one student is within all limits on quantities determined by the architecture."""
     limits = [each for each in plan.limits if each.quantity.is_of_architecture]
     known = {name: ledger.deployment[name] for name in plan.students}
     if not limits or any(

@@ -1,4 +1,4 @@
-"""Interface between a study and what computes it: Ray, or this process."""
+"""Interface between a study and the executor: Ray, or this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ ShowTeacher = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class TrialsToRun:
-    """All that an executor needs for the trials of a study.
+    """Everything an executor needs for a study's trials.
 
     Args:
         ledger: study ledger.
-        settings: settings of every trial, in addition to the config.
-        recorder: recording of trials.
+        settings: settings for every trial, in addition to the config.
+        recorder: recorder for trials.
     """
 
     ledger: StudyLedger
@@ -35,7 +35,7 @@ class TrialsToRun:
 
 
 class Executor(Protocol):
-    """Computes the parts of a study, with progress, until the study ends or `Stop` ends it.
+    """Computes all parts of a study, with progress, until the study is complete or `Stop` ends it.
 
     Args:
         plan: the study.
@@ -46,7 +46,7 @@ class Executor(Protocol):
     def __init__(self, plan: StudyPlan, progress: StudyProgress, stop: Stop) -> None: ...
 
     def check_resources(self) -> None:
-        """Check that a trial can run at all.
+        """Check that at least one trial can run.
 
         Raises:
             StudyError: a trial can never run.
@@ -54,7 +54,7 @@ class Executor(Protocol):
         ...
 
     def choose_gpus(self) -> GpuChoice | None:
-        """Choose the GPUs of each trial, and use them for all that follows. Return None if stopped.
+        """Choose the GPUs per trial for the rest of the run. Return None if stopped.
 
         Raises:
             StudyError: a trial does not fit on a GPU.
@@ -62,7 +62,7 @@ class Executor(Protocol):
         ...
 
     def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
-        """Return the digest of the data, or None if stopped; see `trainables.tune.tasks.dataset_digest`.
+        """Return the data digest, or None if stopped; see `trainables.tune.tasks.dataset_digest`.
 
         Raises:
             TaskFailedError: the data cannot be read.
@@ -80,15 +80,15 @@ class Executor(Protocol):
         ...
 
     def wrap_secrets(self, outputs: dict[str, Any]) -> Any:
-        """Return settings of the teacher outputs such that secrets in a URI stay out of files."""
+        """Wrap the settings for teacher outputs, so secrets in a URI stay out of files."""
         ...
 
     def share(self, value: Any) -> Any:
-        """Return a value such that the settings of many trials can hold it; see `trainables.tune.settings.resolved`."""
+        """Wrap a value for the settings of many trials; see `trainables.tune.settings.resolved`."""
         ...
 
     def fill_tasks(self) -> FillTasks:
-        """Return the tasks that fill teacher outputs."""
+        """Return tasks for filling teacher outputs."""
         ...
 
     def run_trials(self, trials: TrialsToRun) -> None:

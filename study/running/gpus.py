@@ -1,7 +1,7 @@
-"""Choice of the GPUs per trial: as given, or by `--gpus-per-trial auto` from the GPUs and cores that nodes have.
+"""Choice of the GPUs per trial: as given, or by `--gpus-per-trial auto` from the nodes' GPUs and cores.
 
-With `auto`, k trials share each GPU. k is limited by the cores per GPU and by the memory of the smallest GPU, in which
-one GPU of each node measures what a trial takes (`trainables.tune.gpu_probe`).
+With `auto`, k trials share each GPU. k is limited by the cores per GPU and by memory on the smallest GPU. A trial's
+memory is measured on one GPU per node (`trainables.tune.gpu_probe`).
 """
 
 import math
@@ -22,10 +22,10 @@ from trainables.process.errors import StudyError
 from trainables.process.gpu import GpuReading
 
 MOST_SHARING: Final = 99
-# Memory that trials may take together, and the factor for what one step does not show: fragmentation, later steps.
+# Memory limit for all trials together, and the factor for effects not visible in one step: fragmentation, later steps.
 USABLE: Final = 0.95
 MARGIN: Final = 1.2
-# The context of a process takes some hundred MiB. More than this is in use by other programs.
+# A process context takes some hundred MiB. More used memory belongs to other programs.
 BUSY: Final = 2 * 2**30
 _ON_CPUS: Final = "or give --gpus-per-trial 0 to train on CPUs"
 
@@ -35,7 +35,7 @@ class GpuNode:
     """Node with GPUs.
 
     Args:
-        node_id: Ray's identifier of the node.
+        node_id: Ray's node identifier.
         cores: cores of the node.
         gpus: GPUs of the node.
     """
@@ -47,13 +47,13 @@ class GpuNode:
 
 @dataclass(frozen=True)
 class GpuChoice:
-    """GPUs of the trials of one run of a study.
+    """GPUs for the trials of one run.
 
     Args:
         per_trial: GPUs per trial; 0 for trials on CPUs.
-        gpus: GPUs that the nodes have.
-        idle: GPUs that no trial uses.
-        words: the choice for the user; empty if there is nothing to say.
+        gpus: number of GPUs on the nodes.
+        idle: GPUs not used by any trial.
+        words: message for the user about the choice; may be empty.
     """
 
     per_trial: float
@@ -63,17 +63,17 @@ class GpuChoice:
 
     @property
     def device(self) -> str:
-        """Device of the trials."""
+        """Device for trials."""
         return "cuda" if self.per_trial > 0 else "cpu"
 
 
 def given_choice(plan: StudyPlan, per_trial: float, gpus: int) -> GpuChoice:
-    """Return the choice of a plan with a number of GPUs per trial, with a note if it leaves all GPUs idle.
+    """Return the choice for a given number of GPUs per trial, with a note if all GPUs stay idle.
 
     Args:
         plan: the study.
         per_trial: GPUs per trial.
-        gpus: GPUs that the nodes have.
+        gpus: number of GPUs on the nodes.
     """
     if per_trial > 0 or not gpus:
         return GpuChoice(per_trial, gpus, 0, "")
@@ -81,32 +81,32 @@ def given_choice(plan: StudyPlan, per_trial: float, gpus: int) -> GpuChoice:
 
 
 def without_gpus() -> GpuChoice:
-    """Return the choice of `auto` where no node has a GPU."""
+    """Return the choice for `auto` if no node has a GPU."""
     return GpuChoice(0.0, 0, 0, "no node has a GPU: trials run on CPUs (--gpus-per-trial auto)")
 
 
 def whole_gpus(gpus: int, why: str) -> GpuChoice:
-    """Return the choice of one GPU per trial.
+    """Return the choice with one GPU per trial.
 
     Args:
-        gpus: GPUs that the nodes have.
-        why: reason why trials share no GPU.
+        gpus: number of GPUs on the nodes.
+        why: reason why trials do not share GPUs.
     """
     return GpuChoice(1.0, gpus, 0, f"{counted(gpus, 'GPU')} found, one trial on each: {why} (--gpus-per-trial auto)")
 
 
 def with_enough_cores(plan: StudyPlan, nodes: Sequence[GpuNode]) -> list[GpuNode]:
-    """Return the nodes that have a GPU and the cores of one trial."""
+    """Return all nodes with a GPU and enough cores for one trial."""
     return [node for node in nodes if node.gpus and node.cores + 1e-9 >= plan.cpus_per_trial]
 
 
 def choose_share(plan: StudyPlan, nodes: Sequence[GpuNode], probed: Sequence[GpuReading | str]) -> GpuChoice:
-    """Return how many trials share a GPU.
+    """Return the choice with as many trials per GPU as fit.
 
     Args:
         plan: the study.
-        nodes: nodes with GPUs, each with the cores of a trial at least. At least one.
-        probed: reading of one GPU of each node, or why there is none.
+        nodes: nodes with GPUs, each with enough cores for a trial. At least one node.
+        probed: one GPU reading per node, or the reason for a missing reading.
 
     Raises:
         StudyError: a trial does not fit on a free GPU.
@@ -145,11 +145,11 @@ def choose_share(plan: StudyPlan, nodes: Sequence[GpuNode], probed: Sequence[Gpu
 
 
 def with_idle_gpus(plan: StudyPlan, choice: GpuChoice, nodes: Sequence[GpuNode]) -> GpuChoice:
-    """Return the choice with the GPUs that trials cannot use, because their node has too few cores.
+    """Add the idle GPUs to the choice: trials cannot use a GPU on a node with too few cores.
 
     Args:
         plan: the study.
-        choice: GPUs of the trials.
+        choice: GPUs for the trials.
         nodes: all nodes with GPUs.
     """
     if not choice.per_trial:
@@ -187,10 +187,10 @@ def _size(number: int) -> str:
 
 
 def record_choice(choice: GpuChoice, ledger: StudyLedger, progress: StudyProgress) -> None:
-    """Tell the user about the GPUs of the trials, and write them to the journal.
+    """Report the GPUs per trial to the user, and write them to the journal.
 
     Args:
-        choice: GPUs of this run.
+        choice: GPUs in this run.
         ledger: study ledger. Without GPUs on the nodes and in the plan, nothing is written.
         progress: progress display for the user.
     """

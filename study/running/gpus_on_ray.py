@@ -1,4 +1,4 @@
-"""Choice of the GPUs per trial on a Ray cluster; one GPU of each node measures the memory that a trial takes."""
+"""Choice of the GPUs per trial on a Ray cluster. A trial's memory is measured on one GPU per node."""
 
 import time
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ from trainables.display.numbers import counted
 from trainables.process.errors import StudyError
 from trainables.process.gpu import CudaMemory, GpuReading
 
-# Opens the memory of the GPU in the process of a node.
+# Opens the GPU memory in a node's process.
 READ_GPU: Any = CudaMemory
 _SECONDS_TO_MEASURE: Final = 180.0
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 def gpu_nodes() -> list[GpuNode]:
-    """Return the nodes of the cluster that have GPUs."""
+    """Return all cluster nodes with GPUs."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     found = [
         (node["NodeID"], node["Resources"].get("CPU", 0.0), int(node["Resources"].get("GPU", 0))) for node in alive
@@ -43,7 +43,7 @@ def gpu_nodes() -> list[GpuNode]:
 
 
 def choose_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> GpuChoice | None:
-    """Return the GPUs of each trial on the cluster to which Ray is connected, or None if the study stops.
+    """Return the GPUs per trial on the connected Ray cluster, or None if the study stops.
 
     Raises:
         StudyError: a trial does not fit on a GPU, or PyTorch on a node with a GPU finds none.
@@ -79,7 +79,7 @@ def _choose(plan: StudyPlan, nodes: Sequence[GpuNode], progress: StudyProgress, 
 
 
 def _probe(plan: StudyPlan, nodes: Sequence[GpuNode], stop: Stop) -> list[GpuReading | str] | None:
-    """Return the reading of one GPU of each node, or why there is none; None if the study stops."""
+    """Return one GPU reading per node, or the reason for a missing reading; None if the study stops."""
     from trainables.tune.gpu_probe import probe_gpu
 
     task: Any = ray.remote(probe_gpu)

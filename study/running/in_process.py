@@ -1,9 +1,9 @@
-"""Executor of a study in this process, without Ray: one part after the other, and one trial after the other.
+"""Executor in this process, without Ray. The parts of a study run one after the other, and so do the trials.
 
-For debuggers, notebooks and tests. Trials are equal to those of Ray bit for bit, because they run the same code
-(`trainables.tune.session`) with the same threads, and are recorded and stored in the same places. A study may begin
-with one executor and go on with the other. A crash of the process itself ends the study, where Ray would lose one
-trial; the study can then be resumed, and the trial goes on from the checkpoint.
+For debuggers, notebooks and tests. Trials equal Ray's trials bit for bit, because they run the same code
+(`trainables.tune.session`) with the same threads. They are recorded and stored in the same places. A study may begin
+with one executor and continue with the other. If the process crashes, the study ends, while Ray would lose only one
+trial. The study can then be resumed, and the trial continues from the checkpoint.
 """
 
 import itertools
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from trainables.teacher_outputs.store import Shard
     from trainables.tune.tasks import FillReport, PreparedTeacher
 
-_SECONDS_PER_FILL: Final = 1.0  # a stopped study waits for the end of a fill
+_SECONDS_PER_FILL: Final = 1.0  # a stopped study waits until a fill ends
 
 
 class _StoppedError(Exception):
-    """Ends the training of a teacher, because the study stops."""
+    """Ends teacher training, because the study stops."""
 
 
 @contextmanager
 def executor_in_process(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator["InProcessExecutor"]:
-    """Let this process compute a study. Afterwards, it has the threads that it had, and holds no data of the study."""
+    """Yield an executor for this process. On exit, restore the number of threads and release the study's data."""
     from trainables.process.threads import restored_threads, use_one_thread
     from trainables.tune.cache import forget_loaded
     from trainables.tune.session import take_notes
@@ -62,20 +62,20 @@ class InProcessExecutor:
         self._stop = stop
 
     def check_resources(self) -> None:
-        """Check that this process has a GPU if trials need one."""
+        """Check for a GPU if trials need one."""
         asked, found = self._plan.gpus_per_trial, count_gpus()
         if asked != AUTO and asked > found:
             raise StudyError(f"a trial asks for {asked:g} GPU and this process has {found}: lower --gpus-per-trial")
 
     def choose_gpus(self) -> GpuChoice:
-        """Return the choice of a process that runs one trial at a time: with `auto`, one GPU if there is one."""
+        """Return the GPUs per trial. Trials run one at a time, so `auto` means one GPU if available."""
         asked, found = self._plan.gpus_per_trial, count_gpus()
         if asked != AUTO:
             return given_choice(self._plan, asked, found)
         return whole_gpus(found, "this process runs one trial at a time") if found else without_gpus()
 
     def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
-        """Return the digest of the data."""
+        """Return the data digest."""
         from trainables.tune.tasks import dataset_digest
 
         try:
@@ -110,7 +110,7 @@ class InProcessExecutor:
         return value
 
     def fill_tasks(self) -> "InProcessFillTasks":
-        """Return the tasks that fill teacher outputs, one at a time."""
+        """Return tasks for filling teacher outputs, one at a time."""
         return InProcessFillTasks()
 
     def run_trials(self, trials: TrialsToRun) -> None:
@@ -137,14 +137,14 @@ class InProcessExecutor:
 
 
 class _Trial:
-    """One trial of a study.
+    """One trial in a study.
 
     Args:
         settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
-        trials: the trials of the study.
-        storage: checkpoints of the trials.
-        rungs: rungs of ASHA, if the study stops trials early.
-        stop: stopping condition of the study.
+        trials: all trials in the study.
+        storage: trial checkpoints.
+        rungs: ASHA rungs, if the study stops trials early.
+        stop: the study's stopping condition.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class _Trial:
         return bool(result["done"]) or not continues
 
     def _save(self, session: Any) -> None:
-        """Write a checkpoint; on a write error, add a note and go on, because only time on a resume is lost."""
+        """Write a checkpoint; on a write error, add a note and continue, because only time on a resume is lost."""
         from trainables.tune.session import note_unwritten_checkpoint
 
         folder = self._storage.new_checkpoint(self.trial_id, self._saved)
@@ -197,12 +197,12 @@ class _Trial:
         self._storage.keep_newest(folder.as_posix())
 
     def clear(self) -> None:
-        """Remove the checkpoints of the ended trial."""
+        """Remove the ended trial's checkpoints."""
         self._storage.clear(self._storage.folder_of(self.trial_id))
 
 
 class InProcessFillTasks:
-    """Calls that fill teacher outputs, one after the other; see `study.running.teacher_fill.FillTasks`."""
+    """Calls for filling teacher outputs, one after the other; see `study.running.teacher_fill.FillTasks`."""
 
     seconds = _SECONDS_PER_FILL
 
@@ -215,7 +215,7 @@ class InProcessFillTasks:
         return 1
 
     def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> int:
-        """Remember a call, which `report` makes."""
+        """Store a call for `report`."""
         number = next(self._number)
         self._calls[number] = settings, shards
         return number

@@ -17,7 +17,7 @@ _SECONDS_TO_ANSWER: Final = 120.0
 
 
 def shipped_code() -> dict[str, Any]:
-    """Return the part of a `runtime_env` that makes Ray copy the four packages to every node."""
+    """Return the `runtime_env` entries for copying the four packages to every node."""
     folders = []
     for name in _PACKAGES:
         spec = find_spec(name)
@@ -28,7 +28,7 @@ def shipped_code() -> dict[str, Any]:
 
 
 def check_node_code() -> None:
-    """Check that every node of the cluster has this package installed, with the same code.
+    """Check that every cluster node has this package installed, with the same code.
 
     A node without an answer within two minutes is skipped: it may be busy or leaving.
 

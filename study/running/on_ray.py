@@ -1,4 +1,4 @@
-"""Executor of a study on Ray: trials by Ray Tune, other parts by Ray tasks."""
+"""Executor on Ray: trials by Ray Tune, other parts by Ray tasks."""
 
 import gc
 import json
@@ -72,8 +72,8 @@ def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Ite
             raise
     finally:
         if watch.end() is None:
-            # Tune leaves actor handles in reference cycles. If one is collected after Ray has stopped, by any thread
-            # that allocates, the whole process ends.
+            # Tune leaves actor handles in reference cycles. An allocation in any thread may collect a handle after Ray
+            # has stopped. This would end the whole process.
             gc.collect()
             stop_ray()
         else:  # Ray would wait for the lost processes
@@ -83,7 +83,7 @@ def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Ite
 
 
 def _modules_of(plan: StudyPlan) -> list[str]:
-    """Return the modules that every trial of the study imports on account of its dataset."""
+    """Return the modules imported by every trial because of the study's dataset."""
     dataset = plan.example_config.dataset
     if is_text(dataset):
         return ["trainables.data.text.dataset"]
@@ -99,21 +99,21 @@ class RayExecutor:
         self._stop = stop
 
     def check_resources(self) -> None:
-        """Check that a trial fits on a local cluster. Other clusters may grow."""
+        """On a local cluster, check that a trial fits. Other clusters may grow."""
         plan = self._plan
         if plan.address == "local":
             gpus = 0.0 if plan.gpus_per_trial == AUTO else plan.gpus_per_trial
             Slots(cpus=plan.cpus_per_trial, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
 
     def choose_gpus(self) -> GpuChoice | None:
-        """Choose the GPUs of each trial, and use them for all that follows. Return None if stopped."""
+        """Choose the GPUs per trial for the rest of the run. Return None if stopped."""
         choice = choose_on_ray(self._plan, self._progress, self._stop)
         if choice is not None:
             self._plan = self._plan.model_copy(update={"gpus_per_trial": choice.per_trial})
         return choice
 
     def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
-        """Return the digest of the data, or None if stopped."""
+        """Return the data digest, or None if stopped."""
         from trainables.tune.tasks import dataset_digest
 
         task: Any = ray.remote(num_cpus=1)(dataset_digest)
@@ -144,7 +144,7 @@ class RayExecutor:
         return prepared
 
     def _result_of(self, running: Any, look: Callable[[], None] = lambda: None) -> Any:
-        """Return the result of a task, or None if stopped."""
+        """Return a task's result, or None if stopped."""
         while not ray.wait([running], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
             if self._stop.stop_all():
                 ray.cancel(running, force=True)  # checkpoints are written atomically
@@ -155,16 +155,16 @@ class RayExecutor:
     def wrap_secrets(self, outputs: dict[str, Any]) -> Any:
         """Return the settings, or a reference to them if the URI has secrets.
 
-        Tune writes trial configs to its own files. An object reference keeps the secrets out of them.
+        Tune writes trial configs to Tune's files. An object reference keeps the secrets out of them.
         """
         return ray.put(outputs) if redact_place(outputs["location"]) != outputs["location"] else outputs
 
     def share(self, value: Any) -> Any:
-        """Return a reference to a value in Ray's object store, so that Tune's files do not repeat it for each trial."""
+        """Put a value into Ray's object store and return the reference. Tune's files then do not repeat the value."""
         return ray.put(value)
 
     def fill_tasks(self) -> "RayFillTasks":
-        """Return the tasks that fill teacher outputs, as many at once as trials."""
+        """Return tasks for filling teacher outputs. As many tasks as trials run at once."""
         plan = self._plan
         return RayFillTasks(plan, Slots(cpus=plan.cpus_per_trial, gpus=_resolved(plan), at_most=plan.max_concurrent))
 
@@ -173,8 +173,8 @@ class RayExecutor:
         packing = Packing(self._plan, trials.settings, self._progress)
         storage = TrialStorage(self._plan)
         ledger = trials.ledger
-        # Looked up before the first trial starts, because a storage that does not answer ends the study. The
-        # checkpoints of a trial with a dead process are looked up at that time.
+        # Looked up before the first trial starts, because a storage without an answer ends the study. After a process
+        # dies, the trial's checkpoints are looked up at that time.
         known = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
         search = StudySearch(
             ledger,
@@ -189,11 +189,11 @@ class RayExecutor:
 
 
 class RayFillTasks:
-    """Ray tasks that fill teacher outputs on all nodes; see `study.running.teacher_fill.FillTasks`.
+    """Ray tasks for filling teacher outputs on all nodes; see `study.running.teacher_fill.FillTasks`.
 
     Args:
         plan: the study.
-        slots: number of tasks that run at once.
+        slots: number of tasks running at once.
     """
 
     seconds = SECONDS_PER_TASK
@@ -210,7 +210,7 @@ class RayFillTasks:
         )
 
     def slots(self) -> int:
-        """Return the number of tasks that run at once."""
+        """Return the number of tasks running at once."""
         return self._slots()
 
     def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> Any:
@@ -223,7 +223,7 @@ class RayFillTasks:
         return finished
 
     def report(self, task: Any) -> "FillReport":
-        """Return the result of a finished task."""
+        """Return a finished task's result."""
         report: FillReport = _result(task)
         return report
 
@@ -302,5 +302,5 @@ def _tuner(
 
 
 def _folder_of(trial: Any) -> str:
-    """Return Tune's folder of a trial, one per process, because every new process restarts the checkpoint count."""
+    """Return Tune's trial folder, one per process, because every new process restarts the checkpoint count."""
     return life_folder(str(trial.config["trial_id"]), trial.config["life"])

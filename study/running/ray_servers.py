@@ -1,4 +1,4 @@
-"""Servers that Ray starts on one machine, and those that a study does without."""
+"""Servers started by Ray on one machine, and removal of the unused ones."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from ray._private.node import Node
 
 _STAND_IN: Final = Path(__file__).with_name("agent_stand_in.py")
 _AGENT: Final = "--dashboard_agent_command="
-# Ports that a dashboard agent reports to its node. Without the dashboard's packages, it reports that there are none.
+# Ports reported to a node by the dashboard agent. Without the dashboard's packages, the agent reports -1: no ports.
 _PORTS: Final = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
 _PERSIST: Final = "persist_port"
 
@@ -31,10 +31,10 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def no_unused_servers() -> Iterator[None]:
-    """Have Ray start without servers that a study never asks: it would wait for them, for half of its start.
+    """Start Ray without the servers not used by a study. Ray would spend half of the start waiting for them.
 
-    They are the dashboard's, which runs in part without a dashboard too, the autoscaler, the process that copies
-    workers' output to the driver, and the agent of the dashboard.
+    These are the dashboard server (a part runs even without a dashboard), the autoscaler, the process copying workers'
+    output to the driver, and the dashboard agent.
     """
     unused = [name for name in ("start_api_server", "start_log_monitor", "start_monitor") if hasattr(Node, name)]
     with ExitStack() as stack:
@@ -63,7 +63,7 @@ def _no_dashboard_agent() -> Iterator[None]:
 
 
 def _with_stand_in(command: Sequence[str]) -> list[str]:
-    """Return a node's command with our process in the place of the agent, and report that it has no ports."""
+    """Return a node's command with our process in place of the agent, and report -1 for each agent port."""
     options = dict(word[2:].split("=", 1) for word in command if word.startswith("--") and "=" in word)
     if not {"session_dir", "node_id", _AGENT[2:-1]} <= options.keys():
         return list(command)

@@ -1,4 +1,4 @@
-"""Recording of each trial of a study, for every executor."""
+"""Recording of trials, for every executor."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,10 +23,10 @@ class TrialRecorder:
 
     Args:
         ledger: study ledger.
-        tracker: MLflow tracker of the study.
-        mirror: mirror of the search.
+        tracker: the study's MLflow tracker.
+        mirror: mirror for search trials.
         progress: progress display for the user.
-        stop: receives an error of writing.
+        stop: receives write errors.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class TrialRecorder:
         self._same_failure = SameFailure(ledger)
 
     def started(self, trial_id: str) -> None:
-        """Publish a trial that begins to run."""
+        """Publish a starting trial."""
         entry = self._ledger.entries[trial_id]
         self._tracker.deliver(entry)
         self._mirror(entry)
         self._progress.trial_changed(entry, self._ledger)
 
     def _check_same_data(self, trial_id: str, digest: str) -> None:
-        """Warn once of a trial that read other data than the first, as on a node with other files."""
+        """Warn once about a trial with other data than the first trial, e.g. on a node with other files."""
         known = self._ledger.dataset
         if known is None or known["digest"] == digest or trial_id in self._on_other_data:
             return
@@ -61,12 +61,12 @@ class TrialRecorder:
         )
 
     def reported(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Record the reported epochs of a trial; see `trainables.tune.session.TrialSession.step`."""
+        """Record a trial's reported epochs; see `trainables.tune.session.TrialSession.step`."""
         entry = self._ledger.entries[trial_id]
         for note in result.get("notes", ()):
             self._progress.warn(note)
         try:
-            # A confirmed trial may have another split, and the study is described by its own.
+            # A confirmation trial may have another split. The study's data are described by the first split.
             is_first_split = entry.config.split_number == 0
             if is_first_split and (dataset := result.get("dataset")):
                 self._check_same_data(trial_id, dataset["digest"])
@@ -87,7 +87,7 @@ class TrialRecorder:
             self._stop.failure = error
 
     def ended(self, trial_id: str) -> bool:
-        """Show the end of a trial, which the search has recorded. Return whether the trial has ended for good."""
+        """Show an ended trial, already recorded by the search. Return whether the end is final."""
         entry = self._ledger.entries[trial_id]
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)

@@ -1,4 +1,4 @@
-"""Resources of trials: one slot per trial, several slots per trial, or several trials packed into one slot."""
+"""Trial resources: one slot per trial, several slots per trial, or several trials packed into one slot."""
 
 import math
 from typing import Any
@@ -12,16 +12,16 @@ from study.running.cluster import Slots
 
 
 class Packing:
-    """Trainable and resources for the trials of a study.
+    """Trainable and resources for a study's trials.
 
     Args:
         plan: the study.
-        settings: settings of every trial, in addition to the config.
+        settings: settings for every trial, in addition to the config.
         progress: reports how many trials are packed.
 
     Attributes:
         count: trials per pack; 1 without packing.
-        slots: number of trials that fit on the cluster.
+        slots: number of trials that fit on the cluster at once.
         trial_settings: `settings` plus the settings for packed trials or for several workers.
         trainable: the trainable for Tune, with resources.
     """

@@ -1,4 +1,4 @@
-"""Execution of a study from plan to result: prepare, search, collect.
+"""Study execution from plan to result: prepare, search, collect.
 
 New and resumed studies run the same code, and so do both executors (`study.running.executor`).
 """
@@ -52,14 +52,14 @@ from trainables.storage.uris import is_uri
 if TYPE_CHECKING:
     from study.tracking.tracker import StudyTracker
 
-# Tune needs milliseconds of the driver for a report, and all trials share this one thread. Short epochs are therefore
+# Each report takes Tune milliseconds in the driver, and all trials share this one thread. Short epochs are therefore
 # reported together, unless a scheduler needs a report for each.
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
 _SECONDS_TO_SAY_FAILED: Final = 5.0
 
 
 def check_services(plan: StudyPlan) -> None:
-    """Check that the services used by the plan answer, before any work.
+    """Check, before any work, that all services used by the plan answer.
 
     Raises:
         StudyError: the cluster, the tracking server or a storage for teacher outputs or checkpoints does not answer.
@@ -94,8 +94,8 @@ def run_study(
         command: command line typed by the user, for the record.
         versions: code versions, for the record.
         retry_failed: whether to start failed trials again.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
-        start: start of the study, which is told when work begins. Default: that of a study that has begun.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
+        start: receives the beginning of work. Default: work has already begun.
 
     Raises:
         StudyError: Ray or the tracking store is unusable, the disk refuses to write, or the journal has lost trials.
@@ -160,12 +160,12 @@ def run_study(
 def recorded_run(
     plan: StudyPlan, report: Callable[[str], None] = lambda _: None, *, sets_aside: bool = False
 ) -> Iterator[StudyRun]:
-    """Yield a study as stored on disk, with complete records. Nothing is run, and the study is locked.
+    """Yield a study as stored on disk, with complete records. Nothing is run. The study is locked.
 
     Args:
         plan: the study.
         report: receives messages about damage and about rewritten records.
-        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
+        sets_aside: whether to move away records missing from the journal. If False, the study is refused in this case.
 
     Raises:
         UsageError: another process runs this study.
@@ -183,7 +183,7 @@ def recorded_run(
 
 
 def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
-    """Return the duration of the study's last run from the summary.
+    """Return the duration of the study's last run, read from the summary.
 
     Without a summary, return the time from the first start to the last end of a trial.
     """
@@ -239,7 +239,7 @@ def _search(
     stop: Stop,
 ) -> None:
     if measures_students(plan):
-        opening.wait_for_import()  # so that nothing else runs during the measurement
+        opening.wait_for_import()  # nothing else may run during the measurement
         measure_students(plan, ledger, progress)
     _end_if_interrupted(stop)
     with _executor(plan, progress, stop) as executor:
@@ -253,7 +253,7 @@ def _search(
         if gpus is None:
             return
         record_choice(gpus, ledger, progress)
-        tracker = opening.result()  # a store that rejects writes ends the study before a teacher is trained
+        tracker = opening.result()  # a store without write access ends the study before teacher training
         keep_teacher(plan)
         stop.start.begin_work()
         prepared = _prepare_teachers(plan, executor, progress)
@@ -287,7 +287,7 @@ def _search(
 
 
 def _end_if_interrupted(stop: Stop) -> None:
-    """End a new study that is interrupted before any work, so that it leaves nothing behind."""
+    """End a new study interrupted before any work. Nothing is left behind."""
     if stop.interrupted.is_set() and not stop.start.has_begun:
         raise KeyboardInterrupt
 
@@ -296,8 +296,8 @@ def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgre
     """Find or train all teachers.
 
     Returns:
-        For each pair of teacher and split, its numbers and the `paths` by the keys of `plan.teachers`; the study's own
-        teachers come first. None if the study must end first.
+        For each pair of teacher and split, the two numbers and the `paths`, keyed as in `plan.teachers`; the study's
+        own teachers come first. None if the study must end first.
     """
     prepared: list[dict[str, Any]] = []
     for trials in (plan.teachers, *plan.further_teachers):
@@ -328,7 +328,7 @@ def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractC
 def _last_words(
     plan: StudyPlan, ledger: StudyLedger, records: RecordWriter, opening: TrackerOpening
 ) -> Callable[[], None]:
-    """Return a function that completes records and MLflow after a cluster loss. Only the first call has an effect."""
+    """Return a function for completing records and MLflow after a cluster loss. Only the first call has an effect."""
     begun = threading.Lock()
 
     def say() -> None:
@@ -381,7 +381,7 @@ def _filled(
 def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
     """End the study cleanly at the first Ctrl-C or SIGTERM, and at once at the second.
 
-    Only the main thread of a process receives signals. In another thread, nothing is changed.
+    Only a process's main thread receives signals. In other threads, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -403,7 +403,7 @@ def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
 
 
 def account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets_aside: bool) -> None:
-    """Check that the journal accounts for all records.
+    """Check the journal for completeness: it must contain all recorded trials.
 
     With `sets_aside`, move away the records missing from the journal before the check.
     """

@@ -1,4 +1,4 @@
-"""End of a study in which every trial fails by the same error in code of the user.
+"""Early end of a study if every trial fails with the same error in user code.
 
 More trials would fail too, so the study ends after the first ones, and the user sees the error once.
 """
@@ -15,9 +15,9 @@ _ENOUGH: Final = 3
 
 
 class SameFailure:
-    """Watches for a study in which all trials fail alike.
+    """Detector for a study with the same failure in all trials.
 
-    A resumed study in which trials have ended before is not watched, because the user has decided to go on.
+    A resumed study with ended trials is not watched, because the user has decided to continue.
 
     Args:
         ledger: study ledger.
@@ -28,17 +28,17 @@ class SameFailure:
         self._watches = not ledger.ended
 
     def found(self) -> bool:
-        """Return whether all trials fail alike, judged by those that have ended."""
+        """Return whether all ended trials failed with the same error."""
         return self._watches and all_fail_alike(self._ledger)
 
 
 def all_fail_alike(ledger: StudyLedger) -> bool:
-    """Return whether at least three trials have ended, and all by one error in code that every trial runs.
+    """Return whether at least three trials have ended, all with the same error in code run by every trial.
 
-    No other trial may have got further than these. On a cluster, the code may fail on one node alone.
+    No other trial may have got further. On a cluster, the code may fail on one node only.
 
-    A method of the user's own is not run by all trials of a comparison, and neither is a searched student. There, the
-    error must also occur in another method, and with another student.
+    In a comparison, not all trials run a user-defined method. In a search over students, not all trials run the same
+    student. The error must then also occur with another method or another student.
     """
     ended = [entry for entry in ledger.entries.values() if entry.status is not None]
     if len(ended) < _ENOUGH or any(entry.status != "failed" or not entry.error for entry in ended):
@@ -56,11 +56,11 @@ def all_fail_alike(ledger: StudyLedger) -> bool:
 
 
 def ended_by_same_failure(ledger: StudyLedger, *, with_traceback: bool) -> str:
-    """Return the message for a study that was ended because all trials failed alike.
+    """Return the message for a study ended because all trials failed with the same error.
 
     Args:
         ledger: study ledger.
-        with_traceback: whether the message has the traceback.
+        with_traceback: whether the message contains the traceback.
     """
     failed = [entry for entry in ledger.entries.values() if entry.status == "failed"]
     error = failed[0].error or ""

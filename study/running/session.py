@@ -1,4 +1,4 @@
-"""One run of a study by a command, from a checked plan to the exit code."""
+"""One study run by a command, from a checked plan to the exit code."""
 
 import json
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, command: str = "study.launch") -> None:
-    """Run the remaining work of a study, then show and store the result.
+    """Run a study's remaining work, then show and store the result.
 
     Args:
         plan: the study.
-        values: options of the command line: `quiet`, `verbose`, `as_json` and, if given, `retry_failed` and
+        values: command-line options: `quiet`, `verbose`, `as_json` and, if given, `retry_failed` and
             `set_aside_records`.
         resumed: whether the study exists already.
-        command: name of the module run by the user, for the record.
+        command: name of the module started by the user, for the record.
 
     Raises:
         typer.Exit: always, with the exit code.
     """
     check_folder(plan.output_dir)
-    shows_all = values["verbose"] or plan.executor == "in-process"  # output of trials, and of a debugger in a trial
+    shows_all = values["verbose"] or plan.executor == "in-process"  # trial output, including a debugger's
     with _resume_command_shown(plan), stdout_for_results_only(verbose=shows_all) as stdout:
         from study.cli.progress import StudyProgress
         from study.running.same_failure import ended_by_same_failure

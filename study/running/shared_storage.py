@@ -1,4 +1,4 @@
-"""Storage at a URI as a file system for Ray Tune and for Tune's workers."""
+"""Storage at a URI as a file system for Ray Tune and Tune's workers."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from trainables.storage.uris import redact_place
 class SharedStorage(pafs.SubTreeFileSystem):
     """File system rooted at a URI, for Tune's workers.
 
-    Tune also pickles this object into its own files. If the URI contains secrets, the pickle holds only a reference to
+    Tune also pickles this object into Tune's files. If the URI contains secrets, the pickle holds only a reference to
     the URI in Ray's object store.
 
     Args:
@@ -30,5 +30,5 @@ class SharedStorage(pafs.SubTreeFileSystem):
 
 
 def share(uri: str) -> SharedStorage:
-    """Return the file system at a URI. Secrets of the URI stay in Ray's object store, so Ray must run."""
+    """Return the file system at a URI. Secrets in the URI stay in Ray's object store, so Ray must be running."""
     return SharedStorage(uri if redact_place(uri) == uri else ray.put(uri))

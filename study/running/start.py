@@ -1,8 +1,8 @@
-"""Start of a study, which leaves nothing behind if it is refused before any work.
+"""Start of a study. A study refused before any work leaves nothing behind.
 
-The folder of a new study is reserved before the checks that take seconds: connecting to Ray, reading the data on a
-node, opening MLflow. If one of them refuses the study, or the user interrupts it, the folder is removed, so that the
-same command can be given again. A folder that existed before, or that holds the result of any work, is never removed.
+The folder of a new study is reserved before the slow checks, which take seconds: connecting to Ray, reading the data on
+a node, opening MLflow. If a check refuses the study, or the user interrupts it, the folder is removed, so the same
+command can be repeated. An already existing folder, or a folder with any result, is never removed.
 """
 
 import shutil
@@ -22,20 +22,20 @@ from trainables.storage.files import missing_folders, remove_empty
 
 _JOURNAL: Final = "journal.jsonl"
 _RECORDS: Final = "records"
-# In this order, so that a process killed meanwhile leaves a study that can be resumed, or a name that is free.
+# In this order: if the process is killed meanwhile, either the study can be resumed or the name is free.
 _REMOVED: Final = (_JOURNAL, _RECORDS, PLAN_FILE, WARM_START_FILE, CODE_FOLDER)
 _TRIES: Final = 10
 _SECONDS_BETWEEN_TRIES: Final = 0.1
-# Journal events that precede the first work. Latencies of students and the memory of a GPU are measured in seconds.
+# Journal events before the first work. Student latencies and GPU memory are measured within seconds.
 _BEFORE_WORK: Final = frozenset({"study", "deployment", "gpus"})
 
 
 @dataclass
 class Start:
-    """Start of a study by one command.
+    """Study start by one command.
 
     Attributes:
-        has_begun: whether work has begun, so that the study is kept whatever happens. True for a resumed study.
+        has_begun: whether work has begun. The study is then kept in any case. True for a resumed study.
         has_worked: whether this command has begun work.
     """
 
@@ -43,7 +43,7 @@ class Start:
     has_worked: bool = False
 
     def begin_work(self) -> None:
-        """Note that work begins."""
+        """Record the beginning of work."""
         self.has_begun = self.has_worked = True
 
 
@@ -61,7 +61,7 @@ def removed_if_refused(plan: StudyPlan, *, is_new: bool) -> Iterator[Start]:
         yield start
     except BaseException:
         if not start.has_begun:
-            # The error of the block is the one to show, whatever hinders the removal.
+            # Show the block's error, even if the removal fails.
             with suppress(OSError, StudyError, UsageError):
                 _remove_soon(plan)
             remove_empty(created)
@@ -69,7 +69,7 @@ def removed_if_refused(plan: StudyPlan, *, is_new: bool) -> Iterator[Start]:
 
 
 def _remove_soon(plan: StudyPlan) -> None:
-    """Remove a study in which no work has begun, also if another start of that name holds the lock for a moment."""
+    """Remove a study without begun work. Retry while another start with this name holds the lock."""
     for tries_left in reversed(range(_TRIES)):
         try:
             _remove(plan)
@@ -81,7 +81,7 @@ def _remove_soon(plan: StudyPlan) -> None:
 
 
 def _remove(plan: StudyPlan) -> None:
-    """Remove the files of a study in which no work has begun, unless another process runs it."""
+    """Remove the files of a study without begun work, unless another process runs it."""
     if not plan.directory.is_dir():
         return
     with StudyLock(plan.directory):
@@ -97,7 +97,7 @@ def _remove(plan: StudyPlan) -> None:
 
 
 def _is_unbegun(plan: StudyPlan) -> bool:
-    """Return whether a folder holds this study and the result of no work."""
+    """Return whether a folder holds this study and no result."""
     names = {path.name for path in plan.directory.iterdir()}
     if PLAN_FILE in names and recorded_id(plan.directory) != plan.study_id:
         return False

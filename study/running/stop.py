@@ -1,4 +1,4 @@
-"""Stopping condition of a study's search, for every executor."""
+"""Stopping condition for a study's search, for every executor."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from study.running.start import Start
 
 
 class LossWatch(Protocol):
-    """Detection of a lost cluster; see `study.running.cluster_watch`."""
+    """Detector for a lost cluster; see `study.running.cluster_watch`."""
 
     lost: str | None
 
@@ -24,12 +24,12 @@ class LossWatch(Protocol):
 
 
 class Stop:
-    """Stopping condition of the search.
+    """Stopping condition for the search.
 
-    It ends by the user's interrupt, a used-up time budget, a failed recording, a lost cluster, or one error in all
-    trials.
+    The search ends on the user's interrupt, a used-up time budget, a failed recording, a lost cluster, or one error in
+    all trials.
 
-    The condition is checked between two results. `start` is the start of the study by this command.
+    The condition is checked between two results. `start` is the study start by this command.
 
     Args:
         time_budget: seconds from now, or None.

@@ -2,11 +2,11 @@
 
 
 class TaskFailedError(Exception):
-    """Error for a task that raised an error.
+    """Raised if a task raised an error.
 
     Args:
         cause: the error.
-        node: address of the node that ran the task; empty if there is only one.
+        node: address of the task's node; empty on a single node.
     """
 
     def __init__(self, cause: BaseException, node: str = "") -> None:
@@ -16,10 +16,10 @@ class TaskFailedError(Exception):
 
 
 class TaskLostError(Exception):
-    """Error for a task that ended without a result, as with a lost node.
+    """Raised if a task ended without a result, e.g. on a lost node.
 
     Args:
-        error: error of the executor.
+        error: the executor's error.
     """
 
     def __init__(self, error: BaseException) -> None:

@@ -1,15 +1,14 @@
-"""Filling of the stored teacher outputs before the trials, by the tasks of an executor.
+"""Filling of the stored teacher outputs before the trials, by an executor's tasks.
 
-A trial of E epochs uses min(views, E) slots, each once before any slot a second time. Some trials always run to the
-end, whatever the scheduler: controls and replicates. A study therefore needs every slot, and filling them ahead costs
-the teacher no more than the first trial would with a live teacher. If confirmation trials have more epochs, the slots
-of these are filled as well. Filling ahead uses all of a cluster, while trials
-that need the same slot would wait for each other. If a task or a disk fails, the first trial that needs a missing slot
-computes it.
+A trial with E epochs uses min(views, E) slots, each once before any slot a second time. Controls and replicates always
+run to the end, with any scheduler. A study therefore needs every slot. Filling all slots ahead costs the teacher no
+more than the first trial would with a live teacher. If confirmation trials have more epochs, their slots are filled as
+well. Filling ahead uses the whole cluster, while trials needing the same slot would wait for each other. If a task or a
+disk fails, the first trial with a missing slot computes the slot.
 
 The first task lists the missing shards and fills the smallest one. The speed of this task decides how the others are
-distributed. If one process would finish them before another could start, they form one task. Otherwise each task takes
-at most about ten seconds.
+distributed. If one process would finish the others before a second process could start, they form one task. Otherwise
+each task takes at most about ten seconds.
 """
 
 import time
@@ -41,12 +40,12 @@ _ROUNDS: Final = 3  # row ranges, files assembled from them, and one for lost ta
 
 @dataclass
 class Filling:
-    """Statistics of filling.
+    """Filling statistics.
 
     Args:
-        forwards: number of samples that passed through the teacher.
+        forwards: number of samples passed through the teacher.
         shards: number of shards filled.
-        nodes: nodes that filled shards.
+        nodes: nodes on which shards were filled.
         seconds: wall time.
         complete: whether no shard is missing.
     """
@@ -59,21 +58,21 @@ class Filling:
 
     @property
     def rate(self) -> float:
-        """Samples per second of wall time."""
+        """Samples per second (wall time)."""
         return self.forwards / self.seconds if self.seconds > 0 else 0.0
 
 
 class FillTasks(Protocol):
-    """Tasks that run `trainables.tune.tasks.fill_teacher_outputs`.
+    """Tasks running `trainables.tune.tasks.fill_teacher_outputs`.
 
     Attributes:
-        seconds: approximate length of a task; see `deal_out`.
+        seconds: approximate task length in seconds; see `deal_out`.
     """
 
     seconds: float
 
     def slots(self) -> int:
-        """Return the number of tasks that run at once."""
+        """Return the number of tasks running at once."""
         ...
 
     def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> Any:
@@ -85,7 +84,7 @@ class FillTasks(Protocol):
         ...
 
     def report(self, task: Any) -> "FillReport":
-        """Return the result of a finished task.
+        """Return a finished task's result.
 
         Raises:
             TaskFailedError: the task raised an error.
@@ -99,13 +98,13 @@ class FillTasks(Protocol):
 
 
 class TeacherFill:
-    """Filling of the missing teacher outputs of a study.
+    """Filling of a study's missing teacher outputs.
 
     Args:
-        tasks: tasks of the executor.
-        settings: settings of the trials, plus `config`: the fields of any trial config with this teacher.
+        tasks: the executor's tasks.
+        settings: trial settings, plus `config`: the fields of any trial config with this teacher.
         progress: progress display for the user.
-        entered: called with the report of each task.
+        entered: called with each task's report.
         stopped: returns whether to end now. Outputs filled by then are kept.
         seconds_alone: work below this number of seconds stays in one task.
     """
@@ -228,7 +227,7 @@ class TeacherFill:
 
 
 def check_outputs_location(plan: StudyPlan) -> None:
-    """Check that the teacher outputs can be stored at the plan's location, before any work.
+    """Check, before any work, that the plan's location accepts teacher outputs.
 
     Raises:
         StudyError: the storage does not answer, refuses access or lacks the bucket, or the folder is not writable.
@@ -239,7 +238,7 @@ def check_outputs_location(plan: StudyPlan) -> None:
     try:
         if is_uri(location):
             check_remote_folder(location)
-        elif plan.address == "local":  # not on a cluster: nodes may have folders that are missing here
+        elif plan.address == "local":  # not on a cluster: folders missing here may exist on nodes
             check_writable(Path(location))
     except RemoteFolderError as error:
         raise StudyError(str(error)) from None
@@ -260,11 +259,11 @@ def deal_out(
     """Split shards into batches, one per task.
 
     Args:
-        shards: shards in the order of need.
-        rate: rows per second of one task. If unknown (0), each shard gets a separate task.
-        slots: number of tasks that run at once.
+        shards: shards, sorted by first use.
+        rate: one task's speed in rows per second. If unknown (0), each shard gets a separate task.
+        slots: number of tasks running at once.
         seconds_alone: work below this number of seconds stays in one batch.
-        seconds_per_task: longest work of a batch, unless a single shard takes longer.
+        seconds_per_task: maximum seconds per batch, unless a single shard takes longer.
     """
     total = sum(map(_rows, shards))
     if rate and total <= rate * seconds_alone:

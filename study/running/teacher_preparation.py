@@ -1,4 +1,4 @@
-"""Preparation of a study's teacher before the trials. Training is displayed and can be stopped."""
+"""Teacher preparation before the trials. Training is displayed and can be stopped."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def prepare_study_teacher(
     executor: Executor, plan: StudyPlan, trial: TrialConfig, progress: StudyProgress
 ) -> "PreparedTeacher | None":
-    """Find or train a teacher of the study.
+    """Find or train a teacher for the study.
 
     Args:
         executor: computes the study.

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class TrackerOpening:
-    """Tracker of a study, opened by the first call of `result`.
+    """Study tracker, opened by the first call to `result`.
 
-    Importing MLflow takes as long as starting Ray, so that it happens in another thread at once. It changes nothing in
-    the store: a refused study leaves neither an experiment nor a run.
+    Importing MLflow takes as long as starting Ray, so the import starts at once in another thread. Importing changes
+    nothing in the store: a refused study leaves neither an experiment nor a run.
 
     Args:
         open_tracker: opens the tracker.
 
     Attributes:
-        opened: the tracker, or None before the first call of `result`.
+        opened: the tracker, or None before the first call to `result`.
     """
 
     def __init__(self, open_tracker: "Callable[[], StudyTracker]") -> None:
@@ -40,7 +40,7 @@ class TrackerOpening:
         self._pool.shutdown()
 
     def wait_for_import(self) -> None:
-        """Wait until MLflow is imported, so that nothing else runs in this process."""
+        """Wait until MLflow is imported. Afterwards, nothing else runs in this process."""
         self._imported.result()
 
     def result(self) -> "StudyTracker":

@@ -1,7 +1,7 @@
-"""Storage of trial checkpoints: a folder, or a location of `pyarrow.fs` that all nodes can reach.
+"""Storage for trial checkpoints: a folder, or a `pyarrow.fs` location reachable from all nodes.
 
-Only the two newest checkpoints of a trial are kept. The checkpoints of an ended trial are removed, because the records
-hold the result.
+Only a trial's two newest checkpoints are kept. An ended trial's checkpoints are removed, because the records hold the
+result.
 """
 
 import re
@@ -24,7 +24,7 @@ _CHECKPOINT: Final = "checkpoint_"  # as Tune calls them
 
 
 class TrialStorage:
-    """Checkpoints of a study's trials, over all runs of the study.
+    """Checkpoints for a study's trials, over all runs.
 
     Args:
         plan: the study. With a URI for checkpoints, Ray must run.
@@ -50,7 +50,7 @@ class TrialStorage:
         found = (_RUN.fullmatch(name) for name in self._names(self._root))
         self._runs = sorted((int(run[1]) for run in found if run), reverse=True)
         self._next = 1 + max(self._runs, default=0)
-        # An object store deletes slowly, and all trials share the thread that receives Tune's reports.
+        # Object stores delete slowly, and all trials share the thread for Tune's reports.
         self._remover = ThreadPoolExecutor(1, "remove-checkpoints") if self._remote is not None else None
 
     def _names(self, folder: str) -> set[str]:
@@ -67,23 +67,23 @@ class TrialStorage:
         return {"name": f"run-{self._next}", "storage_path": self._root, "storage_filesystem": self._shared}
 
     def new_checkpoint(self, trial_id: str, number: int) -> Path:
-        """Return the folder for a checkpoint of this run that is not written by Tune, but named as Tune would.
+        """Return the folder for a checkpoint in this run without Tune, named as Tune would name it.
 
         Args:
             trial_id: identifier of the trial.
-            number: index of the checkpoint, from 0.
+            number: checkpoint index, from 0.
         """
         return Path(self.folder_of(trial_id)) / f"{_CHECKPOINT}{number:06}"
 
     def folder_of(self, trial_id: str) -> str:
-        """Return the folder of a trial in this run."""
+        """Return a trial's folder in this run."""
         return f"{self._root}/run-{self._next}/{trial_id}"
 
     def checkpoints_of(self, trial_id: str) -> list[Any]:
-        """Return the checkpoints from which a trial may resume, newest first.
+        """Return a trial's checkpoints for resuming, newest first.
 
-        A checkpoint is a folder, or a Tune checkpoint for a node to fetch. All runs of the study count, newest run
-        first, and all processes of the trial in each run.
+        A checkpoint is a folder, or a Tune checkpoint for a node to fetch. The list covers all runs, newest run first,
+        and within each run all processes of the trial.
 
         Raises:
             StudyError: the storage does not answer.
@@ -100,7 +100,7 @@ class TrialStorage:
     def newest_of(self, trial_id: str) -> list[Any]:
         """Return the same as `checkpoints_of`, but nothing if the storage does not answer.
 
-        In a running study a trial that starts again from the beginning is better than an error.
+        In a running study, restarting a trial from the beginning is better than an error.
         """
         try:
             return self.checkpoints_of(trial_id)
@@ -113,7 +113,7 @@ class TrialStorage:
         Tune's own `num_to_keep` writes a whole snapshot each time.
 
         Args:
-            newest: path of the newest checkpoint.
+            newest: path to the newest checkpoint.
         """
         folder = Path(newest).parent.as_posix()
         if self._remover is not None:
@@ -123,10 +123,10 @@ class TrialStorage:
                 shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
     def clear(self, trial_path: str | None) -> None:
-        """Remove the folders of an ended trial, including all checkpoints.
+        """Remove an ended trial's folders, including all checkpoints.
 
         Args:
-            trial_path: folder of the trial in this run, if the trial has one.
+            trial_path: the trial's folder in this run, if any.
         """
         if not trial_path:
             return
@@ -154,7 +154,7 @@ class TrialStorage:
 
 
 def _folder_of(plan: StudyPlan, there: set[str]) -> str:
-    """Return the folder name of a study in a storage shared by studies. A renamed study keeps the existing folder.
+    """Return a study's folder name in a shared storage. A renamed study keeps the existing folder.
 
     Args:
         plan: the study.
@@ -165,17 +165,17 @@ def _folder_of(plan: StudyPlan, there: set[str]) -> str:
 
 
 def life_folder(trial_id: str, life: int) -> str:
-    """Return the folder name of a trial for one process of a run.
+    """Return a trial's folder name for one process of a run.
 
     Args:
         trial_id: identifier of the trial.
-        life: index of the process, from 0.
+        life: process index, from 0.
     """
     return f"{trial_id}{_LIFE}{life}" if life else trial_id
 
 
 def _lives_of(trial_id: str) -> list[str]:
-    """Return all folder names that a trial may have in one run, newest first."""
+    """Return all possible folder names of a trial in one run, newest first."""
     return [life_folder(trial_id, life) for life in range(WORKER_RESTARTS, -1, -1)]
 
 
@@ -184,7 +184,7 @@ def _newest_first(names: set[str]) -> list[str]:
 
 
 def check_trial_storage(plan: StudyPlan) -> None:
-    """Check that checkpoints can be written to the plan's storage, before any work.
+    """Check, before any work, that the plan's storage accepts checkpoints.
 
     Raises:
         StudyError: the storage does not answer, refuses access or lacks the bucket, or the folder is not writable.

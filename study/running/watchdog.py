@@ -14,10 +14,10 @@ _LONGEST_LOOK: Final = 1.0
 
 
 class Watchdog(tune.Callback):
-    """Tune callback that kills the process of a trial without a report for too long.
+    """Tune callback: kill a trial's process after too long a time without a report.
 
-    With a scheduler that stops trials early, Tune receives a report for every epoch. Otherwise a report covers the
-    epochs of half a second. The clock restarts when the trial gets a process, which then loads the data, and at every
+    If the scheduler stops trials early, Tune receives a report for every epoch. Otherwise a report covers the epochs
+    within half a second. The clock restarts when the trial gets a process, which then loads the data, and at every
     report. Writing a checkpoint counts towards the limit. Trials waiting for a process are not watched.
 
     Args:
@@ -52,7 +52,7 @@ class Watchdog(tune.Callback):
             self._silent[trial] = 0.0
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """Stop watching a trial that has ended."""
+        """Stop watching an ended trial."""
         self._silent.pop(trial, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -1,11 +1,11 @@
-"""Server process that forks the workers of a local Ray.
+"""Server process for forking workers of a local Ray.
 
-Each worker would spend seconds of processor time to import PyTorch, Ray and SciPy. The server imports them once, while
+Each worker would need seconds of processor time to import PyTorch, Ray and SciPy. The server imports them once, while
 Ray starts. Forked workers also share this memory.
 
-Ray runs `worker_start.py` for each worker, which sends a request to the server. A worker starts without a fork, as
-usual in Ray, if it needs another Python or other environment variables, if the server has ended, and on systems other
-than Linux. `PESFKD_FORK_WORKERS=0` disables forks.
+For each worker, Ray runs `worker_start.py`. This script sends a request to the server. A worker starts without a fork,
+as usual in Ray, if it needs another Python or other environment variables, if the server has ended, and on systems
+other than Linux. `PESFKD_FORK_WORKERS=0` disables forks.
 """
 
 import atexit
@@ -35,15 +35,15 @@ SWITCH: Final = "PESFKD_FORK_WORKERS"
 # A backward pass with a given gradient imports the last one.
 WITHOUT_RAY: Final = ("trainables.run.run", "torch.fx.experimental.symbolic_shapes")
 _WITH_RAY: Final = ("ray._private.workers", "trainables.tune.ray_tasks", "trainables.tune.trainable")
-# Set by Ray for a worker, and by Tune for a trial. Ray reads its variables when it is imported. A worker without a job
-# accepts any job: Ray itself starts such workers in advance.
+# Set by Ray for a worker, and by Tune for a trial. Ray reads these variables at import. A worker without a job accepts
+# any job: Ray itself starts workers without a job in advance.
 _OF_WORKER: Final = {"PL_DISABLE_FORK", "RAY_JOB_ID", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_RAYLET_PID"}
 _NO_JOB: Final = {"RAY_JOB_ID": "ffffffff"}
-# Set by Ray for all its processes. Token mode is the default if there is a token.
+# Set by Ray for all Ray processes. Token mode is the default if there is a token.
 _OF_RAY: Final = {"RAY_AUTH_MODE": "token", "SPT_NOENV": "1"}
 _OOM_SCORE: Final = "RAY_worker_oom_score_adjustment"
 _REFUSED: Final = b"refused"
-# Another module `study` may come first in the path of the user's script. The package takes care of all others.
+# Another module `study` may come first in the path of the user's script. The package handles all others.
 _SERVE: Final = (
     "import json, sys; root, *sys.path[:] = json.loads(sys.argv[1]); sys.path.insert(0, root); import study; "
     "del sys.path[0]; "
@@ -59,7 +59,7 @@ def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
         modules: further modules to import, by name.
 
     Yields:
-        Value of the environment variable `ADDRESS` for `START_SCRIPT`; None if workers start without forks.
+        Value for the environment variable `ADDRESS` in `START_SCRIPT`; None if workers start without forks.
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
         yield None
@@ -82,12 +82,12 @@ def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
 def start_server(
     descriptors: Sequence[int], modules: Sequence[str], environment: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
-    """Start a process that runs `serve`.
+    """Start a process running `serve`.
 
     Args:
-        descriptors: the listening socket, and the end of a pipe that `serve` waits at.
+        descriptors: the listening socket, and one end of a pipe, on which `serve` waits.
         modules: further modules to import, by name.
-        environment: variables of the process.
+        environment: environment variables for the process.
     """
     return subprocess.Popen(  # noqa: S603 - our own interpreter and text
         [sys.executable, "-c", _SERVE, json.dumps([_ROOT, *sys.path]), *map(str, descriptors), *modules],
@@ -97,17 +97,17 @@ def start_server(
 
 
 def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
-    """Import the modules of trials, then fork a worker for each request, until the study ends.
+    """Import the trial modules, then fork a worker for each request until the study ends.
 
-    The function returns in the server alone. A worker runs its program and exits.
+    The function returns only in the server. A worker runs the requested program and exits.
 
     Args:
         listener_number: descriptor of the listening socket.
         lifeline: descriptor of a pipe. The study holds the other end.
         modules: further modules to import, by name.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides what Ctrl-C means
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Ray notices the end of a worker by its connection
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study handles Ctrl-C
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Ray detects an ended worker by the closed connection
     environment = _read_early(os.environ)
     _import_all([*WITHOUT_RAY, *modules])
     listener = socket.socket(fileno=listener_number)
@@ -152,7 +152,7 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # taking all modules down can take a worker, which has little priority, half a minute
+    os._exit(code)  # module teardown can take half a minute in a worker with low priority
 
 
 def _import_all(modules: Sequence[str]) -> None:
@@ -161,14 +161,14 @@ def _import_all(modules: Sequence[str]) -> None:
 
 
 def import_with_ray(modules: Sequence[str]) -> None:
-    """Import modules that use Ray, for a process that will fork.
+    """Import modules that use Ray, in a process about to fork.
 
-    Ray draws random ids with a generator of its own, and seeds it at the first id. Each actor class gets an id when it
-    is defined, and Ray's own modules define some. Forks would then continue one sequence and give the same ids to
-    different objects, which can end a worker at its start. During the import, these ids come from the system instead.
+    Ray draws random ids from a private generator, seeded at the first id. Each actor class gets an id at definition,
+    and Ray's own modules define some. Forks would then continue one sequence and give the same ids to different
+    objects, which can end a worker at startup. During the import, these ids come from the system instead.
 
     Args:
-        modules: by name.
+        modules: module names.
     """
     actor: Any = import_module("ray.actor")
     kind = actor.ActorClassID
@@ -196,18 +196,18 @@ def _id_of_fork() -> bytes:
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
         drawn = answer.read()
-    with suppress(ChildProcessError):  # the server ignores the ends of its children
+    with suppress(ChildProcessError):  # the server ignores ended child processes
         os.waitpid(fork, 0)
     return drawn
 
 
 def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that libraries may read when they are imported."""
+    """Return the environment variables possibly read by libraries during import."""
     return {name: value for name, value in environment.items() if name not in _OF_WORKER}
 
 
 def _threads() -> int:
-    """Count the threads of this process, except the one of Arrow's allocator, which supports forks.
+    """Count the threads in this process, except Arrow's allocator thread, which supports forks.
 
     A lock held by another thread would stay locked in a fork.
     """
@@ -216,7 +216,7 @@ def _threads() -> int:
 
 
 def _become_worker(request: dict[str, Any], files: list[int]) -> None:
-    """Take over the files, environment, folder, priority and signals of the process that runs `START_SCRIPT`."""
+    """Take over files, environment, folder, priority and signals from the process running `START_SCRIPT`."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -224,7 +224,7 @@ def _become_worker(request: dict[str, Any], files: list[int]) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     if request["leads_group"]:
-        os.setpgid(0, 0)  # Ray ends the group of a worker
+        os.setpgid(0, 0)  # Ray ends a worker's process group
     os.setpriority(os.PRIO_PROCESS, 0, request["niceness"])
     resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
     with suppress(OSError):  # the system should end workers first when memory is short

@@ -1,13 +1,13 @@
-"""Script with which the local Ray starts a worker process: it asks `worker_server` for a fork.
+"""Start script for worker processes of a local Ray: request a fork from `worker_server`.
 
-It replaces Ray's own `setup_worker.py` and takes the same arguments. It runs for every worker, so it imports little.
-The process lives as long as the worker: until a worker registers, Ray watches this process instead.
+The script replaces Ray's own `setup_worker.py` and takes the same arguments. It runs for every worker, so it imports
+little. The process lives as long as the worker, because Ray watches this process until the worker registers.
 """
 
 import sys
 
 if __name__ == "__main__":
-    del sys.path[0]  # the folder of this script, whose modules no library means
+    del sys.path[0]  # this script's folder: libraries must not import modules from here
 
 import json
 import os
@@ -22,7 +22,7 @@ FORKED = b"forked"
 
 
 def peer_is_me(connection: socket.socket) -> bool:
-    """Return whether the process at the other end has this process's user."""
+    """Return whether the process at the other end runs as the same user."""
     peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return struct.unpack("3i", peer)[1] == os.getuid()
 
@@ -55,7 +55,7 @@ def _option(name: str, arguments: list[str]) -> str | None:
 
 
 def _forked(address: str, words: list[str]) -> bool:
-    """Have the worker forked, and wait for its end. Returns False if it cannot be forked."""
+    """Request a fork and wait until the worker ends. Return False if forking is impossible."""
     request = {
         "words": words,
         "environment": dict(os.environ),
@@ -73,7 +73,7 @@ def _forked(address: str, words: list[str]) -> bool:
             socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
             if server.recv(len(FORKED)) != FORKED:
                 return False
-            server.recv(1)  # nothing comes: it ends when the worker has ended
+            server.recv(1)  # receives no data; returns after the worker has ended
             return True
     except OSError:
         return False

@@ -1,1 +1,1 @@
-"""Proposal of configs and early stopping of trials."""
+"""Config proposals and early stopping."""

@@ -1,9 +1,9 @@
 """Safe loading of CMA-ES optimiser state from a study's journal.
 
-Optuna pickles the optimiser and stores the pickle as hexadecimal text in the attributes of a trial. Optuna reads the
-pickle with `pickle.loads`, which executes arbitrary code. A journal may come from an untrusted source, so such pickles
-never reach `pickle.loads`. The unpickler here accepts a fixed list of names and replaces each by a passive class from
-this module. The values are validated against a new optimiser from the installed version of cmaes. Optuna receives an
+Optuna pickles the optimiser and stores the pickle as hexadecimal text in a trial's attributes. Optuna reads the pickle
+with `pickle.loads`, which executes arbitrary code. A journal may come from an untrusted source, so these pickles never
+reach `pickle.loads`. The unpickler here accepts a fixed list of names and replaces each by a passive class from this
+module. The values are validated against a new optimiser from the installed version of cmaes. Optuna receives an
 optimiser with these values, pickled in this process. The values equal those in the journal bit for bit.
 """
 
@@ -26,7 +26,7 @@ _ROUNDING: Final = 1e-6
 
 
 class UntrustedStateError(ValueError):
-    """Error for CMA-ES state in a journal that is not valid optimiser state."""
+    """Raised if the CMA-ES state in a journal is not a valid optimiser state."""
 
 
 def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Return the fields of a pickled optimiser: numbers, None and float64 arrays."""
+    """Return a pickled optimiser's fields: numbers, None and float64 arrays."""
     if len(text) > _MOST_LETTERS:
         raise UntrustedStateError(f"it has {len(text):,} characters, more than any CMA-ES state")
     found = _NumbersOnly(io.BytesIO(bytes.fromhex(text))).load()
@@ -71,7 +71,7 @@ def _read(text: str) -> dict[str, Any]:
 
 
 class _Optimizer:
-    """Stand-in for `cmaes.CMA` that stores the pickled state."""
+    """Stand-in for `cmaes.CMA`, storing the pickled state."""
 
     state: object = None
 
@@ -80,7 +80,7 @@ class _Optimizer:
 
 
 class _Dtype:
-    """Stand-in for `numpy.dtype` that supports only float64."""
+    """Stand-in for `numpy.dtype`, limited to float64."""
 
     def __init__(self, name: str, *_: object) -> None:
         if name != "f8":
@@ -98,7 +98,7 @@ class _Dtype:
 
 
 class _Holder:
-    """Base class of stand-ins for NumPy functions that create a value."""
+    """Base class of stand-ins for NumPy functions creating a value."""
 
     value: object = None
 
@@ -107,7 +107,7 @@ class _Holder:
 
 
 class _Array(_Holder):
-    """Stand-in for `numpy.ndarray` and for the function that creates an empty array."""
+    """Stand-in for `numpy.ndarray` and for the function creating an empty array."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -118,14 +118,14 @@ class _Array(_Holder):
 
 
 class _Buffer(_Holder):
-    """Stand-in for the function that creates an array in newer pickle protocols."""
+    """Stand-in for the function creating an array in newer pickle protocols."""
 
     def __init__(self, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
         self.value = _shaped(dtype, bytes(content), shape, order)
 
 
 class _Scalar(_Holder):
-    """Stand-in for the function that creates a NumPy scalar."""
+    """Stand-in for the function creating a NumPy scalar."""
 
     def __init__(self, dtype: _Dtype, content: bytes) -> None:
         (self.value,) = dtype.read(content)
@@ -146,7 +146,7 @@ _STAND_INS: Final[dict[tuple[str, str], type]] = {
 
 
 class _NumbersOnly(pickle.Unpickler):
-    """Unpickler that creates stand-ins, numbers, strings and containers, and calls nothing named in the pickle."""
+    """Unpickler for stand-ins, numbers, strings and containers. Nothing named in the pickle is called."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -156,7 +156,7 @@ class _NumbersOnly(pickle.Unpickler):
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state after checking that each field matches an optimiser from the installed version of cmaes."""
+    """Check each field against an optimiser from the installed version of cmaes. Return the state."""
     size, population = state.get("_n_dim"), state.get("_popsize")
     if not (_is_count(size) and 0 < size <= _MOST_PARAMETERS and _is_count(population) and population > 1):
         raise UntrustedStateError(f"it has {size!r} parameters and a population of {population!r}")

@@ -1,4 +1,4 @@
-"""Values and constraints of an ended trial, as Optuna receives them."""
+"""Values and constraints of an ended trial, as reported to Optuna."""
 
 import math
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from trainables.spec.quantities import QUANTITIES
 
 
 class OptunaOutcome(NamedTuple):
-    """Outcome of a trial for Optuna.
+    """Trial outcome for Optuna.
 
     Args:
         state: final state.
         values: value of each objective; None unless the trial is complete.
         constraints: how far each limited quantity is above the limit, as a share of the limit; 0 or less within it.
-        reported: values of the objective by epoch, which only a study of one objective can report.
+        reported: values of the objective by epoch. Only a study with one objective can report them.
     """
 
     state: TrialState
@@ -31,16 +31,16 @@ class OptunaOutcome(NamedTuple):
 
 
 def create_optuna_study(plan: StudyPlan) -> optuna.Study:
-    """Return an Optuna study with the directions of a study's objectives."""
+    """Return an Optuna study with the directions for a study's objectives."""
     if not plan.objectives:
         return optuna.create_study(direction="maximize")
     return optuna.create_study(directions=[QUANTITIES[name].direction for name in plan.objectives])
 
 
 def outcome_of(plan: StudyPlan, entry: TrialEntry) -> OptunaOutcome:
-    """Return the outcome of an ended trial.
+    """Return an ended trial's outcome.
 
-    A finished trial without a value of an objective, or of a limited quantity, counts as failed.
+    A finished trial without a value for an objective or a limited quantity counts as failed.
     """
     assert entry.status is not None
     state, value = sampler_outcome(plan.sampler, entry.status, entry.scores)
@@ -58,5 +58,5 @@ def outcome_of(plan: StudyPlan, entry: TrialEntry) -> OptunaOutcome:
 
 
 def attributes_of(constraints: Mapping[str, float]) -> dict[str, Any]:
-    """Return constraints as system attributes of a trial, as `optuna.Trial.set_constraint` writes them."""
+    """Return constraints as system attributes for a trial, in the format of `optuna.Trial.set_constraint`."""
     return {f"constraints:{name}": value for name, value in constraints.items()}

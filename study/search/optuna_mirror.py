@@ -1,9 +1,9 @@
 """Mirror of the search in an Optuna journal file, written while the study runs, for optuna-dashboard.
 
 The study never reads the mirror. Proposals come from memory, and a study is resumed from the study's own journal. The
-mirror may therefore fail or lag by a second, and the study neither waits for it nor ends with it. Trials are matched by
-`trial_id`, so a resumed study continues in the same file. One file may hold many studies. A single thread writes the
-mirror.
+mirror may therefore fail or lag by a second. The study does not wait for the mirror, and does not end if it fails.
+Trials are matched by `trial_id`, so a resumed study continues in the same file. One file may hold many studies. A
+single thread writes the mirror.
 """
 
 import queue
@@ -35,7 +35,7 @@ _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, 
 
 @contextmanager
 def mirrored(plan: StudyPlan, warn: Callable[[str], None]) -> Iterator[Put]:
-    """Yield a function that adds the current state of a trial to the study's mirror. A no-op without a mirror.
+    """Yield a function for adding a trial's current state to the study's mirror. A no-op without a mirror.
 
     Args:
         plan: study plan.
@@ -52,13 +52,13 @@ def mirrored(plan: StudyPlan, warn: Callable[[str], None]) -> Iterator[Put]:
 
 
 class StudyMirror:
-    """Writer of a study's search trials to an Optuna journal file.
+    """Writer for a study's search trials to an Optuna journal file.
 
     Args:
         plan: study plan.
         path: journal file, created if missing. The file may hold other studies.
         warn: called once with a message if the file cannot be written.
-        patience: maximum time in seconds that `close` waits for a slow disk.
+        patience: maximum seconds to wait in `close` for a slow disk.
     """
 
     def __init__(self, plan: StudyPlan, path: Path, *, warn: Callable[[str], None], patience: float = PATIENCE) -> None:
@@ -72,7 +72,7 @@ class StudyMirror:
         self._thread.start()
 
     def put(self, entry: TrialEntry) -> None:
-        """Queue a trial that has started, reported or ended, without blocking. Only search trials are mirrored."""
+        """Queue a started, reported or ended trial without blocking. Only search trials are mirrored."""
         if entry.stage == "search" and not self._failed:
             self._queue.put(entry)
 
@@ -89,7 +89,7 @@ class StudyMirror:
             closing = False
             while not closing:
                 entries, closing = gather(self._queue, _SECONDS_TO_GATHER)
-                if entries and not studies:  # a study that is refused before the first trial leaves no file
+                if entries and not studies:  # a study refused before the first trial leaves no file
                     studies = self._open()
                 for entry in entries:
                     studies[self._plan.search_of(entry.config, entry.search)].write(entry)
@@ -110,12 +110,12 @@ class StudyMirror:
 
 
 class _MirroredSearch:
-    """One search of a study in the mirror file.
+    """One search in the mirror file.
 
     Args:
         storage: Optuna storage for the file.
         plan: study plan.
-        search: name of the search, empty if the study has only one.
+        search: search name, empty if the study has only one search.
     """
 
     def __init__(self, storage: JournalStorage, plan: StudyPlan, search: str) -> None:
@@ -125,7 +125,7 @@ class _MirroredSearch:
         self._known = {each.user_attrs["trial_id"]: each._trial_id for each in trials if "trial_id" in each.user_attrs}
 
     def write(self, entry: TrialEntry) -> None:
-        """Update the file to the current state of a trial. Existing values are kept."""
+        """Update the file to a trial's current state. Existing values are kept."""
         status, scores = entry.status, entry.scores
         if entry.trial_id not in self._known:
             frozen = _frozen(entry, status, scores)
@@ -149,7 +149,7 @@ def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
     wanted = f"{plan.name} {search}".strip()
     taken = {study.study_name: study for study in storage.get_all_studies()}
     if wanted in taken and taken[wanted].user_attrs.get("study_id") != plan.study_id:
-        wanted = f"{wanted} {plan.study_id[:8]}"  # another study already has that name
+        wanted = f"{wanted} {plan.study_id[:8]}"  # another study already has this name
     if wanted in taken:
         return taken[wanted]._study_id
     number = storage.create_new_study([StudyDirection.MAXIMIZE], wanted)
@@ -163,18 +163,18 @@ def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
     }
     for name, value in facts.items():
         storage.set_study_user_attr(number, name, value)
-    # `Study.set_metric_names` would warn that it is experimental.
+    # `Study.set_metric_names` would print an experimental warning.
     storage.set_study_system_attr(number, "study:metric_names", [plan.objective])
     return number
 
 
 def _values(status: str, scores: dict[int, float]) -> list[float] | None:
-    """Return the final values of an ended trial for Optuna. A pruned trial gets the last value, as in `Study.tell`."""
+    """Return an ended trial's final values for Optuna. A pruned trial gets the last value, as in `Study.tell`."""
     return [scores[max(scores)]] if status != "failed" and scores else None
 
 
 def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> FrozenTrial:
-    """Return the current state of a trial without the sampler's own attributes."""
+    """Return a trial's current state without the sampler's own attributes."""
     assert entry.optuna is not None
     values: dict[str, Any] = {} if status is None else {"values": _values(status, scores)}
     frozen = optuna.trial.create_trial(

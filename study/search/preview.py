@@ -1,4 +1,4 @@
-"""Preview of the first configs of a search."""
+"""Preview of a search's first configs."""
 
 from typing import Any, Final
 
@@ -14,10 +14,11 @@ _SHOWN: Final = 5
 
 
 def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
-    """Return the first configs of a search that do not depend on results.
+    """Return a search's first configs, as far as they do not depend on results.
 
-    Samplers start with random points. Later points depend on results and cannot be predicted. Of a search that starts
-    from trials of other studies, only the first point is known, and none if sizes or latencies are not yet measured.
+    Samplers start with random points. Later points depend on results and cannot be predicted. If a search starts from
+    trials of other studies, only the first point is known. If sizes or latencies are not yet measured, no point is
+    known.
     """
     import optuna
 
@@ -42,7 +43,7 @@ def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
 
 
 def _shown_settings(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
-    """Return the row name of a compared method, with those fields read by the method that differ between methods."""
+    """Return a compared method's row name and the fields read by the method, as far as they differ between methods."""
     config = plan.configure(method.fields)
     shown = [name for name in plan.differing if name in config.method_spec.fields]
     shown += [name for name in plan.search_space.varied if name in ALWAYS_READ]

@@ -1,4 +1,4 @@
-"""Points that a search proposes instead of the sampler."""
+"""Points proposed by a search instead of the sampler."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from trainables.spec.trial import derive_seed
 
 
 def proposed_point(plan: StudyPlan, search: Search, number: int, seed: int) -> dict[str, Any] | None:
-    """Return the fields that a proposal fixes, or None if the sampler chooses all of them.
+    """Return the fields fixed by a proposal, or None if the sampler chooses all fields.
 
     Args:
         plan: study plan.
-        search: search that proposes.
-        number: number of the proposal in the search, from 0.
+        search: proposing search.
+        number: proposal number within the search, from 0.
         seed: seed of the search.
     """
     believed = believed_point(plan, search)

@@ -1,8 +1,8 @@
 """Early stopping by asynchronous successive halving (ASHA), for every executor.
 
-A rung is a number of epochs at which trials are compared: 1, 3, 9, ... A trial that reaches a rung continues if the
-score is at least the quantile 1 - 1/3 of the scores recorded there before. The first trial at a rung continues. A trial
-is compared at most once per rung, and a trial whose reports skip rungs is compared only at the highest one.
+A rung is a number of epochs for comparing trials: 1, 3, 9, ... At a rung, a trial continues if the score is at least
+the quantile 1 - 1/3 of the scores recorded there before. The first trial at a rung continues. A trial is compared at
+most once per rung. If reports skip rungs, the trial is compared only at the highest reached rung.
 
 Source: Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020. As in Ray Tune, trials are
 stopped, not paused and promoted later.
@@ -19,7 +19,7 @@ REDUCTION: Final = 3
 
 
 class Rungs:
-    """Rungs of a study's search, rebuilt from the ledger.
+    """Rungs for a study's search, rebuilt from the ledger.
 
     Only search trials may enter. Controls and replicates are always trained to the end. Their means are reported, and a
     mean over only the surviving trials would be biased upwards.
@@ -38,9 +38,9 @@ class Rungs:
                 self.enter(entry.trial_id, epoch, score)
 
     def enter(self, trial_id: str, epoch: int, score: float) -> bool:
-        """Record the score of a trial at the highest rung reached. Return whether the trial should continue.
+        """Record a trial's score at the highest rung reached. Return whether the trial should continue.
 
-        A trial with a score of NaN continues, and does not count for others.
+        A trial with score NaN continues, and does not count for others.
         """
         for epochs, scores in self.scores.items():
             if epoch < epochs:

@@ -1,10 +1,10 @@
 """Optuna samplers by name, seeded again for every suggestion.
 
-The random state of a sampler cannot be saved, and a sampler created again from the study seed would repeat the first
-points. Seeding by (study seed, suggestion number) makes a resumed study propose the same configs as an uninterrupted
-one, with any sampler. Samplers read all earlier results from the trials.
+A sampler's random state cannot be saved, and a sampler created again from the study seed would repeat the first points.
+Seeding by (study seed, suggestion number) makes a resumed study propose the same configs as an uninterrupted one, with
+any sampler. Samplers read all earlier results from the trials.
 
-Trials stopped by ASHA are PRUNED in Optuna's terms. The samplers of Optuna 5 treat such trials as follows:
+Trials stopped by ASHA are PRUNED in Optuna's terms. The samplers of Optuna 5 treat these trials as follows:
 
 | sampler | PRUNED trials | state reported here |
 | --- | --- | --- |
@@ -16,20 +16,21 @@ Trials stopped by ASHA are PRUNED in Optuna's terms. The samplers of Optuna 5 tr
 | nsga2 | ignored, and not counted towards a generation | COMPLETE, with the value at the last rung |
 
 ASHA stops most trials before one finishes. With PRUNED trials, gp and nsga2 would propose random configs, and cmaes
-would learn only from survivors. Reporting COMPLETE adds a bias: the value of a stopped trial comes from an early epoch
-and is lower than a final value would be. The trial was stopped in the lower part of a rung, so a rank below the
-survivors is correct, but the distance to them is exaggerated. nsga2 and cmaes use only ranks. gp uses distances. CMA-ES
-has an option for pruned trials (`consider_pruned_trials`), but finds no search space until a trial has finished. The
-journal, the records and the mirror call such a trial pruned for every sampler.
+would learn only from survivors. Reporting COMPLETE adds a bias: a stopped trial's value comes from an early epoch and
+is lower than a final value would be. The trial was stopped in a rung's lower part, so a rank below the survivors is
+correct, but the distance to them is exaggerated. nsga2 and cmaes use only ranks. gp uses distances. CMA-ES has an
+option for pruned trials (`consider_pruned_trials`), but finds no search space until a trial has finished. In the
+journal, the records and the mirror, these trials are called pruned for every sampler.
 
 With several objectives or limits, only tpe and nsga2 are allowed, no trial is stopped early, and a finished trial is
-reported with its values and constraints (see `study.search.objectives`).
+reported with all values and constraints (see `study.search.objectives`).
 
-A failed trial is reported as FAIL to every sampler, which ignores it. Failed trials do not count towards a generation.
+A failed trial is reported as FAIL to every sampler. All samplers ignore FAIL. Failed trials do not count towards a
+generation.
 
-The first `STARTUP` suggestions of tpe and gp are random, and all later ones come from their model. The number of the
-suggestion decides, not the number of trials that finished. Searches with the same number of trials therefore have the
-same number of suggestions by a model, even if trials of one method fail.
+The first `STARTUP` suggestions of tpe and gp are random, and all later ones come from their model. The suggestion
+number decides, not the number of finished trials. Searches with the same number of trials therefore have the same
+number of suggestions by a model, even if one method's trials fail.
 """
 
 import math
@@ -54,12 +55,12 @@ _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, 
 def make_sampler(
     name: Sampler, *, study_seed: int, number: int, earlier: Sequence[FrozenTrial] = ()
 ) -> optuna.samplers.BaseSampler:
-    """Return the sampler for a suggestion of a study.
+    """Return the sampler for one suggestion.
 
     Args:
         name: name of the sampler.
         study_seed: seed of the study.
-        number: number of the suggestion, from 0.
+        number: suggestion number, from 0.
         earlier: finished trials of other studies, from which CMA-ES starts (Nomura et al., Warm Starting CMA-ES for
             Hyperparameter Optimization, AAAI 2021). Other samplers read them from the Optuna study.
     """
@@ -93,12 +94,12 @@ def make_sampler(
 
 
 def sampler_outcome(sampler: Sampler, status: "Status", scores: Mapping[int, float]) -> tuple[TrialState, float | None]:
-    """Return the state and the value of an ended trial as reported to a sampler. See the table above.
+    """Return an ended trial's state and value as reported to a sampler. See the table above.
 
     Args:
-        sampler: sampler of the study.
-        status: final status of the trial.
-        scores: finite values of the objective by epoch.
+        sampler: the study's sampler.
+        status: the trial's final status.
+        scores: finite objective values by epoch.
 
     Returns:
         The state, and the objective at the last epoch with a value. The value is None for FAIL and for a pruned trial

@@ -11,11 +11,11 @@ from study.search.rungs import Rungs
 
 
 class _NewTrialsFirst(FIFOScheduler):
-    """Scheduler that assigns a free process to a trial without a process.
+    """Scheduler: assign a free process to a trial without a process.
 
-    Tune would assign a free process to the longest waiting trial. That trial's own process is still starting, and Tune
-    would end it. If trials are shorter than the start of a process, no second process would ever start working. Tune
-    would also scan all earlier trials for each choice.
+    Tune would assign a free process to the longest waiting trial. The waiting trial's own process is still starting,
+    and Tune would end this process. If trials are shorter than a process start, no second process would ever start
+    working. Tune would also scan all earlier trials for each choice.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -28,7 +28,7 @@ class _NewTrialsFirst(FIFOScheduler):
         self._new.append(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:  # noqa: ARG002
-        """Return the next trial without a requested process. Tune itself starts trials whose process is ready."""
+        """Return the next trial without a requested process. Tune itself starts trials with a ready process."""
         while self._new:
             trial = self._new.popleft()
             if trial.status == trial.PENDING:
@@ -37,7 +37,7 @@ class _NewTrialsFirst(FIFOScheduler):
 
 
 class StudyFIFO(_NewTrialsFirst):
-    """Scheduler that trains every trial to the end."""
+    """Scheduler without early stopping."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -56,11 +56,11 @@ class SearchASHA(_NewTrialsFirst):
         self.rungs = Rungs(ledger)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Return STOP for a search trial in the lower part of a rung, or CONTINUE."""
+        """Return STOP for a search trial in a rung's lower part, or CONTINUE."""
         return str(TrialScheduler.CONTINUE if self._enter(trial, result) else TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002
-        """Add the last result to the rungs, unless it is NaN, as of a failed trial."""
+        """Add the last result to the rungs, unless NaN, as for a failed trial."""
         if not math.isnan(result.get(self._objective, math.nan)):
             self._enter(trial, result)
 

@@ -1,8 +1,8 @@
-"""Search algorithm that hands out all trials of a study, stage by stage. It serves every executor and knows no Ray.
+"""Search algorithm for handing out all trials of a study, stage by stage, for every executor and without Ray.
 
-A stopped trial is reported to Optuna in the state from which the sampler learns (see `study.search.samplers`), and a
-failed trial as FAIL. The search is rebuilt from the study's ledger. The search is only one stage of a study. Further
-stages are the controls, fresh seeds of the best configs, tuning of the control `kd` and the confirmation.
+A trial stopped early is reported to Optuna in a state used by the sampler (see `study.search.samplers`), and a failed
+trial as FAIL. The search is rebuilt from the study's ledger. The search is only one stage of a study. Further stages
+are the controls, fresh seeds for the best configs, tuning of the control `kd`, and the confirmation.
 
 A comparison may search each method with a separate sampler, or have no search at all. The confirmation runs only if the
 plan requests one. Configs are chosen after all other trials have ended, and only confirmation trials read the test
@@ -41,19 +41,19 @@ from trainables.spec.trial import TrialConfig, derive_seed
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 WORKER_RESTARTS: Final = 3
-# Answer of `StudySearch.suggest` when no trial is left. Equal to the answer that Ray Tune expects.
+# Return value of `StudySearch.suggest` if no trial is left. Equal to the value expected by Ray Tune.
 FINISHED: Final = "FINISHED"
 
 
 class StudySearch:
-    """Search algorithm that hands trials to an executor and reports results of search trials to Optuna.
+    """Search algorithm: hand trials to an executor, and report results of search trials to Optuna.
 
     Args:
         ledger: study ledger. Unfinished trials are handed out first.
         trial_settings: further values needed by every trial, passed to the trainable unchanged.
-        checkpoints: returns the checkpoints from which an unfinished trial can continue, newest first.
+        checkpoints: returns an unfinished trial's checkpoints for resuming, newest first.
         slots: returns the number of trials that fit at once. For a trial handed out too early, Tune would start a new
-            process and end the free process with everything loaded. That costs a second per trial.
+            process and end the free process with everything loaded. This costs a second per trial.
         cluster_is_lost: returns whether the whole cluster is gone, not just the process of one trial.
 
     Attributes:
@@ -113,7 +113,7 @@ class StudySearch:
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """Optuna study of the search, if there is only one search."""
+        """Optuna study for the search, if there is only one search."""
         (study,) = self._studies.values()
         return study
 
@@ -174,15 +174,19 @@ class StudySearch:
         }
 
     def _student_path(self, entry: TrialEntry) -> str | None:
-        """Return the path to save a trial's student, or None. Students of a confirmation's chosen configs are saved."""
+        """Return the path for saving a trial's student, or None.
+
+        Only students with a chosen config are saved, in a confirmation.
+        """
         if not keeps_student(self._ledger, entry):
             return None
         return str(student_path(self._plan, entry.trial_id).absolute())
 
     def _next_search(self) -> tuple[Search, int] | None:
-        """Return the search that proposes next, and the number of its proposals so far; None if none may now.
+        """Return the search for the next proposal, and the search's number of proposals so far, or None.
 
-        Searches take turns, so an interrupted study has tuned all methods about equally.
+        None means: no search may propose now. Searches take turns, so an interrupted study has tuned all methods
+        equally.
         """
         searched = self._ledger.in_stage("search")
         if self._plan.budget == "trials":
@@ -224,10 +228,10 @@ class StudySearch:
         return entry
 
     def _replicate_for(self, config: TrialConfig, search: int) -> int:
-        """Return the replicate number of a proposal.
+        """Return a proposal's replicate number.
 
-        It is 0 in the first search. Each further search of a method has a number of its own, and thus other batches. A
-        repeated proposal has the next free number, because new seeds add information.
+        The first search has replicate number 0. Each further search of a method has a different number, and thus other
+        batches. A repeated proposal has the next free number, because new seeds add information.
         """
         earlier = self._proposed[config.config_id]
         if search:
@@ -256,7 +260,10 @@ class StudySearch:
         return _first_not_begun(self._to_repeat, self._ledger.in_stage("replicate")) or self._next_confirmed()
 
     def _next_repetition(self) -> PlannedTrial | str | None:
-        """Return the next due repetition of a study that adds them. Before a look, all trials up to it have to end."""
+        """Return the next due repetition in a study that adds repetitions.
+
+        All trials up to an interim look must end before this look.
+        """
         begun = [*self._ledger.in_stage("control"), *self._ledger.in_stage("replicate")]
         self._to_repeat = _not_begun(self._to_repeat or (), begun)
         if self._to_repeat:
@@ -290,7 +297,7 @@ class StudySearch:
         return _first_not_begun(self._to_confirm, begun) or FINISHED
 
     def _next_of_sequential(self, begun: list[TrialEntry]) -> PlannedTrial | str | None:
-        """Return the next due trial. Before a look, all trials up to it must have ended."""
+        """Return the next due trial. All trials up to an interim look must end before this look."""
         planned = _first_not_begun(self._to_confirm, begun) if self._to_confirm else None
         if planned is not None:
             return planned
@@ -314,7 +321,7 @@ class StudySearch:
         entry = self._ledger.entries[self._trial_ids[trial_id]]
         status, message = _status_of(result)
         if error and entry.status is None:
-            if self._cluster_is_lost():  # not a failure of the trial, which continues at the next resume
+            if self._cluster_is_lost():  # not a trial failure: the trial continues at the next resume
                 return
             self._deaths[entry.trial_id] += 1
             message = self._given_up.pop(entry.trial_id, None)
@@ -370,7 +377,7 @@ class StudySearch:
 
 
 def _not_begun(planned: Iterable[PlannedTrial], begun: list[TrialEntry]) -> deque[PlannedTrial]:
-    """Return the planned trials of a stage that have not started.
+    """Return a stage's planned trials that have not started.
 
     Trials are matched by config and replicate, not counted, because the journal may have lost some.
     """
@@ -379,7 +386,7 @@ def _not_begun(planned: Iterable[PlannedTrial], begun: list[TrialEntry]) -> dequ
 
 
 def _first_not_begun(waiting: deque[PlannedTrial], begun: list[TrialEntry]) -> PlannedTrial | None:
-    """Return the next planned trial of a stage, after removing the trial that started last."""
+    """Return a stage's next planned trial, after removing the last started trial."""
     if waiting and begun and (waiting[0].config.config_id, waiting[0].replicate) == _identity(begun[-1]):
         waiting.popleft()
     return waiting[0] if waiting else None

@@ -1,4 +1,4 @@
-"""The search of a study as Ray Tune calls it."""
+"""A study's search behind Ray Tune's interface."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ assert FINISHED == Searcher.FINISHED
 
 
 class TuneSearcher(Searcher):
-    """Search algorithm of Ray Tune that forwards to a `StudySearch`.
+    """Ray Tune search algorithm, forwarding to a `StudySearch`.
 
     Args:
         search: the search.
@@ -34,7 +34,7 @@ class TuneSearcher(Searcher):
         self._search.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Write a placeholder file, because Tune requires one. The ledger holds the state of the search."""
+        """Write a placeholder file, because Tune requires one. The ledger holds the search state."""
         Path(checkpoint_path).write_text(json.dumps({"see": "journal.jsonl"}), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:

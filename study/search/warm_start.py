@@ -1,4 +1,4 @@
-"""Trials of earlier studies, as a sampler gets them; see `study.plan.warm_start`."""
+"""Trials of earlier studies, converted for a sampler; see `study.plan.warm_start`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ from trainables.spec.trial import TrialConfig
 
 
 def optuna_trials(plan: StudyPlan, search: Search, deployment: Mapping[str, Mapping[str, float]]) -> list[FrozenTrial]:
-    """Return the trials of earlier studies that the sampler gets with their values.
+    """Return the trials of earlier studies for the sampler, with values.
 
     Args:
-        plan: plan of the study that starts from them.
+        plan: plan of the study starting from these trials.
         search: search of the study.
-        deployment: `DEPLOY_FACTS` of each student, measured by this study. Trials without a value of an objective are
+        deployment: `DEPLOY_FACTS` of each student, measured by this study. Trials without a value for an objective are
             left out.
     """
     found = []
@@ -33,7 +33,7 @@ def optuna_trials(plan: StudyPlan, search: Search, deployment: Mapping[str, Mapp
         fixed = FixedTrial({p.name: getattr(entry.config, p.name) for p in search.parameters if p.role != "fixed"})
         search.suggest(fixed)
         attributes = attributes_of(outcome.constraints)
-        if plan.sampler == "nsga2":  # the sampler takes parents from trials of a generation alone
+        if plan.sampler == "nsga2":  # the sampler takes parents only from trials with a generation
             attributes[optuna.samplers.NSGAIISampler._get_generation_key()] = 0
         found.append(
             optuna.trial.create_trial(

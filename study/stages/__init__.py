@@ -1,1 +1,1 @@
-"""Stages of a study after the search: repeat, tune, choose and confirm."""
+"""Study stages after the search: repeat, tune, choose and confirm."""

@@ -1,4 +1,4 @@
-"""Choice of the configs for a confirmation: the best configs by lower bound, and the controls.
+"""Choice of configs for a confirmation: the best configs by lower bound, and the controls.
 
 `analysis.questions.confirmation.lower_bounds` computes the bounds. This module selects the scores to bound.
 """
@@ -27,14 +27,14 @@ _NAMED: Final = 2  # maximum number of fields in a label in addition to width an
 
 
 def choose(ledger: StudyLedger) -> Confirmation | None:
-    """Choose the configs of a confirmation from all trials of the study. Return None if no config can be chosen.
+    """Choose the configs for a confirmation from all trials. Return None if no config can be chosen.
 
     A config that failed on any seed is not chosen, because the scores on the other seeds are biased upwards. For a
     search, the study's controls are added, with `kd` at the tuned temperature (`study.stages.control_tuning`). PESF-KD
-    with published settings is added as well, as far as config fields can express them. The config with the best search
-    score is always confirmed, because the drop from that score measures the optimism of the search. All choices are
-    made on trials of the search's number of epochs. With several objectives or limits, only configs on the front are
-    chosen. The chosen configs have the confirmation's number. This function writes nothing.
+    with published settings is added as well, as far as config fields can express the settings. The config with the best
+    search score is always confirmed, because the drop from the search score measures the optimism of the search. All
+    choices use trials with the search's number of epochs, and the chosen configs get the confirmation's number. With
+    several objectives or limits, only configs on the front are chosen. This function writes nothing.
     """
     plan = ledger.plan
     assert plan.confirmation is not None
@@ -50,7 +50,7 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
 
 
 def count_candidates(ledger: StudyLedger) -> int:
-    """Return the number of configs, or of methods in a comparison, that could be chosen in addition to the controls."""
+    """Count the configs (in a comparison: methods) available for choice, in addition to the controls."""
     if not ledger.plan.compared:
         return len(_candidates_of_search(ledger))
     return sum(name not in ALWAYS_CONFIRMED for name in _method_candidates(ledger))
@@ -73,7 +73,7 @@ def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tup
 
 
 def _candidates_of_search(ledger: StudyLedger) -> list[tuple[TrialConfig, Scores]]:
-    """Return the candidates of a search: with several objectives or limits, those on the front."""
+    """Return the search candidates: with several objectives or limits, only configs on the front."""
     found, on_front = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate")), eligible(ledger)
     return [each for each in found if on_front is None or each[0].config_id in on_front]
 
@@ -128,9 +128,9 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
 
 
 def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
-    """Return a readable name that distinguishes a config of a search from the others, as far as space permits.
+    """Return a readable and, as far as space permits, unique name for a config of a search.
 
-    One of several students is always named.
+    If there are several students, the name contains the student.
     """
     name = trial_name(config, 0).removesuffix("-s0")
     others = [field for field in plan.search_space.varied if field not in ("adapter_width", "temperature")]
@@ -142,7 +142,7 @@ def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
 
 
 def _control_choices(ledger: StudyLedger, student: str) -> list[Choice]:
-    """Return the controls of a search with one student as choices; labels name the student if there are several."""
+    """Return a search's controls for one student as choices. If there are several students, labels name the student."""
     plan, tuned = ledger.plan, best_of_tuned(ledger, student)
     of = f" ({student})" if len(plan.students) > 1 else ""
     choices = []
@@ -165,7 +165,7 @@ def _control_choices(ledger: StudyLedger, student: str) -> list[Choice]:
 
 
 def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice]:
-    """Merge chosen configs and controls without duplicates. A control that was also chosen keeps both roles."""
+    """Merge chosen configs and controls without duplicates. A chosen control keeps both roles."""
     merged = {choice.config.config_id: choice for choice in choices}
     for control in controls:
         known = merged.get(control.config.config_id)
@@ -180,7 +180,7 @@ def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice
 def _method_candidates(ledger: StudyLedger) -> dict[str, dict[int, list[tuple[TrialConfig, Scores]]]]:
     """Return the candidates of each compared method by search, leaving out searches and methods without candidates.
 
-    The number of a search counts from 1. It is 0 if each method has one search or none: then the candidates are all
+    Search numbers count from 1. The number is 0 if each method has one search or none. The candidates are then all
     configs of the method.
     """
     plan = ledger.plan
@@ -207,12 +207,12 @@ def _method_candidates(ledger: StudyLedger) -> dict[str, dict[int, list[tuple[Tr
 
 @dataclass(frozen=True)
 class _Best:
-    """Best config of one search of a method, or of several searches that agree.
+    """Best config in one search for a method, or in several searches with the same result.
 
     Args:
         config: the config.
-        scores: its scores.
-        searches: numbers of the searches; empty for one search per method.
+        scores: the config's scores.
+        searches: search numbers; empty for one search per method.
     """
 
     config: TrialConfig
@@ -221,7 +221,7 @@ class _Best:
 
 
 def _best_of_searches(ledger: StudyLedger) -> dict[str, list[_Best]]:
-    """Return the best config of each search of each method, each config once."""
+    """Return, for each method, the best config of each search, without duplicates."""
     repetitions = _repetitions(ledger)
     found: dict[str, list[_Best]] = {}
     for name, by_search in _method_candidates(ledger).items():
@@ -229,7 +229,7 @@ def _best_of_searches(ledger: StudyLedger) -> dict[str, list[_Best]]:
         for number, candidates in by_search.items():
             config, scores, _ = _ranked(candidates, repetitions)[0]
             known = best.get(config.config_id)
-            if known is not None:  # with the scores of all searches that tried the config
+            if known is not None:  # with the scores from all searches with this config
                 scores = Scores((*known.scores.searched, *scores.searched), scores.fresh)
             searches = (*(known.searches if known is not None else ()), *([number] if number else []))
             best[config.config_id] = _Best(config, scores, searches)
@@ -238,9 +238,9 @@ def _best_of_searches(ledger: StudyLedger) -> dict[str, list[_Best]]:
 
 
 def _mean_bound(bounds: list[Estimate], counts: list[int]) -> Estimate:
-    """Average the bounds of the configs of a method, each counted once for every search that found it.
+    """Average the bounds of a method's configs, weighted by the number of searches with this best config.
 
-    The configs share their seeds, so the mean of the lower bounds is no tighter than that of one config.
+    The configs share the same seeds, so the mean lower bound is no tighter than a single config's bound.
     """
     if len(bounds) == 1:
         return bounds[0]
@@ -252,9 +252,10 @@ def _mean_bound(bounds: list[Estimate], counts: list[int]) -> Estimate:
 
 
 def _choose_methods(ledger: StudyLedger) -> list[Choice]:
-    """Choose the best config of each search of each method, then the best methods, plus `ce` and `kd` in any case.
+    """Choose each method's best config per search, then the best methods, plus `ce` and `kd` in any case.
 
-    A method with several searches is ranked by the mean over them, and all its configs have its rank, best first.
+    A method with several searches is ranked by the mean over the searches. All configs of the method share this rank,
+    best first.
     """
     plan = ledger.plan
     assert plan.confirmation is not None
@@ -295,7 +296,7 @@ def _choose_methods(ledger: StudyLedger) -> list[Choice]:
 
 
 def _label_of(method: str, searches: tuple[int, ...], *, alone: bool) -> str:
-    """Return the label of a config: its method, and the searches that found it if others found another config."""
+    """Return a config label: the method, plus the search numbers if other searches found another config."""
     if alone:
         return method
     return f"{method}, search{'es' if len(searches) > 1 else ''} {listed([str(each) for each in searches])}"

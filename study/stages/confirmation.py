@@ -1,12 +1,11 @@
-"""Last stage of a study: train the best configs and the controls on fresh seeds, and read the test split once.
+"""Last study stage: train the best configs and the controls on fresh seeds, and read the test split once.
 
 The configs are chosen after all other trials have ended, by a lower bound on a config's mean score
-(`study.stages.choosing`). The choice is written to the journal before the first confirmation trial starts, and never
-changes afterwards. A second choice could be influenced by test results, which would turn the test split into another
-validation split.
+(`study.stages.choosing`). The choice is written to the journal before the first confirmation trial, and never changes
+afterwards. A second choice could be influenced by test results. The test split would become another validation split.
 
-A confirmation with `--seeds auto` adds seeds to the same configs until each comparison is decided, by a rule that is
-recorded before the first trial and that accounts for all its looks at the test split (`study.ledger.sequential`).
+A confirmation with `--seeds auto` adds seeds to the same configs until each comparison is decided. The stopping rule is
+recorded before the first trial and accounts for all looks at the test split (`study.ledger.sequential`).
 """
 
 from typing import TYPE_CHECKING, Final
@@ -38,7 +37,7 @@ _LEAVE_OUT: Final = (
 
 
 def describe_unfinished(ledger: "StudyLedger") -> str | None:
-    """Return a description of unfinished trials before the confirmation, or None if all have ended."""
+    """Describe the unfinished trials before the confirmation. Return None if all have ended."""
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
@@ -62,7 +61,7 @@ def check_same_request(
     epochs: int | None = None,
     factors: Factors = NOT_GIVEN,
 ) -> None:
-    """Check that the requested counts equal those of a confirmation that was already chosen.
+    """Check that the requested counts match an already chosen confirmation.
 
     Raises:
         UsageError: the counts differ.
@@ -108,10 +107,10 @@ def confirmation_request(
 
     Args:
         ledger: study ledger.
-        configs: requested number of configs. None for the plan's number. Without one, `DEFAULT_CONFIGS`, or all methods
-            of a comparison.
+        configs: requested number of configs. None for the plan's number. Without one, `DEFAULT_CONFIGS`, or all
+            compared methods.
         seeds: requested number of seeds. None for the plan's number. Without one, `DEFAULT_SEEDS`.
-        epochs: requested number of epochs of a trial. None for the plan's number.
+        epochs: requested number of epochs per trial. None for the plan's number.
         factors: requested numbers of teachers and splits. None for the plan's number. Without one, 1.
 
     Raises:

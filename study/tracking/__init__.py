@@ -1,1 +1,1 @@
-"""Delivery of a study to MLflow."""
+"""Study delivery to MLflow."""

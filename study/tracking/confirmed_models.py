@@ -1,8 +1,8 @@
 """Logged models of the confirmed trials, so that `mlflow.search_logged_models` finds the best student.
 
-Each confirmed trial gets one logged model with its scores and settings. Students of the first choice are kept, and
-their models have the place of the file as tag `student_file`. The file itself is not copied: a copy of each seed would
-multiply the disk space of a confirmation. One student of the first choice is also registered as a whole, see
+Each confirmed trial gets one logged model with the trial's scores and settings. The first choice's student files are
+kept, and the tag `student_file` in their models holds the path. The file itself is not copied: a copy per seed would
+multiply a confirmation's disk space. One student of the first choice is also registered as a whole, see
 `study.tracking.student`.
 """
 
@@ -27,14 +27,14 @@ _FILE: Final = "student_file"
 def log_confirmed_models(
     client: MlflowClient, plan: StudyPlan, experiment_id: str, entries: Iterable[TrialEntry], runs: Mapping[str, Run]
 ) -> None:
-    """Create the logged models that are missing. May be called again.
+    """Create all missing logged models. May be called again.
 
     Args:
-        client: client of the store.
+        client: MLflow client for the store.
         plan: the study.
         experiment_id: experiment of the study.
         entries: trials of the study.
-        runs: runs of the trials by identifier.
+        runs: trial runs by trial identifier.
     """
     wanted = [
         entry for entry in entries if entry.stage == "confirm" and entry.status == "finished" and entry.trial_id in runs

@@ -1,6 +1,6 @@
-"""Background delivery of trials to a tracking server that may be slow or unreachable.
+"""Background delivery of trials to a tracking server, with tolerance for slow or unreachable servers.
 
-The queue holds references to trials, and each delivery sends the current state of a trial. During an outage the queue
+The queue holds references to trials, and each delivery sends a trial's current state. During an outage the queue
 therefore grows only by the changed trials. A study waits for the server only at the end.
 """
 
@@ -27,15 +27,15 @@ class RefusedError(Exception):
 
 
 class Delivery:
-    """Background thread that sends trials until the server accepts them.
+    """Background thread for sending trials until the server accepts them.
 
     Args:
-        send_trial: sends the current state of a trial. May be called again for the same trial. Raises `RefusedError` if
-            the server will never accept the trial. After any other error the same trial is sent again, and later trials
+        send_trial: sends a trial's current state. May be called again for the same trial. Raises `RefusedError` if the
+            server will never accept the trial. After any other error the same trial is sent again, and later trials
             wait.
-        report: receives one line when the server becomes unreachable and one when it is back.
-        patience: seconds after the end of the study before giving up on a server that accepts nothing.
-        gather: seconds during which several changes of a trial are merged into one delivery.
+        report: receives one line when the server becomes unreachable and one when the server is back.
+        patience: seconds to wait for an unresponsive server after the end of the study.
+        gather: seconds for merging several changes of a trial into one delivery.
         title: name of the server, for messages.
 
     Attributes:
@@ -64,14 +64,14 @@ class Delivery:
         self._thread.start()
 
     def put(self, entry: TrialEntry) -> None:
-        """Queue a trial that has started, progressed or ended. Returns at once."""
+        """Queue a started, progressed or ended trial. Returns at once."""
         self._queue.put(entry)
 
     def close(self) -> Exception | None:
         """Wait until all queued trials are delivered or patience runs out.
 
         Returns:
-            The error that prevented a delivery, or None if the server accepted everything.
+            The error if a delivery failed, or None if the server accepted everything.
         """
         self._queue.put(None)
         self._closed.set()
@@ -81,8 +81,8 @@ class Delivery:
     def abandon(self) -> None:
         """Stop delivering, without waiting for the queued trials. For an interrupted study in a process that continues.
 
-        A later run of the study delivers the rest. This thread must stop first: two threads that deliver the same trial
-        would create two runs.
+        A later study run delivers the rest. This thread must stop first: two threads delivering the same trial would
+        create two runs.
         """
         self._abandoned.set()
         self.patience = 0.0
@@ -146,7 +146,7 @@ def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tu
     Merging several changes of a trial into one saves writes.
 
     Args:
-        trials: queue of trials that have started, progressed or ended. None marks the end of the queue.
+        trials: queue of started, progressed or ended trials. None marks the end of the queue.
         seconds: collection time after the first trial.
 
     Returns:
@@ -165,11 +165,11 @@ def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tu
 
 
 def first_line(error: Exception, *uris: str) -> str:
-    """Return the first line of an error message, without secrets and cut to 200 characters.
+    """Return an error message's first line, without secrets and cut to 200 characters.
 
     Args:
         error: the error.
-        uris: URIs with secrets that the message may contain; see `redact`.
+        uris: URIs with secrets, to be removed from the message; see `redact`.
     """
     # Redact before cutting: a cut URI might lose the part by which a password is recognised.
     lines = redact(str(error), *uris).strip().splitlines() or [type(error).__name__]

@@ -1,4 +1,4 @@
-"""Names of a study's experiment in MLflow: short, and different for different datasets."""
+"""Experiment names in MLflow: short, and different for different datasets."""
 
 import hashlib
 import re
@@ -9,14 +9,15 @@ from study.plan.plan import StudyPlan
 from trainables.spec.datasets import FOLDER_PREFIX
 from trainables.spec.own_data import is_own_data, short_name
 
-_DIGEST: Final = 4  # characters: they tell datasets of one name apart, of which a store has few
-_LONGEST: Final = 40  # characters of a dataset's name
+_DIGEST: Final = 4  # characters: enough to distinguish the few datasets with the same name
+_LONGEST: Final = 40  # maximum characters of a dataset name
 
 
 def experiment_name(plan: StudyPlan) -> str:
-    """Return the name of the experiment, such as `digits: joint` or `leaves-3f2a: joint`.
+    """Return the experiment name, e.g. `digits: joint` or `leaves-3f2a: joint`.
 
-    Two folders of the same name are two datasets, so the name of such a dataset ends in a digest of its full name.
+    Two folders with the same name are two datasets. The experiment name for a folder therefore ends in a digest of the
+    full dataset name.
     """
     dataset = plan.base.dataset
     if not dataset.startswith(FOLDER_PREFIX) and not is_own_data(dataset):
@@ -29,5 +30,5 @@ def experiment_name(plan: StudyPlan) -> str:
 
 
 def earlier_name(plan: StudyPlan) -> str:
-    """Return the name that earlier versions used, which had the whole path of a folder."""
+    """Return the experiment name in earlier versions, with the whole path to a folder."""
     return f"{short_name(plan.base.dataset)}: {plan.space}"

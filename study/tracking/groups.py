@@ -1,7 +1,7 @@
-"""Means over the seeds of a config with their intervals, as metrics of each of the seeds' runs.
+"""Mean and interval over a config's seeds, logged as metrics to the run of each seed.
 
-MLflow's page groups runs and shows a group's mean, but no interval. All runs of a group have the same bounds, so the
-mean of the bounds that the page shows for the group is the bound itself. The numbers are those of the result table.
+MLflow's page groups runs and shows a group's mean, but no interval. All runs in a group have the same bounds, so the
+group mean shown on the page equals the bound itself. The numbers equal those in the result table.
 """
 
 import math
@@ -18,11 +18,11 @@ _SEEDS: Final = "seeds"
 
 
 class BoundNames(NamedTuple):
-    """Names of the metrics of a mean over seeds.
+    """Metric names for a mean over seeds.
 
     Args:
         mean: mean over the finished seeds.
-        low: lower bound of the 95% interval of the mean.
+        low: lower bound of the mean's 95% interval.
         high: upper bound of the interval.
         seeds: number of finished seeds.
     """
@@ -34,17 +34,17 @@ class BoundNames(NamedTuple):
 
 
 def bound_names(objective: str) -> BoundNames:
-    """Return the names of the metrics of a mean over seeds.
+    """Return the metric names for a mean over seeds.
 
     Args:
-        objective: measure that is averaged, such as `val/accuracy`.
+        objective: averaged measure, e.g. `val/accuracy`.
     """
     split = objective.partition("/")[0]
     return BoundNames(f"{objective}_mean", f"{objective}_low", f"{objective}_high", f"{split}/{_SEEDS}")
 
 
 def groups_of(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
-    """Return the finished trials of each repeated config and stage, by the name of the group."""
+    """Return the finished trials per repeated config and stage, keyed by group name."""
     found: dict[str, list[TrialEntry]] = {}
     for entry in entries:
         name = group_of(entry)
@@ -54,7 +54,7 @@ def groups_of(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
 
 
 def group_metrics(entries: list[TrialEntry]) -> dict[str, float]:
-    """Return the mean over the trials of a group with bounds and number of seeds; nothing for a single seed.
+    """Return mean, bounds and number of seeds for a group of trials; empty for a single seed.
 
     Args:
         entries: finished trials of one config on different seeds.

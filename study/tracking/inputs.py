@@ -1,4 +1,4 @@
-"""Inputs and system metrics of a study's MLflow run: dataset splits, and the load of the driver's machine."""
+"""Inputs and system metrics for a study's MLflow run: dataset splits, and load on the driver's machine."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ _SPLITS: Final = {"train": "training", "validation": "validation", "test": "test
 
 
 def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: bool = False) -> list[DatasetInput]:
-    """Return the dataset splits used by the trials of a study as MLflow inputs.
+    """Return the dataset splits used by a study's trials as MLflow inputs.
 
     Args:
         plan: the study.
@@ -29,7 +29,7 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
         reads_test: whether the study has begun a confirmation trial. Only confirmation trials read the test split.
     """
     name, data = plan.base.dataset, None
-    with suppress(ValueError):  # images deleted, and not described in the journal of an earlier version
+    with suppress(ValueError):  # images are deleted, and an earlier version's journal does not describe them
         data = data_of(plan, dataset)
     sizes = {split: dataset[split] for split in ("train", "validation") if split in dataset}
     if reads_test and data is not None:
@@ -57,12 +57,12 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
 
 
 class MachineWatch:
-    """MLflow's system metrics (`system/…`) of this machine, logged every ten seconds until `end`.
+    """MLflow's system metrics (`system/…`) for this machine, logged every ten seconds until `end`.
 
     Without psutil nothing is logged.
 
     Args:
-        run_id: run that receives the metrics.
+        run_id: run for the metrics.
         uri: tracking store or server.
     """
 
@@ -79,7 +79,7 @@ class MachineWatch:
             self._monitor = None
 
     def end(self) -> None:
-        """Stop logging, without waiting more than five seconds for a server that does not answer."""
+        """Stop logging. Wait at most five seconds for an unresponsive server."""
         if self._monitor is not None:
             ending = threading.Thread(target=self._monitor.finish, name="machine-watch-ends", daemon=True)
             ending.start()

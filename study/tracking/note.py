@@ -1,4 +1,4 @@
-"""Notes on MLflow's pages: the study's question and plan, and the list of studies of an experiment."""
+"""Notes on MLflow's pages: the study's question and plan, and the list of studies in an experiment."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _REST: Final = "earlier ones under *Views*"
 
 
 def note_text(plan: StudyPlan) -> str:
-    """Return the start of the parent's note: the question, and the plan in one sentence."""
+    """Return the first part of the parent's note: the question, and the plan in one sentence."""
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_trials_in_words(plan)} on {replicates_in_words(plan)} fresh seeds each; {plan.base.epochs} epochs; "
@@ -63,9 +63,9 @@ def experiment_note(note: str, question: str, tags: Mapping[str, str], experimen
     the question, the others behind it.
 
     Args:
-        note: note up to now. Text of the user is kept.
-        question: question of the studies.
-        tags: tags of the experiment, among them the saved views.
+        note: existing note. The user's text is kept.
+        question: the studies' question.
+        tags: experiment tags, including the saved views.
         experiment_id: the experiment.
     """
     ours = {tag: each for tag, each in tags.items() if tag.startswith(f"{VIEW_TAG}{VIEW_PREFIX}")}
@@ -74,7 +74,7 @@ def experiment_note(note: str, question: str, tags: Mapping[str, str], experimen
     listed = []
     for tag, view in newest[:_MOST_STUDIES]:
         of = experiment_id, tag.removeprefix(f"{VIEW_TAG}{VIEW_PREFIX}")
-        grouped = [f"[configs]({configs_view(*of)})"] if f"{tag}{CONFIGS}" in ours else []  # not of earlier versions
+        grouped = [f"[configs]({configs_view(*of)})"] if f"{tag}{CONFIGS}" in ours else []  # not in earlier versions
         charts, table = f"[charts]({all_trials(*of, charts=True)})", f"[all trials]({all_trials(*of)})"
         listed.append(f"**{view['name']}** ({', '.join([*grouped, charts, table])})")
     others = listed[1:] + [_REST] * (len(newest) > _MOST_STUDIES)

@@ -2,8 +2,8 @@
 
 The student belongs to the first choice of the confirmation. Among the finished fresh seeds with a kept student, the
 first one is used, not the one with the best test score. The registered version becomes `champion` if the first choice
-beats `kd` on the test split and the interval excludes zero. Otherwise the version becomes `challenger`. The champion of
-another study keeps the alias if the mean test score of its config is higher.
+beats `kd` on the test split and the interval excludes zero. Otherwise the version becomes `challenger`. Another study's
+champion keeps the alias if the mean test score of the champion's config is higher.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, Final
 
-from trainables.storage import mlflow_store  # before mlflow, which reads its environment when it is imported
+from trainables.storage import mlflow_store  # before mlflow, which reads environment variables at import
 
 # isort: split
 import mlflow
@@ -48,7 +48,7 @@ from trainables.user_code.loading import sources_of
 from trainables.user_code.reference import is_canonical
 
 LOADER: Final = "trainables.student_file"
-# Tags of a model version: mean test score of the config, alias assigned, and champion that kept the alias.
+# Model version tags: the config's mean test score, the assigned alias, and the champion if it kept the alias.
 _SCORE: Final = "test_score"
 _ALIAS_GIVEN: Final = "alias_given"
 _STAYS: Final = "champion_stays"
@@ -65,14 +65,14 @@ def publish_student(
 
     Args:
         plan: the study.
-        ledger: trials of the study, all ended.
+        ledger: the study's trials, all ended.
         result: result of the confirmation.
         parent_id: MLflow run of the study.
 
     Returns:
-        `model` (URI), `alias`, `file`, `card`, `trial_id` and `champion`. `champion` describes the version that keeps
-        the alias although this student beats `kd`, or is None. The return value is None if no trial of the first choice
-        finished.
+        `model` (URI), `alias`, `file`, `card`, `trial_id` and `champion`. `champion` is None unless another version
+        keeps the alias although this student beats `kd`. It then describes the other version. The return value is None
+        if no trial of the first choice finished.
 
     Raises:
         StudyError: the student file is missing or damaged, the card cannot be written, or MLflow rejects the student.
@@ -86,7 +86,7 @@ def publish_student(
     card = _card(ledger, entry, first, result, registered_as=name)
     published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
-        write_atomically(card_path(path), card.encode())  # first, so that the card exists even if MLflow fails
+        write_atomically(card_path(path), card.encode())  # first, the card must exist even if MLflow fails
         client = mlflow_store.open_client(plan.tracking_uri)
         version = _registered(client, plan)
         if version is None:
@@ -128,17 +128,16 @@ def _card(
 
 
 def model_name(plan: StudyPlan, architecture: str, data_digest: str | None = None) -> str:
-    """Return the registered-model name for students of one dataset and one architecture.
+    """Return the registered-model name for students with the same dataset and architecture.
 
-    Two image folders of the same name may hold different images. The name for a folder therefore also contains the
-    digest of the images and of the split. The name survives moving the folder. It changes with the images, because test
+    Two image folders with the same name may hold different images. The name for a folder therefore also contains a
+    digest of images and split. Moving the folder does not change the name. Other images change the name, because test
     scores on different images cannot be compared.
 
     Args:
         plan: the study.
         architecture: architecture of the student.
-        data_digest: digest of the folder's content, as reported by the trials. If missing, the digest of the path is
-            used.
+        data_digest: digest of the folder's content, as reported by the trials. Default: digest of the path.
     """
     dataset = plan.base.dataset
     if dataset.startswith(FOLDER_PREFIX):
@@ -172,7 +171,7 @@ def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
 
 
 def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
-    """Return the version that the study registered before, or None."""
+    """Return the version already registered by the study, or None."""
     own = client.search_model_versions(f"tags.study_id = '{plan.study_id}'")  # not by name: older releases used others
     return own[0] if own else None
 
@@ -226,10 +225,10 @@ def _signature(student: Student, shape: tuple[int, ...]) -> ModelSignature:
 
 
 def _requirements(student: str, *, text: bool) -> list[str]:
-    """Return the packages that loading a student needs, with their versions here.
+    """Return the packages needed for loading a student, with the installed versions.
 
     Args:
-        student: name of the architecture. A network of the user's own also needs what its sources import.
+        student: architecture name. A user's own network also needs the packages imported in the network's sources.
         text: whether the student reads text.
     """
     from trainables.process.versions import running_versions
@@ -244,10 +243,10 @@ def _requirements(student: str, *, text: bool) -> list[str]:
 
 
 def _packages_of(module: str) -> list[tuple[str, str]]:
-    """Return the packages that install a module, with their versions."""
+    """Return the packages providing a module, with versions."""
     try:
         return [(module, installed_version(module))]
-    except PackageNotFoundError:  # the package has another name; looking all of them up takes seconds
+    except PackageNotFoundError:  # the package has another name; searching all packages takes seconds
         return [(name, installed_version(name)) for name in dict.fromkeys(packages_distributions().get(module, ()))]
 
 
@@ -255,7 +254,8 @@ def _packages_of(module: str) -> list[tuple[str, str]]:
 def tracking_at(uri: str) -> Iterator[None]:
     """Set MLflow's global tracking URI, which model logging uses, and restore it afterwards.
 
-    Setting a URI also sets an environment variable, so what the process had set is restored, not the URI in effect.
+    Setting a URI also sets an environment variable. The process's own previous setting is restored, not the URI in
+    effect.
     """
     own, variable = tracking._tracking_uri, os.environ.get(_TRACKING_URI)
     mlflow.set_tracking_uri(uri)

@@ -1,4 +1,4 @@
-"""Model card of a confirmed student: one page of Markdown, stored next to the weights and with the version in MLflow.
+"""Model card for a confirmed student: one Markdown page, stored next to the weights and with the version in MLflow.
 
 The card describes the student, the training data, the accuracy with intervals, how to load the student, and known
 limits.
@@ -21,12 +21,12 @@ from trainables.spec.trial import TrialConfig
 from trainables.teacher.card import Proportion
 
 _NAMED_CLASSES: Final = 20
-# Meaning of the pixel values, for datasets with other values than plain brightness.
+# Meaning of the pixel values, for datasets with values other than plain brightness.
 _SCALED: Final = {"digits": " (scikit-learn's 0 to 16, times 15)"}
 
 
 def card_path(student: Path) -> Path:
-    """Return the path of the model card for a student file."""
+    """Return the path to the model card for a student file."""
     return student.with_suffix(".md")
 
 
@@ -43,11 +43,11 @@ def card_of(
 
     Args:
         plan: the study.
-        entry: the trial that trained the student.
+        entry: the student's trial.
         first: the confirmation's first choice, to which `entry` belongs.
         result: result of the confirmation.
         data: dataset of the study.
-        registered_as: name of the student in MLflow.
+        registered_as: the student's name in MLflow.
     """
     base, config = plan.base, entry.config
     alike = "length and kind" if is_text(base.dataset) else "size"
@@ -103,7 +103,7 @@ def _accuracies(
 
 
 def _shorter(plan: StudyPlan, entry: TrialEntry) -> str:
-    """Return a clause on the training that the config was chosen by, if it had another number of epochs."""
+    """Return a clause about the training behind the config's choice, if the number of epochs differs."""
     same = entry.config.epochs == plan.base.epochs
     return "" if same else f", after {plan.base.epochs} epochs of training instead of {entry.config.epochs}"
 
@@ -204,9 +204,9 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
 
 
 def _classes_of_teacher(plan: StudyPlan) -> str:
-    """Describe how the labels of a Hugging Face teacher were mapped to the classes of the task.
+    """Describe the mapping from a Hugging Face teacher's labels to the task's classes.
 
-    The description is read from the kept copy of the teacher. Empty for other teachers.
+    The description is read from the stored teacher copy. Empty for other teachers.
     """
     from trainables.storage.tensors import StoredFileError, read_tensors
     from trainables.teacher.files import CLASSES, stored_path

@@ -1,6 +1,6 @@
 """Event files for TensorBoard: one folder per trial, with every measure by epoch and the settings as hyperparameters.
 
-The files are written by tensorboardX, which Ray installs. Each folder is a run in TensorBoard, under the stage, such as
+tensorboardX, installed with Ray, writes the files. Each folder is a run in TensorBoard, under the stage, e.g.
 `search/w16-T4.0-s0`.
 """
 
@@ -21,7 +21,7 @@ FOLDER: Final = "tensorboard"
 
 
 class TensorBoardWriter:
-    """Writer of TensorBoard's event files.
+    """Writer for TensorBoard's event files.
 
     Args:
         plan: the study.
@@ -35,9 +35,9 @@ class TensorBoardWriter:
         self._open: dict[str, EventsWriter] = {}
 
     def write(self, entry: TrialEntry, written: Written) -> Written:
-        """Append the new epochs of a trial; see `study.tracking.trial_writer.TrialWriter`."""
+        """Append a trial's new epochs; see `study.tracking.trial_writer.TrialWriter`."""
         settings = {**exact_settings(self._plan, entry), "stage": entry.stage}
-        shown = dict.fromkeys((self._plan.objective, SHARPNESS_GAP))  # the columns of the table of hyperparameters
+        shown = dict.fromkeys((self._plan.objective, SHARPNESS_GAP))  # columns in the hyperparameter table
         experiment, start, end = hparams(settings, shown)
         file = self._open.get(entry.trial_id)
         if file is None:
@@ -57,12 +57,12 @@ class TensorBoardWriter:
         return Written(entry.attempt, max(epochs, default=written.epoch), entry.status is not None)
 
     def close(self) -> None:
-        """Close the files of running trials."""
+        """Close the files for running trials."""
         while self._open:
             self._open.popitem()[1].close()
 
     def _opened(self, entry: TrialEntry, done: int) -> EventsWriter:
-        """Return a new file of a trial. TensorBoard then discards steps behind `done`, which a killed process wrote."""
+        """Open a new file for a trial. TensorBoard then discards steps after `done`, written by a killed process."""
         folder = trial_folder(self.folder, entry)
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.iterdir()))
@@ -74,5 +74,5 @@ class TensorBoardWriter:
 
 
 def trial_folder(folder: Path, entry: TrialEntry) -> Path:
-    """Return the folder of a trial within that of all trials."""
+    """Return a trial's folder within the folder for all trials."""
     return folder / entry.stage / re.sub(r"[^\w.#+=-]", "_", entry.name)

@@ -2,10 +2,10 @@
 
 The tracker also feeds the files of `study.tracking.trial_files`, if the plan asks for them.
 
-Only the driver writes to MLflow. One background thread delivers the trials, so a slow store never delays a trial, and a
-store that was unreachable receives everything later (`study.tracking.delivery`). Delivering a trial twice is harmless.
-A run is created only if no run with the same `trial_id` tag exists, so a killed and resumed study still has one run per
-trial. Ray's own MLflow callback costs ten times as much and cannot do this.
+Only the driver writes to MLflow. One background thread delivers the trials. A slow store never delays a trial, and an
+unreachable store receives everything later (`study.tracking.delivery`). Delivering a trial twice is harmless. A run is
+created only if no run with the same `trial_id` tag exists, so a killed and resumed study still has one run per trial.
+Ray's own MLflow callback costs ten times as much and cannot do this.
 """
 
 import logging
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from trainables.storage import mlflow_store  # before mlflow, which reads its environment when it is imported
+from trainables.storage import mlflow_store  # before mlflow, which reads environment variables at import
 
 # isort: split
 from mlflow import MlflowClient
@@ -39,7 +39,7 @@ from study.tracking.view import NOTE_FIGURES, artifact_links, command_block, lin
 from trainables.process.errors import StudyError
 from trainables.storage.uris import redact, redact_place
 
-# Maximum of one request to a tracking server: 1000 metrics, params and tags together, and 100 params.
+# Maximum per request to a tracking server: 1000 metrics, params and tags together, and 100 params.
 METRICS_PER_BATCH: Final = 800
 PARAMS_PER_BATCH: Final = 100
 _NOTE: Final = "mlflow.note.content"
@@ -53,7 +53,7 @@ _FIRST_SHOWN: Final = (
     "against_accuracy",
 )  # order of the figures in a study's note
 _ATTEMPT: Final = "attempt"
-_TRY_AGAIN: Final = frozenset({408, 429})  # HTTP client errors that are temporary
+_TRY_AGAIN: Final = frozenset({408, 429})  # temporary HTTP client errors
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +73,7 @@ def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
 
 
 def delivered_trials(plan: StudyPlan) -> dict[str, int]:
-    """Return the attempt of each trial of a study that has ended according to MLflow, by identifier.
+    """Return the attempt of each trial ended according to MLflow, by trial identifier.
 
     Raises:
         StudyError: the store cannot be opened or does not answer.
@@ -90,7 +90,7 @@ def delivered_trials(plan: StudyPlan) -> dict[str, int]:
 
 
 def _find_study(client: MlflowClient, plan: StudyPlan) -> Run | None:
-    """Return the run of a study, also in the experiment of an earlier version, or None."""
+    """Return a study's run, also from an earlier version's experiment, or None."""
     for name in dict.fromkeys((experiment_name(plan), earlier_name(plan))):
         experiment = client.get_experiment_by_name(name)
         parent = _find_parent(client, experiment.experiment_id, plan) if experiment is not None else None
@@ -108,7 +108,7 @@ def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> R
 def _search_children(
     client: MlflowClient, experiment_id: str, parent_id: str, trial_id: str | None = None
 ) -> Iterator[Run]:
-    """Yield the runs of all trials of a study, or of one trial."""
+    """Yield the runs of all trials in a study, or of one trial."""
     token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
     query = f"tags.mlflow.parentRunId = '{parent_id}'{one}"
     while True:
@@ -120,7 +120,7 @@ def _search_children(
 
 
 def _delivered(runs: Iterable[Run]) -> dict[str, int]:
-    """Return the attempt of each ended trial among the runs, by identifier."""
+    """Return the attempt of each ended trial among the runs, by trial identifier."""
     return {
         tags["trial_id"]: int(tags.get(_ATTEMPT, 1))
         for run in runs
@@ -135,13 +135,13 @@ class StudyTracker:
         plan: the study.
         command: command line typed by the user, for the record.
         versions: tags with the code versions (`git.commit`, `ray.version`, ...).
-        report: receives one line when the store becomes unreachable and one when it is back.
+        report: receives one line when the store becomes unreachable and one when the store is back.
         patience: seconds to wait for an unreachable store after the study has ended.
-        watched: whether to log system metrics of this machine to the study's run.
-        ledger: trials of the study. Runs of trials not in the ledger are left unchanged.
+        watched: whether to log this machine's system metrics to the study's run.
+        ledger: the study's trials. Runs for trials not in the ledger are left unchanged.
 
     Raises:
-        StudyError: MLflow has trials of the study that are missing from the journal. Nothing is changed.
+        StudyError: MLflow has trials missing from the journal. Nothing is changed.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class StudyTracker:
     def _write_note(self, *result: str) -> None:
         """Write the note at the top of the study's run page. MLflow folds a long note after the first lines.
 
-        A result that exceeds MLflow's limit is cut after a whole paragraph or table, followed by a pointer to the
+        A result longer than MLflow's limit is cut after a whole paragraph or table, followed by a pointer to the
         report.
         """
         command = command_block(start_command(self._plan))
@@ -223,12 +223,12 @@ class StudyTracker:
         self._client.set_tag(self.parent_id, _NOTE, whole)
 
     def _save_views(self, collapsed: Iterable[str] = ()) -> None:
-        """Save the views of the study in the experiment, and link to them in the experiment's note.
+        """Save the study's views in the experiment, and link to them in the experiment's note.
 
         If the server rejects a view, the page shows the trials as a table.
 
         Args:
-            collapsed: groups of trials that are one row each.
+            collapsed: groups shown as one row each.
         """
         try:
             for tag, view in saved_views(self._plan, self.parent_id, collapsed).items():
@@ -241,13 +241,13 @@ class StudyTracker:
             _log.warning("MLflow rejected the saved views of the study: %s", redact(str(error)))
 
     def _log_params(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Log the params that a run lacks. A run of an earlier version has fewer of them."""
+        """Log a run's missing params. Runs from earlier versions have fewer params."""
         missing = _missing_params(run, params)
         for start in range(0, len(missing), PARAMS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_PER_BATCH])
 
     def register_dataset(self, dataset: dict[str, Any]) -> None:
-        """Register the dataset of all trials. It becomes an input of the study's run with the next delivery.
+        """Register the dataset for all trials. The dataset becomes an input of the study's run with the next delivery.
 
         Args:
             dataset: see `study.tracking.inputs.dataset_inputs`.
@@ -255,7 +255,7 @@ class StudyTracker:
         self._dataset = self._known_dataset = dataset
 
     def deliver(self, entry: TrialEntry) -> None:
-        """Queue a trial that has started, progressed or ended. Returns at once."""
+        """Queue a started, progressed or ended trial. Returns at once."""
         self._delivery.put(entry)
         for files in self._files:
             files.put(entry)
@@ -269,7 +269,7 @@ class StudyTracker:
             files.abandon()
 
     def catch_up(self, ledger: StudyLedger) -> None:
-        """Queue every ended trial that has not ended in MLflow or lacks params, as needed for a resumed study."""
+        """Queue every ended trial if MLflow lacks the end or some params, as after a resume."""
         if ledger.dataset is not None:
             self.register_dataset(ledger.dataset)
         for entry in ledger.entries.values():
@@ -279,7 +279,7 @@ class StudyTracker:
             files.catch_up(ledger.entries.values())
 
     def _is_complete(self, entry: TrialEntry) -> bool:
-        """Return whether MLflow has the end of a trial and all params, which runs of earlier versions lack."""
+        """Return whether MLflow has a trial's end and all params. Runs from earlier versions lack some params."""
         if self._ended.get(entry.trial_id) != entry.attempt:
             return False
         return trial_params(self._plan, entry).keys() <= self._runs[entry.trial_id].data.params.keys()
@@ -296,14 +296,14 @@ class StudyTracker:
         """Wait for pending deliveries, close every run, and end the parent run.
 
         Args:
-            status: MLflow status of the parent: FINISHED, FAILED or KILLED.
+            status: the parent's MLflow status: FINISHED, FAILED or KILLED.
             result_note: Markdown, shown under the question on the parent's page.
-            metrics: metrics of the study as a whole, for the table of studies.
+            metrics: metrics for the whole study, for the table of studies.
             artifacts: files and folders to attach to the parent.
             patience: seconds to wait for an unreachable store; the value given at construction by default.
 
         Returns:
-            The error that prevented a delivery, or None.
+            The error if a delivery failed, or None.
         """
         if self._watch is not None:
             self._watch.end()
@@ -342,7 +342,7 @@ class StudyTracker:
         self._client.set_terminated(self.parent_id, status=status)
 
     def _log_groups(self) -> None:
-        """Log mean and interval over seeds to the runs of each repeated config, and show it as one row of the view."""
+        """Log mean and interval over seeds to each repeated config's runs, and show one row per config."""
         if self._ledger is None:
             return
         groups, now = groups_of(self._ledger.entries.values()), int(time.time() * 1000)
@@ -357,7 +357,7 @@ class StudyTracker:
             self._save_views(groups)
 
     def _log_models(self) -> None:
-        """Log the models of the confirmed trials. A server without logged models has the trials all the same."""
+        """Log the models of confirmed trials. A server without support for logged models still has the trials."""
         if self._ledger is None:
             return
         entries = list(self._ledger.entries.values())
@@ -369,7 +369,7 @@ class StudyTracker:
             _log.warning("MLflow rejected the models of the confirmed trials: %s", error)
 
     def _is_ours(self, run: Run) -> bool:
-        """Return whether the journal knows the trial of a run. Other runs are left unchanged."""
+        """Return whether the run's trial is in the journal. Other runs are left unchanged."""
         return self._ledger is None or run.data.tags.get("trial_id") in self._ledger.entries
 
     def _find_experiment(self) -> str:
@@ -410,9 +410,9 @@ class StudyTracker:
         self._uncertain.discard(entry.trial_id)
 
     def _run_of(self, entry: TrialEntry) -> Run | None:
-        """Return the run of the trial, or None.
+        """Return the trial's run, or None.
 
-        This includes a run created by a request with a lost response.
+        The result may be a run created by a request with a lost response.
         """
         run = self._runs.get(entry.trial_id)
         if run is None and entry.trial_id in self._uncertain:
@@ -466,7 +466,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _raising_refusals(send: Callable[[], None]) -> None:
-    """Call `send`, and separate a refusal from a server that is unreachable, slow or broken.
+    """Call `send`, and distinguish a refusal from an unreachable, slow or broken server.
 
     Raises:
         RefusedError: the server would reject the request again, or the error is in this code.
@@ -486,7 +486,7 @@ def _raising_refusals(send: Callable[[], None]) -> None:
 
 
 def _figures(artifacts: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return title and path of the PNG figures among the artifacts, the most informative first."""
+    """Return title and path for each PNG figure among the artifacts, most informative first."""
     folder = next((path for path in artifacts if path.name == "figures" and path.is_dir()), None)
     found = sorted((folder / NOTE_FIGURES).glob("*.png"), key=_rank) if folder is not None else []
     return [(path.stem.replace("_", " "), f"figures/{NOTE_FIGURES}/{path.name}") for path in found]
@@ -500,6 +500,6 @@ def _rank(figure: Path) -> tuple[int, str]:
 def _end_tags(entry: TrialEntry) -> list[RunTag]:
     tags = [RunTag("status", str(entry.status))]
     tags += [RunTag(_ATTEMPT, str(entry.attempt))] if entry.attempt > 1 else []
-    if entry.error or entry.attempt > 1:  # on a retry, clear the error of the earlier attempt
+    if entry.error or entry.attempt > 1:  # on a retry, clear the earlier attempt's error
         tags.append(RunTag("error", (entry.error or "")[:5000]))
     return tags

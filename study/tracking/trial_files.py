@@ -1,7 +1,7 @@
-"""Trials as files for TensorBoard and Weights & Biases, in the study's folder, besides MLflow.
+"""Trials as files for TensorBoard and Weights & Biases, in the study folder, in addition to MLflow.
 
-A background thread writes the files, so a slow disk never delays a trial. The journal `delivered.jsonl` in each
-folder holds the epochs that are written of each trial, so a resumed study appends the missing ones alone.
+A background thread writes the files, so a slow disk never delays a trial. The journal `delivered.jsonl` in each folder
+records the written epochs of each trial, so a resumed study appends only the missing epochs.
 """
 
 import json
@@ -19,11 +19,11 @@ _DELIVERED: Final = "delivered.jsonl"
 
 
 class TrialFiles:
-    """Delivery of trials to the files of one tool.
+    """Delivery of trials to one tool's files.
 
     Args:
-        writer: writer of the files.
-        report: receives one line when the files cannot be written and one when they can be again.
+        writer: file writer.
+        report: receives one line when the files cannot be written and one when writing works again.
     """
 
     def __init__(self, writer: TrialWriter, *, report: Callable[[str], None]) -> None:
@@ -35,18 +35,18 @@ class TrialFiles:
         self._is_closed = False
 
     def put(self, entry: TrialEntry) -> None:
-        """Queue a trial that has started, progressed or ended. Returns at once."""
+        """Queue a started, progressed or ended trial. Returns at once."""
         self._delivery.put(entry)
 
     def catch_up(self, entries: Iterable[TrialEntry]) -> None:
-        """Queue every ended trial that is not in the files."""
+        """Queue every ended trial missing from the files."""
         for entry in entries:
             written = self._written.get(entry.trial_id, Written())
             if entry.status is not None and not (written.ended and written.attempt == entry.attempt):
                 self.put(entry)
 
     def abandon(self) -> None:
-        """Stop writing, without waiting for the queued trials. A later run of the study writes the rest."""
+        """Stop writing, without waiting for the queued trials. A later study run writes the rest."""
         if not self._is_closed:
             self._is_closed = True
             self._delivery.abandon()
@@ -56,7 +56,7 @@ class TrialFiles:
         """Write the queued trials and close the files. Report an error, which never fails a study.
 
         Args:
-            patience: seconds to wait for a disk that accepts nothing.
+            patience: seconds to wait for an unresponsive disk.
         """
         if self._is_closed:
             return
@@ -102,7 +102,7 @@ def _read(journal: Path) -> dict[str, Written]:
 
 
 def open_trial_files(plan: StudyPlan, *, report: Callable[[str], None]) -> list[TrialFiles]:
-    """Return the deliveries to the files that the plan asks for.
+    """Return the file deliveries requested by the plan.
 
     Args:
         plan: the study.

@@ -1,11 +1,11 @@
 """Content of a trial's MLflow run: params, tags and metrics.
 
-Every setting that the trial reads is a param, so it is an axis in charts and comparisons of several experiments. Costs
-that are known before the first step do not change while a trial runs, so they are no metrics. Those that people plot
-are params, the others are tags.
+Every setting read by the trial is a param, so it can be an axis in charts and in comparisons across experiments. Costs
+known before the first step do not change during a trial, so they are no metrics. Costs commonly plotted are params, the
+others are tags.
 
-Values of parameters that are searched on a log scale have a second param with their logarithm (`LOG_PREFIX`), because
-MLflow's scatter plots and parallel coordinates have linear axes only.
+Parameters searched on a log scale have a second param with the logarithm (`LOG_PREFIX`), because MLflow's scatter plots
+and parallel coordinates have linear axes only.
 """
 
 import math
@@ -36,7 +36,7 @@ COST_AXES: Final = ("cost/step_flops", "cost/student_parameters", *DEPLOY_FACTS)
 
 RUN_COLOUR: Final = "mlflow.runColor"
 GROUP: Final = "group"
-# Colours of Okabe and Ito, as in the figures. The many trials of the search are pale.
+# Okabe-Ito colours, as in the figures. The many search trials are pale.
 _COLOURS: Final[dict[Stage, str]] = {
     "search": "#9ecae1",
     "tune": "#c7b3d6",
@@ -49,11 +49,11 @@ _GROUP_WORDS: Final[dict[Stage, str]] = {
     "replicate": "replicates",
     "confirm": "confirmed",
 }
-SINGLE: Final = tuple(stage for stage in get_args(Stage) if stage not in _GROUP_WORDS)  # stages of single seeds
+SINGLE: Final = tuple(stage for stage in get_args(Stage) if stage not in _GROUP_WORDS)  # stages with single seeds
 
 
 def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """Return every setting that the trial reads, and the logarithms of those that are searched on a log scale."""
+    """Return every setting read by the trial, and the logarithms of the settings searched on a log scale."""
     config = entry.config
     read = config.method_spec.fields | ALWAYS_READ | FIXED_IN_A_STUDY.keys()
     left_out = set() if config.teacher_digest else {"teacher_digest"}
@@ -67,13 +67,13 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
 
 
 def log_searched(plan: StudyPlan) -> tuple[str, ...]:
-    """Return the names of the parameters that the study searches on a log scale."""
+    """Return the names of parameters searched on a log scale."""
     found = (each.name for search in plan.searches for each in search.parameters if each.log)
     return tuple(dict.fromkeys(found))
 
 
 def study_params(plan: StudyPlan) -> dict[str, Any]:
-    """Return the settings common to all trials of a study, without settings that no method of the study reads."""
+    """Return the settings common to all trials in a study, without settings not read by any method in the study."""
     config = plan.example_config.model_dump(mode="json")
     left_out = SEED_FIELDS | {"method"} | _unread_fields(plan) | set(plan.differing)
     left_out |= set() if plan.base.teacher_digest else {"teacher_digest"}
@@ -90,7 +90,7 @@ def _unread_fields(plan: StudyPlan) -> set[str]:
 
 
 def trial_tags(plan: StudyPlan, entry: TrialEntry, parent_id: str) -> dict[str, str]:
-    """Return the tags of a new run.
+    """Return the tags for a new run.
 
     Args:
         plan: the study.
@@ -113,9 +113,9 @@ def trial_tags(plan: StudyPlan, entry: TrialEntry, parent_id: str) -> dict[str, 
 
 
 def group_of(entry: TrialEntry) -> str | None:
-    """Return the readable name of a config and stage, shared by all seeds, or None for a stage of single seeds.
+    """Return a readable name for config and stage, shared by all seeds, or None for a stage with single seeds.
 
-    Confirmed seeds and others of the same config are separate groups, because the others chose the config.
+    A config's confirmed seeds and other seeds are separate groups, because the other seeds chose the config.
     """
     if entry.stage not in _GROUP_WORDS:
         return None
@@ -137,14 +137,14 @@ def _exact(number: float) -> str:
 
 
 def epoch_metrics(entry: TrialEntry, epochs: Iterable[int], objective: str) -> list[Metric]:
-    """Return the measures of the given epochs as metrics.
+    """Return the measures at the given epochs as metrics.
 
     The objective and the sharpness gap come first, because MLflow's Compare page opens with the first metric.
 
     Args:
         entry: the trial.
         epochs: numbers of reported epochs.
-        objective: measure that the study maximises.
+        objective: measure maximised by the study.
     """
     ranks = {objective: 0, SHARPNESS_GAP: 1}
     return [
@@ -152,6 +152,6 @@ def epoch_metrics(entry: TrialEntry, epochs: Iterable[int], objective: str) -> l
         for epoch in epochs
         for name, value in sorted(entry.epochs[epoch].items(), key=lambda each: ranks.get(each[0], 2))
         if name not in _KNOWN_MEASURES
-        # Skip costs equal to those of the epoch before, because every row takes MLflow time.
+        # Skip costs unchanged since the previous epoch, because every row takes MLflow time.
         and not (name.startswith("cost/") and entry.epochs.get(epoch - 1, {}).get(name) == value)
     ]

@@ -1,4 +1,4 @@
-"""Interface of the writers of `study.tracking.trial_files`, and the settings that they write."""
+"""Interface for the writers in `study.tracking.trial_files`, and the written settings."""
 
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -11,12 +11,12 @@ _LARGEST_EXACT: Final = 2**53  # integer in a double
 
 
 class Written(NamedTuple):
-    """State of a trial in the files.
+    """Trial state in the files.
 
     Args:
-        attempt: attempt that wrote last.
-        epoch: last epoch that is written, 0 for none.
-        ended: whether the end of the attempt is written.
+        attempt: last written attempt.
+        epoch: last written epoch, 0 for none.
+        ended: whether the attempt's end is written.
     """
 
     attempt: int = 1
@@ -25,7 +25,7 @@ class Written(NamedTuple):
 
 
 def exact_settings(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """Return the settings of a trial. Integers that a double cannot hold, such as seeds, are strings.
+    """Return a trial's settings. Integers without an exact double, e.g. seeds, become strings.
 
     TensorBoard stores all numbers as doubles, and so do the pages of Weights & Biases.
     """
@@ -36,15 +36,15 @@ def exact_settings(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
 
 
 class TrialWriter(Protocol):
-    """Writer of the files of one tool."""
+    """Writer for one tool's files."""
 
     title: str  # the tool, for messages
-    folder: Path  # folder of all files
+    folder: Path  # folder for all files
 
     def write(self, entry: TrialEntry, written: Written) -> Written:
-        """Write the epochs behind `written.epoch`, and the end of an ended trial. Return the state that is on the disk.
+        """Write the epochs after `written.epoch`, and an ended trial's end. Return the state now on disk.
 
-        Files behind `written`, from a process that was killed, are not read again by the tool, or are removed.
+        A killed process may have written more than `written`. The tool ignores these files, or they are removed.
         """
         ...
 

@@ -1,12 +1,12 @@
-"""Saved views of a study on the MLflow experiment page: the repeated configs, and all trials.
+"""Saved study views on the MLflow experiment page: the repeated configs, and all trials.
 
-MLflow's page stores saved views in tags of the experiment, as a name and the page state in JSON. A client may write
-such a tag. The format is not documented: a page version that does not know the view ignores it, and an unknown field
-falls back to a default. The notes of the study and of the experiment link to the views.
+MLflow's page stores saved views in experiment tags, as a name and the page state in JSON. A client may write these
+tags. The format is not documented. Page versions without support for a view ignore it, and an unknown field falls back
+to a default. The notes of the study and of the experiment link to the views.
 
-Both views show only what varies as columns, and sort by the lower bound of a config's mean over seeds. The first row is
-therefore a repeated config, and never the luckiest seed of a search. The page loads 100 rows at a time, so this order
-also means that the repeated configs are complete before "Load more".
+Both views show only varying settings as columns, and sort by the lower bound of a config's mean over seeds. The first
+row is therefore a repeated config, and never the luckiest search seed. The page loads 100 rows at a time, so with this
+order the repeated configs are complete before "Load more".
 """
 
 import json
@@ -24,12 +24,12 @@ from trainables.storage.uris import redact_place
 
 VIEW_TAG: Final = "mlflow.sharedViewState."
 VIEW_PREFIX: Final = "pesfkd-"
-CONFIGS: Final = "-configs"  # ending of the key of the view of configs
+CONFIGS: Final = "-configs"  # key suffix for the view of configs
 _OURS: Final = "study"
-# Chart sections that the page generates from the first part of a metric name, and whether they are expanded.
+# Chart sections and whether they are expanded. The page generates them from the first part of each metric name.
 _SECTIONS: Final = {"val": True, "train": False, "cost": False}
 _NAME_COLUMN: Final = "attributes.`Run Name`"
-# The page's own columns that a view orders, as they are named there.
+# The page's own columns used for order in a view, as named on the page.
 _FIRST_COLUMNS: Final = (_NAME_COLUMN, "tags.`stage`", "tags.`status`")
 _WIDTHS: Final = {_NAME_COLUMN: 250, "runDateAndNestInfo": 130, "duration": 80, "tags.`stage`": 80, "tags.`status`": 80}
 _WIDTH_OF_A_GROUP: Final = 340
@@ -41,27 +41,27 @@ _CHARTS_IN_A_ROW: Final = 2
 _CHART_HEIGHT: Final = 400  # pixels
 # By default the page opens for language-model applications, with runs as evaluations. This selects training.
 _TRAINING: Final = "workflowType=machine_learning"
-_LOCAL_UI: Final = "http://127.0.0.1:5000"  # where `mlflow ui` listens
-NOTE_FIGURES: Final = "note"  # subfolder of a study's figures with the figures for the note
-# The page draws the note next to a column of facts, and a wider picture would cover that column. Markdown cannot scale
-# it.
+_LOCAL_UI: Final = "http://127.0.0.1:5000"  # address of `mlflow ui`
+NOTE_FIGURES: Final = "note"  # subfolder of the figures folder, for the note's figures
+# The page draws the note next to a column of facts. A wider picture would cover this column. Markdown cannot scale
+# pictures.
 NOTE_WIDTH: Final = 700  # pixels
 _LETTERS_IN_A_LINE: Final = 84
 
 
 def view_keys(plan: StudyPlan) -> tuple[str, str]:
-    """Return the keys that select the view of all trials and the view of the configs in a link."""
+    """Return the link keys for the view of all trials and the view of configs."""
     key = f"{VIEW_PREFIX}{plan.study_id}"
     return key, key + CONFIGS
 
 
 def saved_views(plan: StudyPlan, parent_id: str, collapsed: Iterable[str] = ()) -> dict[str, str]:
-    """Return the experiment tags that store the views.
+    """Return the experiment tags with the views.
 
     Args:
         plan: the study.
         parent_id: MLflow run of the study.
-        collapsed: groups that the view of configs shows as one row each, without the seeds.
+        collapsed: groups shown as one row each in the view of configs, without the seeds.
     """
     trials, configs = view_keys(plan)
     return {
@@ -78,8 +78,8 @@ def _saved(name: str, state: dict[str, Any]) -> str:
 def runs_address(plan: StudyPlan, experiment_id: str) -> str:
     """Return the address of a study's trials in MLflow's UI: the saved view of all trials, as a table.
 
-    Without the workflow type, the page opens its view of language-model applications, which shows no data. The address
-    of a store that is no server is that of `mlflow ui` on this machine.
+    Without the workflow type, the page opens a view for language-model applications, without data. For a store without
+    a server, the address is `mlflow ui` on this machine.
 
     Args:
         plan: the study.
@@ -91,7 +91,9 @@ def runs_address(plan: StudyPlan, experiment_id: str) -> str:
 
 
 def all_trials(experiment_id: str, study_id: str, *, charts: bool = False) -> str:
-    """Return the address of the view of all trials, relative to the server, whose name in the browser is unknown.
+    """Return the address of the view of all trials, relative to the server.
+
+    The server's name in the browser is unknown.
 
     Args:
         experiment_id: experiment of the study.
@@ -153,7 +155,7 @@ def _trials_state(plan: StudyPlan, parent_id: str) -> dict[str, Any]:
 
 
 def _configs_state(plan: StudyPlan, parent_id: str, collapsed: Iterable[str]) -> dict[str, Any]:
-    """Return the state of a page with one row per repeated config, which holds the mean over seeds."""
+    """Return the page state with one row per repeated config, showing the mean over seeds."""
     single = " and ".join(f"tags.stage != '{stage}'" for stage in SINGLE)  # MLflow has no list of values for tags
     state = _state(plan, f"tags.`mlflow.parentRunId` = '{parent_id}' and {single}")
     columns = [each for each in state["selectedColumns"] if not each.startswith("tags.")]  # a group has no tags
@@ -208,7 +210,7 @@ def _section(key: str, name: str, *, shown: bool) -> dict[str, Any]:
 
 def _charts(plan: StudyPlan, params: list[str]) -> list[dict[str, Any]]:
     score, words = plan.objective, objective_in_words(plan.base.dataset)
-    if plan.scheduler == "asha":  # the page knows only the last value of a run
+    if plan.scheduler == "asha":  # the page knows only a run's last value
         words += ", each trial at its own last epoch"
     charts = [_scatter("gap", SHARPNESS_GAP, "METRIC", score, f"Sharpness gap against {words}")]
     on_log_scale = log_searched(plan)

@@ -1,7 +1,7 @@
 """Offline runs of Weights & Biases: one run per trial, written by the wandb library without any network.
 
-A run is written once its trial has ended, since wandb would append a resumed offline run as a second run. Run
-`wandb sync` on the folders to upload them.
+A run is written after the trial has ended, since wandb would append a resumed offline run as a second run. To upload
+the folders, run `wandb sync` on them.
 """
 
 import logging
@@ -10,7 +10,7 @@ import re
 import shutil
 from typing import Any, Final
 
-# Set before wandb is imported: no reports of errors and no requests.
+# Set before wandb is imported: no error reports and no requests.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 os.environ.setdefault("WANDB_SILENT", "true")
 
@@ -26,7 +26,7 @@ _LONGEST_PROJECT: Final = 128  # characters
 
 
 class OfflineWandbWriter:
-    """Writer of offline runs.
+    """Writer for offline runs.
 
     Args:
         plan: the study.
@@ -40,12 +40,12 @@ class OfflineWandbWriter:
         logging.getLogger("wandb").setLevel(logging.ERROR)
 
     def write(self, entry: TrialEntry, written: Written) -> Written:
-        """Write the run of an ended trial; see `study.tracking.trial_writer.TrialWriter`."""
+        """Write an ended trial's run; see `study.tracking.trial_writer.TrialWriter`."""
         if entry.status is None:
             return written
         run_id = f"{self._plan.study_id[:8]}-{entry.trial_id}"  # two studies may have one name
         run_id += f"-{entry.attempt}" if entry.attempt > 1 else ""
-        for partial in self.folder.glob(f"offline-run-*-{run_id}"):  # of a process that was killed
+        for partial in self.folder.glob(f"offline-run-*-{run_id}"):  # from a killed process
             shutil.rmtree(partial)
         run = wandb.init(
             project=re.sub(r"[/\\#?%:\s]+", "-", experiment_name(self._plan))[:_LONGEST_PROJECT],
@@ -71,7 +71,7 @@ class OfflineWandbWriter:
 
 
 def _settings() -> Any:
-    """Return settings with which wandb reads and writes nothing besides the run."""
+    """Return settings that limit wandb to reading and writing the run."""
     return wandb.Settings(
         console="off", disable_git=True, disable_code=True, save_code=False, silent=True, symlink=False,
         x_disable_meta=True, x_save_requirements=False, x_disable_stats=True, x_disable_machine_info=True,

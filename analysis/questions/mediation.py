@@ -3,7 +3,7 @@
 This is linear mediation over configs. The treatment changes the gap, and the gap is associated with accuracy given the
 treatment. The product of both coefficients is the indirect effect. `analysis.statistics.estimates.mediation` defines
 the effects. This module applies them to study records. It adds intervals for few configs, the mediated share, and the
-minimum strength of an unmeasured common cause needed to explain the indirect effect away. Each result lists in words the
+minimum strength of an unmeasured common cause needed to explain the indirect effect away. Each result lists the
 assumptions for a causal reading.
 """
 

@@ -2,7 +2,7 @@
 
 The best search score is the maximum over many noisy numbers, so it reflects the seed more than the config. Configs are
 therefore chosen by a lower bound on their mean score. The confirmation seeds were not used for any choice, so means
-over these seeds are unbiased. The excess of the search score over such a mean is the optimism of the winner.
+over these seeds are unbiased. The excess of the search score over this mean is the winner's optimism.
 
 If a study searches each method several times, the best config from each search is confirmed. A method is then the mean
 over these configs, with intervals and tests over seeds and searches (`analysis.statistics.over_searches`).

@@ -170,7 +170,7 @@ def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:
 
 
 def _seconds_per_step(epochs: pa.Table) -> dict[str, float]:
-    """Return each trial's median seconds per step over its epochs, for trials with recorded times."""
+    """Return the median seconds per step over all epochs by trial, for trials with recorded times."""
     seconds: dict[str, list[float]] = {}
     for trial_id, each in zip(
         *(epochs[name].to_pylist() for name in ("trial_id", "cost/seconds_per_step")), strict=True

@@ -6,7 +6,7 @@ gap over the target shows whether the request worked. The placebo's target is a 
 must change the paper's gap by one nat per nat, and must not change accuracy.
 
 This is an experiment only if the targets were drawn independently of the results, with `--sampler random` or `qmc`. An
-adaptive sampler places later targets where accuracy was high, by luck or not.
+adaptive sampler places later targets where accuracy was high, by chance or not.
 """
 
 import math

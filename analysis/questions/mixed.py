@@ -129,7 +129,7 @@ def mixed_effects(
 ) -> tuple[Estimate, Estimate, tuple[float, float, float]]:
     """Estimate effects of x on y between and within groups, and the standard deviations around them.
 
-    The effect within groups may differ between groups; its mean over groups is estimated. Groups are the independent
+    The effect within groups may differ between groups; the mean over groups is estimated. Groups are the independent
     units for both effects. The intervals therefore use Student's t, between groups with the number of groups minus
     the group-level coefficients, and within groups with the number of groups minus one. For balanced data both are
     exact, except for one constraint: a variance cannot be negative. This makes the intervals longer if groups do not

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from study.records import DamagedRecordsError
 
-# Fields searched on a logarithmic scale in every space of this project that searches them.
+# Fields searched on a logarithmic scale in every space of this project, if the space searches them.
 _ALWAYS: Final = frozenset(
     {"adapter_width", "adapter_learning_rate", "adapter_ce_weight", "temperature", "student_learning_rate"}
     | {"ttm_gamma", "label_smoothing"}

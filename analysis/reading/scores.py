@@ -79,7 +79,7 @@ def scores_by_method(
 
 
 def shared_replicates(configs: Collection[Mapping[int, float]]) -> list[int]:
-    """Return the replicates with a score in all configs, ascending."""
+    """Return the replicates with a score in every config, ascending."""
     return sorted(set.intersection(*(set(scores) for scores in configs))) if configs else []
 
 

@@ -21,7 +21,7 @@ from analysis.report.content import Report
 from trainables.storage.files import replace_file
 
 _JOINT: Final = re.compile(r"([_+/,:=])(?=\w)")
-_LONG_WORD: Final = 24  # letters of a word that may be broken
+_LONG_WORD: Final = 24  # letters in a breakable word
 _TEMPLATES: Final = Path(__file__).parent / "template"
 # In JSON these escapes denote the same characters. In a page they cannot end a script or begin a comment.
 _AS_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}

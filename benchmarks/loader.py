@@ -35,7 +35,7 @@ MEAN, STD = 0.5, 0.25
 
 
 class Shape(NamedTuple):
-    """Image shape and augmentation of a dataset."""
+    """Dataset image shape and augmentation."""
 
     name: str
     channels: int
@@ -59,7 +59,7 @@ class _Samples(TorchDataset):
 
 
 def our_batches(shape: Shape, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield mini-batches the way a trial does, without end."""
+    """Yield mini-batches without end, in the same way as a trial."""
     table = crop_views(shape.padding, mirror=shape.mirror)
     viewed = ViewedImages(images, table)
     normalise = Normaliser([MEAN] * shape.channels, [STD] * shape.channels, images.device)
@@ -70,7 +70,7 @@ def our_batches(shape: Shape, images: Tensor, labels: Tensor) -> Iterator[tuple[
 
 
 def torchvision_batches(shape: Shape, images: Tensor, labels: Tensor, *, pil: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield mini-batches from a DataLoader with torchvision's transforms per sample, without end."""
+    """Yield mini-batches without end, from a DataLoader with torchvision's transforms per sample."""
     transform = v2.Compose(
         [
             v2.RandomCrop(shape.size, padding=shape.padding),

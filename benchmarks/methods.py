@@ -1,13 +1,13 @@
-"""Cost of a training step of every method, relative to a cross-entropy step on the same student.
+"""Cost of a training step for every method, relative to a cross-entropy step on the same student.
 
     python benchmarks/methods.py [--quick] [--pairs small|cifar|all] [--rounds N] [--json PATH]
 
-Every method runs at the published settings, with the product's own runs, on random images, in the precision that `auto`
-selects on this machine. Methods that can use stored teacher outputs read them from a memory-mapped float16 file.
+Every method runs at the published settings, with the product's own runs, on random images, in the precision selected by
+`auto` on this machine. Methods with support for stored teacher outputs read them from a memory-mapped float16 file.
 Filling the file is not timed, and neither is a teacher trained before the student (`sftn`). `pesf_kd, live teacher` is
 PESF-KD without stored outputs. Peers have the teacher's architecture in methods with a large and a small network
-(`dml`, `kdcl`). Use `over_ce` to compare methods. `pesf_kd_is` is the time of a PESF-KD step with stored outputs,
-divided by the time of a step of the method.
+(`dml`, `kdcl`). Use `over_ce` to compare methods. `pesf_kd_is` is the PESF-KD step time with stored outputs, divided by
+the method's step time.
 
 All methods take turns in one process on one thread, in a new random order each round. A ratio is the median over rounds
 of the ratio within a round, in process time. CRD's memory bank holds 1,280 samples here. A larger bank causes more
@@ -57,7 +57,7 @@ PAIRS = {"small": SMALL[:1], "cifar": CIFAR[1:2], "all": (*SMALL[:1], *CIFAR[1:2
 
 
 def build_step(pair: Pair, arm: str, dataset: Dataset, teacher: FrozenTeacher, folder: Path) -> Callable[[], object]:
-    """Return a function that runs one training step of the method on the next mini-batch."""
+    """Return a function that runs one training step on the next mini-batch with the given method."""
     method = arm.split(",")[0]
     entry = method_spec(method)
     teacher, stored = copy.deepcopy(teacher), None  # some methods train the teacher

@@ -1,12 +1,12 @@
 """Time and memory until MLflow's pages are usable: a study's own tracking against Ray's MLflowLoggerCallback.
 
-Both arms log the same simulated trials with the same measures, each into a store of its own with a server of its own.
+Both arms log the same simulated trials with the same measures, each into a separate store with a separate server.
 Headless Chromium opens the pages of both arms in turns. Table: first row. Charts: first plot with points. Compare: plot
-of 100 selected runs. Study: note with the result, which only the study's own tracking has. Each visit is a first visit,
-without a cache. Processor time is that of browser and server until the page is usable; it changes less with other load
-on the machine than the seconds do. Memory is the JavaScript heap of the page after garbage collection.
+with 100 selected runs. Study: note with the result, available only in the study's own tracking. Each visit is a first
+visit, without a cache. Processor time covers browser and server until the page is usable. Other load on the machine
+changes processor time less than wall time. Memory is the page's JavaScript heap after garbage collection.
 
-Both stores are filled through a client that writes the rows of many trials at once, which changes no content and takes
+Both stores are filled through a client that writes the rows for many trials at once. This changes no content and takes
 minutes for thousands of trials instead of half an hour. Needs Chromium and playwright (extra `dev`).
 
     python benchmarks/mlflow_ui.py [--quick] [--runs 500] [--repeats 5] [--json PATH]
@@ -33,7 +33,7 @@ from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 # isort: split
 import psutil
@@ -60,7 +60,7 @@ DRAWN = "() => [...document.querySelectorAll('.js-plotly-plot')].some(p => p.dat
 
 
 def simulate(folder: Path, count: int) -> StudyLedger:
-    """Return the ledger of a study of about `count` trials whose measures are random numbers."""
+    """Return the ledger for a study of about `count` trials with random measures."""
     plan = resolve_plan(
         {
             "name": "pages", "space": "joint", "trials": max(2, count - 25), "promising": 3, "replicates": 5,
@@ -83,18 +83,18 @@ def simulate(folder: Path, count: int) -> StudyLedger:
 
 
 class BulkClient:
-    """Client of an SQL store that gathers the writes of many runs, and writes their rows at once.
+    """SQL store client that gathers the writes for many runs, and writes their rows at once.
 
     Every other request first writes the gathered rows.
 
     Args:
-        client: client of the store.
+        client: store client.
     """
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
         self._runs: dict[str, SqlRun] = {}
-        self._metrics: dict[str, dict[Metric, None]] = {}  # a metric that is logged twice is one row
+        self._metrics: dict[str, dict[Metric, None]] = {}  # a metric logged twice is one row
         self._params: dict[str, dict[str, str]] = {}
         self._tags: dict[str, dict[str, str]] = {}
 
@@ -134,7 +134,7 @@ class BulkClient:
         self.log_batch(run_id, params=[Param(key, str(value))])
 
     def set_terminated(self, run_id: str, status: str = "FINISHED", end_time: int | None = None) -> None:
-        """Gather the end of a run."""
+        """Gather a run's end."""
         if run_id not in self._runs:
             self._flushed().set_terminated(run_id, status, end_time)
             return
@@ -167,7 +167,7 @@ class BulkClient:
 
 
 def _row(metric: Metric, run_id: str) -> dict[str, Any]:
-    assert math.isfinite(metric.value)  # MLflow stores other values in a way of its own
+    assert math.isfinite(metric.value)  # MLflow stores other values in a special way
     columns = {name: getattr(metric, name) for name in ("key", "value", "timestamp", "step")}
     return {**columns, "is_nan": False, "run_uuid": run_id}
 
@@ -181,11 +181,11 @@ def _named_rows(gathered: dict[str, dict[str, str]], runs: Iterable[str]) -> lis
 
 
 def deliver(ledger: StudyLedger, *, bulk: bool = True) -> tuple[str, str]:
-    """Log the study by its own tracker. Return the experiment and the study's run.
+    """Log the study by its own tracker. Return the experiment and the study run.
 
     Args:
         ledger: the study.
-        bulk: whether the rows of many trials are written at once.
+        bulk: whether to write the rows for many trials at once.
     """
     tracker = StudyTracker(ledger.plan, command="", versions={}, ledger=ledger)
     if bulk:
@@ -201,8 +201,8 @@ def log_by_ray(ledger: StudyLedger, uri: str, *, bulk: bool = True) -> str:
 
     Args:
         ledger: the study.
-        uri: store of the callback.
-        bulk: whether the rows of many trials are written at once.
+        uri: store for the callback.
+        bulk: whether to write the rows for many trials at once.
     """
     callback = MLflowLoggerCallback(tracking_uri=uri, experiment_name="ray")
     callback.setup()
@@ -250,13 +250,13 @@ def server(uri: str, folder: Path) -> Iterator[str]:
 
 
 def pages_of(uri: str, experiment: str, plan: StudyPlan | None, parent: str) -> dict[str, tuple[str, str]]:
-    """Return the address of each page with the JavaScript that says whether it is usable.
+    """Return each page's address with the JavaScript to test whether it is usable.
 
     Args:
         uri: the store.
-        experiment: experiment of the trials.
+        experiment: experiment with the trials.
         plan: the study, or None for the callback's runs.
-        parent: run of the study.
+        parent: study run.
     """
     plain = f"#/experiments/{experiment}/runs?{TRAINING}"
     table, charts = plain, f"{plain}&compareRunsMode=CHART"
@@ -295,7 +295,7 @@ def visit(browser: Any, address: str, usable: str) -> tuple[float, float, float]
 
 
 def processor_seconds() -> float:
-    """Return the processor time so far of the running children of this process: browser and servers."""
+    """Return the processor time so far in this process's running children: browser and servers."""
     total = 0.0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -305,7 +305,7 @@ def processor_seconds() -> float:
 
 
 def measure(count: int, repeats: int) -> list[dict[str, Any]]:
-    """Return a row for each arm and page."""
+    """Return one row per arm and page."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -331,7 +331,7 @@ def measure(count: int, repeats: int) -> list[dict[str, Any]]:
                 args=["--no-sandbox", "--disable-dev-shm-usage"],
                 timeout=SECONDS * 1000,
             )
-            for repeat in range(repeats + 1):  # the first visit of each page fills caches
+            for repeat in range(repeats + 1):  # the first visit to each page fills caches
                 for name in pages["study"]:
                     for arm in ("study", "ray") if repeat % 2 else ("ray", "study"):
                         if name in pages[arm]:

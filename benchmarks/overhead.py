@@ -1,6 +1,6 @@
-"""Overhead of a study per trial in ms, and growth of the overhead with the number of trials.
+"""Overhead of a study per trial in ms, and overhead growth with the number of trials.
 
-The trials do no work, but use a real local Ray with the searcher, journal, records and MLflow of a real study. The time
+The trials do no work, but use a real local Ray with a real study's searcher, journal, records and MLflow. The time
 between the ends of the first and the last trial is therefore spent in the driver and in Ray. The result is wall time
 per trial, with `--concurrent` trials at once as in a real study.
 
@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 # isort: split
 import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
@@ -80,7 +80,7 @@ class IdleTrainable(distillation.DistillationTrainable):
 
 
 def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
-    """Return the seconds between consecutive ends of trials, in order."""
+    """Return the seconds between consecutive trial ends, in order."""
     folder = Path(tempfile.mkdtemp(prefix="overhead-"))
     plan = resolve_plan(
         {

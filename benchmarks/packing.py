@@ -1,14 +1,14 @@
 """Steps per second of K packed trials, relative to the same trials one after the other, on one thread.
 
-The benchmark runs whole training epochs of PESF-KD with stored teacher outputs on random images, with the product's own
+The benchmark runs whole PESF-KD training epochs with stored teacher outputs on random images, with the product's own
 runs. K trials with different adapter widths, temperatures and learning rates form one `Pack`. The baseline is K
-`DistillationRun`s of the same configs, one after the other. The two arms alternate in one process. A ratio is the
-median over rounds of the ratio within a round, without the first rounds. Time is process time, in the environment of a
-study's workers.
+`DistillationRun`s with the same configs, one after the other. The two arms alternate in one process. A ratio is the
+median over rounds of the ratio within a round, without the first rounds. Time is process time, in the environment of
+study workers.
 
-`batches` is `shared` if all trials see the same mini-batches, as the configs of one replicate in a study do. With
+`batches` is `shared` if all trials see the same mini-batches, as for the configs of one replicate in a study. With
 `own`, each trial has another order. `fp32` and `bf16` are the product's precisions. The last lines show the K with the
-highest rate of steps, or 1 if no K gains a tenth. This is approximately the result of `--pack auto`, which measures the
+highest step rate, or 1 if no K gains a tenth. This is approximately the result of `--pack auto`, which measures the
 rates itself.
 
     python benchmarks/packing.py [--quick] [--cases small|cifar|all] [--rounds N] [--json PATH]
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 from benchmarks.step import random_dataset
 from trainables.models import build_model
@@ -73,7 +73,7 @@ QUICK = (Case("cnn_3_4", 8, 10, 32, 2, 3),)
 
 
 def configs(case: Case, dataset: str, count: int, precision: Precision, *, shared: bool) -> list[TrialConfig]:
-    """Return `count` trial configs that differ like those of a study."""
+    """Return `count` trial configs that differ as in a study."""
     return [
         TrialConfig(
             dataset=dataset, student=case.student, teacher="cnn_32_64", precision=precision, batch_size=case.batch,
@@ -121,7 +121,7 @@ def measure(case: Case, precision: Precision, count: int, rounds: int, folder: P
 
 
 def best_counts(rows: list[dict]) -> dict[str, int]:
-    """Return the K with the highest ratio for each case, precision and kind of batches.
+    """Return the K with the highest ratio for each case, precision and batch kind.
 
     K is 1 if no ratio exceeds `LEAST_GAIN`.
     """

@@ -1,12 +1,12 @@
 """Effect of rounding on a student: bf16 against fp32, and stored teacher outputs against a live teacher.
 
 Every arm trains the same PESF-KD trials on Fashion-MNIST, with the same initial weights, batches and views, on n seeds.
-The differences are therefore paired by seed. The output shows the mean differences in the validation measures of the
-last epoch, with Student t intervals (0.95).
+The differences are therefore paired by seed. The output shows the mean differences in the last epoch's validation
+measures, with Student t intervals (0.95).
 
     python benchmarks/precision.py --data-root FOLDER [--quick] [--seeds N] [--first-seed N] [--epochs N] [--json PATH]
 
-`--quick` uses the digits, which need no files, for two seeds of two epochs.
+`--quick` uses the digits, which need no files, for two seeds with two epochs each.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-# The folder of this script comes first in sys.path and has a study.py that would hide the package.
+# This script's folder comes first in sys.path and has a study.py, which would hide the package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from scipy import stats
@@ -40,10 +40,10 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Arm(NamedTuple):
-    """Precision and teacher outputs of an arm."""
+    """Precision and teacher outputs in an arm."""
 
     precision: str
-    outputs: str  # live, or the dtype of stored outputs
+    outputs: str  # live, or the stored outputs' dtype
 
 
 ARMS = {
@@ -63,7 +63,7 @@ COMPARISONS = (
 
 
 def run_trial(config: TrialConfig, outputs: str, data_root: Path | None, folder: Path) -> dict[str, float]:
-    """Train a trial and return the validation measures of the last epoch."""
+    """Train a trial and return the last epoch's validation measures."""
     use_one_thread()
     dataset = load_dataset(config.dataset, data_root, seed=config.split_seed)
     teacher = load_teacher(ensure_teacher(config, dataset, folder / "teachers"), config, dataset)
@@ -82,7 +82,7 @@ def run_trial(config: TrialConfig, outputs: str, data_root: Path | None, folder:
 
 
 def paired_rows(found: dict[tuple[str, int], dict[str, float]], seeds: range, about: dict[str, object]) -> list[dict]:
-    """Return a row for each comparison and measure."""
+    """Return one row per comparison and measure."""
     rows = []
     for arm, against in COMPARISONS:
         for measure in MEASURES:

@@ -1,8 +1,8 @@
-"""Cost of a study for the driver with thousands of trials on dozens of slots: time, memory, and Tune's snapshot.
+"""Driver cost of a study with thousands of trials on dozens of slots: time, memory, and Tune's snapshot.
 
-The trials do no work, but use a real local Ray with Tune, and the searcher, journal, records and MLflow (SQLite) of a
-real study. Trial processes do not import torch, so that 64 of them fit on a small machine. Nothing else takes time, so
-the wall time between two ends is the driver's time per trial. `cpu` is the processor time of all threads of the driver,
+The trials do no work, but use a real local Ray with Tune, and a real study's searcher, journal, records and MLflow
+(SQLite). Trial processes do not import torch, so 64 of them fit on a small machine. Nothing else takes time, so the
+wall time between two ends is the driver's time per trial. `cpu` is the processor time over all driver threads,
 including the loop shared by all trials.
 
 The output has one row per quarter of the trials: the median milliseconds per trial over chunks of 20 trials, the
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 # isort: split
 import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
@@ -77,7 +77,7 @@ class NoWork(tune.Trainable):
 
 
 class Sample(NamedTuple):
-    """State of the driver at one moment: trials ended, processor time in seconds, and resident memory in bytes."""
+    """Driver state at one moment: trials ended, processor time in seconds, and resident memory in bytes."""
 
     ended: int
     cpu: float
@@ -108,10 +108,10 @@ class Measured(NamedTuple):
     """Measurements of a finished study.
 
     Args:
-        ends: end times of the trials, in order.
-        watch: samples of the driver.
-        sizes: bytes of the files left by the study, by name.
-        snapshots: seconds to write each of Tune's snapshots.
+        ends: trial end times, in order.
+        watch: driver samples.
+        sizes: bytes in the study's files, by name.
+        snapshots: seconds to write each Tune snapshot.
     """
 
     ends: list[float]
@@ -187,7 +187,7 @@ def _sizes(plan: StudyPlan) -> dict[str, int]:
 
 
 def rows_of(measured: Measured, trials: int) -> list[dict[str, Any]]:
-    """Return a row for each quarter of the trials."""
+    """Return one row per quarter of the trials."""
     rows = []
     quarter = trials // 4
     for number in range(4):

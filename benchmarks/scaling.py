@@ -1,14 +1,14 @@
-"""Growth of a study's throughput with the number of concurrent trials and with the number of nodes.
+"""Throughput growth of a study with the number of concurrent trials and with the number of nodes.
 
 `machine`: real trials (PESF-KD on digits, stored teacher outputs) on this machine, 1, 2, ... at once, each with an
 equal share of the cores. `nodes`: simulated nodes (`ray.cluster_utils.Cluster`, all on this machine) with some slots
-each. Trials on them wait instead of computing, as they would for an accelerator. Losses are then due to the driver,
-Ray, the journal, the records and MLflow.
+each. Trials on them wait instead of computing, as for an accelerator. Losses are then due to the driver, Ray, the
+journal, the records and MLflow.
 
 Throughput is the number of trials ended per second while all slots are in use: after every slot has ended one, and
-before the last trials leave slots empty. This leaves out the start of processes, which happens once per study. For
-`machine`, efficiency is throughput divided by the throughput of one slot and by the number of slots (at most the number
-of cores). For `nodes`, efficiency is throughput divided by the rate at which trials that only wait would end.
+before the last trials leave slots empty. This leaves out process start, which happens once per study. For `machine`,
+efficiency is throughput divided by single-slot throughput and by the number of slots (at most the number of cores). For
+`nodes`, efficiency is throughput divided by the end rate for trials that only wait.
 
     python benchmarks/scaling.py [--quick] [--part machine|nodes|both] [--runs N] [--json PATH]
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 # isort: split
 from study.running import (
@@ -56,7 +56,7 @@ class WaitingTrainable(IdleTrainable):
 
 
 def make_plan(folder: Path, **fields: Any) -> StudyPlan:
-    """Return a plan with one replicate and no controls, so that nearly all trials are alike."""
+    """Return a plan with one replicate and no controls, so nearly all trials are alike."""
     plan = resolve_plan(
         {
             "name": "scaling", "space": "adapter_width", "promising": 1, "replicates": 1, "controls": (),
@@ -68,7 +68,7 @@ def make_plan(folder: Path, **fields: Any) -> StudyPlan:
 
 
 def throughput(plan: StudyPlan, slots: int) -> float:
-    """Return the trials per second of a study while all slots are in use."""
+    """Return a study's trials per second while all slots are in use."""
     with redirect_stdout(io.StringIO()):  # Tune prints a table regardless of settings
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     error = tracker.finish("FINISHED")
@@ -77,14 +77,14 @@ def throughput(plan: StudyPlan, slots: int) -> float:
     finished = [entry for entry in entries if entry.status == "finished"]
     assert len(finished) == plan.trials, f"{len(finished)} of {plan.trials} trials finished"
     ends = sorted(entry.ended for entry in finished)
-    # The last trials leave slots empty, so only the time with all slots in use counts. Trials end in waves, and an
-    # interval that is not a whole number of waves would be misleading.
+    # The last trials leave slots empty, so only the time with all slots in use counts. Trials end in waves. An interval
+    # without a whole number of waves would be misleading.
     counted = ends[slots - 1 : len(ends) - slots]
     return (len(counted) - 1) / (counted[-1] - counted[0])
 
 
 def on_this_machine(concurrent: int, trials: int, epochs: int, cores: int) -> float:
-    """Return the throughput of real trials."""
+    """Return the throughput with real trials."""
     folder = Path(tempfile.mkdtemp(prefix="scaling-"))
     share = min(1.0, cores / concurrent)
     plan = make_plan(
@@ -98,7 +98,7 @@ def on_this_machine(concurrent: int, trials: int, epochs: int, cores: int) -> fl
 
 
 def on_simulated_nodes(nodes: int, trials_per_slot: int) -> float:
-    """Return the throughput of waiting trials."""
+    """Return the throughput with waiting trials."""
     slots = nodes * SLOTS_PER_NODE
     folder = Path(tempfile.mkdtemp(prefix="scaling-"))
     simulated = Cluster(initialize_head=True, head_node_args={"num_cpus": SLOTS_PER_NODE, "include_dashboard": False})
@@ -138,7 +138,7 @@ def main() -> None:
         measured.setdefault((part, size), []).append(rate)
         print(f"  {part} {size}: {rate:.2f} trials/s", flush=True)
 
-    for _ in range(runs):  # all sizes in turn, so that other load on the machine affects all of them
+    for _ in range(runs):  # all sizes in turn, so other load on the machine affects all of them
         loads.append(os.getloadavg()[0])
         if arguments.part != "nodes":
             for number in concurrent:

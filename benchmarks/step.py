@@ -1,23 +1,22 @@
-"""Cost of a step of each method, relative to a step of the student alone and to PESF-KD as usually implemented.
+"""Cost of each method's step, relative to a step of the student alone and to PESF-KD as usually implemented.
 
-Every arm runs real steps of the product's own runs (`DistillationRun.train_batch`) on random images, including the
-gathering of batches. All arms of a pair take turns in one process on one thread, in a new random order each round, so
-that other load on the machine affects all of them. A ratio is the median over rounds of the ratio within a round,
-without the first rounds. Time is process time: on one thread without waiting, this is wall time minus the time taken by
-other processes.
+Every arm runs real steps with the product's own runs (`DistillationRun.train_batch`) on random images, including batch
+gathering. All arms for a pair take turns in one process on one thread, in a new random order each round. Other load on
+the machine then affects all arms. A ratio is the median over rounds of the ratio within a round, without the first
+rounds. Time is process time: on one thread without waiting, this is wall time minus the time taken by other processes.
 
 - `student_only`: cross-entropy.
 - `kd_live`, `pesf_kd_live`: the frozen teacher computes every batch.
 - `pesf_kd_stored`: teacher outputs are read from the product's store, with features in a memory-mapped float16 file.
   Filling the store is not timed.
-- `dml`: student and a peer with the teacher's architecture. Both are trained, each on the detached logits of the other.
+- `dml`: student and a peer with the teacher's architecture. Both are trained, each on the other's detached logits.
 
 `fp32` and `bf16` are the product's precisions. `plain` is the product's code in float32 with PyTorch's default layout,
-channels first. `over_plain` is the time of a `plain` step of PESF-KD with a live teacher, divided by the time of the
-arm. `loop` is the same step written as in published code: same precision and layout, images from a DataLoader with
+channels first. `over_plain` is the time for a `plain` PESF-KD step with a live teacher, divided by the arm's time.
+`loop` is the same step written as in published code: same precision and layout, images from a DataLoader with
 torchvision's transforms, gradients from autograd, the optimiser's default implementation, and losses and accuracies
-read after every batch. The loop runs in a separate process. `over_loop` is the time of the loop divided by the time of
-the arm. All other arms run in the environment of a study's workers (`trainables/process/environment.py`).
+read after every batch. The loop runs in a separate process. `over_loop` is the loop's time divided by the arm's time.
+All other arms run in the environment of study workers (`trainables/process/environment.py`).
 
     python benchmarks/step.py [--quick] [--pairs cifar|small|tiny|all] [--rounds N] [--json PATH]
 """
@@ -78,7 +77,7 @@ class Pair(NamedTuple):
     channels: int
     num_classes: int
     rounds: int
-    repeats: int  # steps timed together, so that short steps exceed the clock's resolution
+    repeats: int  # steps timed together, so short steps exceed the clock's resolution
 
     @property
     def name(self) -> str:
@@ -126,7 +125,7 @@ class MutualLearning:
 
 
 class PublishedLoop:
-    """Step of PESF-KD with a live teacher, written as in published training loops."""
+    """PESF-KD step with a live teacher, written as in published training loops."""
 
     def __init__(self, pair: Pair, dataset: Dataset) -> None:
         nets = [
@@ -187,7 +186,7 @@ class LoopOfItsOwn:
 
 
 def serve_loop(pair: Pair) -> None:
-    """Run the loop's process: read numbers of steps from stdin, and print the seconds taken."""
+    """Run the loop's process: read step counts from stdin, and print the seconds taken."""
     loop = PublishedLoop(pair, random_dataset(pair.image_size, pair.num_classes, 20 * BATCH))
     for line in sys.stdin:
         print(timed(loop.step, int(line)), flush=True)
@@ -214,9 +213,9 @@ def random_dataset(image_size: int, num_classes: int, samples: int) -> Dataset:
 
 
 def random_teacher(pair: Pair) -> DistillationModel:
-    """Return an untrained teacher with the batch statistics of random images.
+    """Return an untrained teacher with batch statistics from random images.
 
-    Without them, the features of a deep network with random weights can exceed what a float16 file can hold.
+    Without them, the features in a deep network with random weights can exceed the range of a float16 file.
     """
     torch.manual_seed(0)
     model = build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels)
@@ -231,7 +230,7 @@ def random_teacher(pair: Pair) -> DistillationModel:
 def build_arms(
     pair: Pair, precisions: tuple[Precision, ...], folder: Path
 ) -> dict[tuple[str, str], Callable[[int], float]]:
-    """Return a function per (mode, arm) that runs a number of steps and returns the seconds taken."""
+    """Return a function per (mode, arm) that runs a given number of steps and returns the seconds taken."""
     dataset = random_dataset(pair.image_size, pair.num_classes, 20 * BATCH)
     modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
     return {
@@ -282,7 +281,7 @@ def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: 
     steps = {LOOP: loop} | build_arms(pair, precisions, folder)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     load = os.getloadavg()[0]
-    order = random.Random(0)  # vary the predecessor: an arm is slower after one that has filled the caches
+    order = random.Random(0)  # vary the predecessor: an arm is slower if the previous arm has filled the caches
     for number in range(WARM_UP + rounds):
         for key in order.sample(list(steps), len(steps)):
             taken = steps[key](pair.repeats) / pair.repeats

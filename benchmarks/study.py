@@ -1,16 +1,16 @@
-"""Savings by stored teacher outputs, long-lived workers and packing in a whole study, and memory of another trial.
+"""Savings by stored teacher outputs, long-lived workers and packing in a whole study, and memory for another trial.
 
-- `pair`: study of resnet32x4 -> resnet8x4 on images of CIFAR's shape, by `study.launch`. Compares stored teacher
-  outputs, filling included, in the default precision and in float32, with a live teacher in float32. The result is wall
-  time of the whole command.
-- `digits`: study of adapter widths on the digits, compared with one process per trial. Each such process has a live
-  teacher and one thread, and as many run at once as there are cores, as in a shell loop over a training script. The
-  result is wall time per trial, including all starts. The teacher exists in both cases. `under way` is the study's time
-  per trial between the ends of the first and the last trial, which is the cost of another trial.
-- `memory`: memory (PSS) added by another process of a trial that gathers from a file of one gigabyte, minus the memory
-  added by another process that has only imported the same libraries.
+- `pair`: study with resnet32x4 -> resnet8x4 on CIFAR-shaped images, by `study.launch`. Compares stored teacher outputs,
+  filling included, in the default precision and in float32, with a live teacher in float32. The result is the whole
+  command's wall time.
+- `digits`: study over adapter widths on the digits, compared with one process per trial. Each process has a live
+  teacher and one thread. As many processes run at once as there are cores, as in a shell loop over a training script.
+  The result is wall time per trial, including all starts. The teacher exists in both cases. `under way` is the study's
+  time per trial between the ends of the first and the last trial: the cost of another trial.
+- `memory`: memory (PSS) added by another trial process that gathers from a one-gigabyte file, minus the memory added
+  by another process with only the imported libraries.
 
-The arms of a part take turns. A ratio is the median over runs of the ratio within a run.
+The arms in a part take turns. A ratio is the median over runs of the ratio within a run.
 
     python benchmarks/study.py [--quick] [--part pair|digits|memory|all] [--runs N] [--json PATH]
 """
@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1])  # this script is called study.py too and would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script is also called study.py and would hide the package
 
 from study.records import read_epochs
 from trainables.process.environment import WORKERS
@@ -39,7 +39,7 @@ CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
 MEMORY_TEACHER = "cnn_32_64"
 TEACHER_FLAGS = ("--teacher-recipe", "short", "--teacher-epochs", 1)  # teacher quality does not affect the time
-# On random images, training can diverge with a high learning rate of the student, or with an adapter on wide features.
+# On random images, training can diverge with a high learning rate for the student, or with an adapter on wide features.
 GENTLE = ("--set", "student_learning_rate=0.01", "--set", "adapter_kind=logit")
 CLASSES = 10
 PACK = 8
@@ -63,8 +63,8 @@ while not run.finished:
     measures = run_epoch(run)
 print(json.dumps(measures))
 """
-# The first script only imports the libraries of a trial. The second runs one epoch of a trial. Both then print "ready"
-# and wait, so that memory can be measured.
+# The first script only imports the libraries for a trial. The second runs one epoch of a trial. Both then print "ready"
+# and wait for the memory measurement.
 LIBRARIES = """
 import sys
 import trainables.tune.trainable, torch, pyarrow, sklearn.datasets
@@ -143,7 +143,7 @@ def in_turn(arms: dict[str, Callable[[], float]], runs: int) -> dict[str, list[f
 
 
 def ratios(part: str, figures: dict[str, list[float]], over: Iterable[tuple[str, str]], **about: object) -> list[dict]:
-    """Return a row for each (slower arm, faster arm)."""
+    """Return one row per (slower arm, faster arm)."""
     return [
         {
             "part": part, "arm": faster, "against": slower,
@@ -156,10 +156,10 @@ def ratios(part: str, figures: dict[str, list[float]], over: Iterable[tuple[str,
 
 
 def write_images(folder: Path, samples: int) -> str:
-    """Write an image folder with noise of CIFAR's shape, with brightness rising from class to class.
+    """Write an image folder with CIFAR-shaped noise, with brightness rising from class to class.
 
     Returns:
-        Name of the folder as a dataset.
+        Folder name as a dataset.
     """
     import torch
     from torchvision.io import write_png
@@ -174,7 +174,7 @@ def write_images(folder: Path, samples: int) -> str:
 
 
 def pair_part(runs: int, *, quick: bool) -> list[dict]:
-    """Compare stored teacher outputs with a live teacher over a whole study of a CIFAR pair."""
+    """Compare stored teacher outputs with a live teacher over a whole study with a CIFAR pair."""
     teacher, student = ("cnn_16_32", "cnn_3_4") if quick else PAIR
     samples, epochs, trials = (300, 2, 2) if quick else (1_200, 4, 13)
     with tempfile.TemporaryDirectory(prefix="study-") as name:
@@ -260,7 +260,7 @@ def _one_trial(config: str, teachers: Path) -> None:
 
 
 def memory_part(*, quick: bool, data_root: Path | None) -> list[dict]:
-    """Measure the memory that another concurrent trial adds to a node, beyond the libraries."""
+    """Measure the node memory added by another concurrent trial, beyond the libraries."""
     import torch
 
     from trainables.spec.architectures import feature_dim
@@ -298,7 +298,7 @@ def _steps(totals: list[int]) -> list[tuple[int, int]]:
 
 
 def _memory_of_each(command: list[str], most: int) -> list[int]:
-    """Return the total proportional memory (PSS, bytes) of 1, 2, ... `most` such processes."""
+    """Return the total proportional memory (PSS, bytes) for 1, 2, ... `most` of these processes."""
     processes: list[subprocess.Popen] = []
     totals = []
     try:
@@ -317,7 +317,7 @@ def _memory_of_each(command: list[str], most: int) -> list[int]:
 
 
 def _proportional_memory(pid: int) -> int:
-    """Return the PSS of a process in bytes: private pages, plus a proportional part of shared pages."""
+    """Return a process's PSS in bytes: private pages, plus a proportional part of shared pages."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return 1024 * int(line.split()[1])

@@ -1,13 +1,13 @@
-"""Savings by mini-batches of similar length on text, and cost of a step with stored teacher outputs.
+"""Savings by mini-batches with similar lengths on text, and step cost with stored teacher outputs.
 
-Every arm runs real steps of the product's own runs (`DistillationRun.train_batch`), including gathering the batches.
-All arms of a pair take turns in one process on one thread, in a new random order each round. Within a round all arms
-see the same batches of the same epoch. A ratio is the median over rounds of the ratio within a round, without the first
+Every arm runs real steps with the product's own runs (`DistillationRun.train_batch`), including batch gathering. All
+arms for a pair take turns in one process on one thread, in a new random order each round. Within a round all arms see
+the same batches from the same epoch. A ratio is the median over rounds of the ratio within a round, without the first
 round. Time is process time.
 
-- `student_only`: cross-entropy on the product's batches, which have similar lengths and are padded to a multiple of 8.
+- `student_only`: cross-entropy on the product's batches, with similar lengths and padded to a multiple of 8.
 - `padded_to_128`: the same samples in the same batches, each padded to 128 tokens.
-- `shuffled`: as many samples in batches of any length, padded to the longest sample of each batch.
+- `shuffled`: as many samples in batches with any lengths, padded to the longest sample in each batch.
 - `kd_stored`, `pesf_kd_stored`: teacher outputs are read from the product's store, a memory-mapped file. Filling the
   store is not timed.
 - `pesf_kd_live`: the frozen teacher computes every batch.
@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 from trainables.batches.images import Batch
 from trainables.data import load_dataset
@@ -58,7 +58,7 @@ ARMS = ("student_only", "padded_to_128", "shuffled", "kd_stored", "pesf_kd_store
 
 
 class Pair(NamedTuple):
-    """Teacher, student, and amount of measuring."""
+    """Teacher, student, and measuring effort."""
 
     teacher: str
     student: str
@@ -76,7 +76,7 @@ QUICK = (Pair("bert_2_32", "bert_1_32", 2, 2),)
 
 
 def made_up_dataset(samples: int = 2_000) -> TextDataset:
-    """Return a dataset of random words under the name of SST-2, with similar sentence lengths."""
+    """Return a dataset with random words under the name of SST-2, with similar sentence lengths."""
     drawn = random.Random(0)
     words = ["".join(drawn.choices("aeioulnrst", k=drawn.randrange(2, 8))) for _ in range(500)]
     texts = [" ".join(drawn.choices(words, k=1 + min(50, int(drawn.expovariate(1 / 8))))) for _ in range(samples)]
@@ -91,13 +91,13 @@ def made_up_dataset(samples: int = 2_000) -> TextDataset:
 
 
 class Arm:
-    """One arm of a pair.
+    """Benchmark arm for a pair.
 
     Args:
         name: one of `ARMS`.
         pair: teacher and student.
         dataset: the samples.
-        teacher: frozen teacher of the pair.
+        teacher: the pair's frozen teacher.
         folder: folder for stored teacher outputs.
     """
 
@@ -115,7 +115,7 @@ class Arm:
         self._split, self._padded = dataset.train, name == "padded_to_128"
 
     def steps(self, batches: list[Tensor]) -> float:
-        """Run a step on each batch of sample indices and return the process time in seconds."""
+        """Run a step on each batch (sample indices) and return the process time in seconds."""
         started = time.process_time()
         for indices in batches:
             if self._padded:
@@ -127,7 +127,7 @@ class Arm:
 
 
 def rounds_of_batches(dataset: TextDataset, batch_size: int, count: int) -> Iterator[dict[str, list[Tensor]]]:
-    """Yield without end `count` batches of similar length and as many of any length."""
+    """Yield without end `count` batches with similar lengths and as many with any lengths."""
     epoch = 0
     while True:
         lengths = dataset.train.lengths

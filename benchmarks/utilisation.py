@@ -3,7 +3,7 @@
     python benchmarks/utilisation.py [--study DIRECTORY] [--cores N] [--json PATH]
 
 Without --study the default study is run first. Each epoch counts with the computing time measured by the trial. This
-interval ends at the time when the driver received the epoch, and is clipped to the span.
+interval ends when the driver received the epoch, and is clipped to the span.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study.py, which would hide the package
 
 # isort: split
 from study.ledger.ledger import StudyLedger
@@ -22,7 +22,7 @@ from study.plan.resolve import load_plan
 
 
 def utilisation(directory: Path, cores: int) -> dict[str, float]:
-    """Return the share of `cores` × span that trials spent computing."""
+    """Return the share of `cores` × span spent computing in trials."""
     ledger = StudyLedger(load_plan(directory))
     ends = sorted(entry.ended for entry in ledger.entries.values() if entry.ended is not None)
     first, last = ends[0], ends[-1]

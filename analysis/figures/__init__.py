@@ -1,1 +1,1 @@
-"""Figures of studies, drawn with matplotlib."""
+"""Study figures, drawn with matplotlib."""

@@ -11,7 +11,7 @@ from analysis.statistics.resampling import Floats
 
 
 def dot_sizes(reliability: Reliability) -> Floats:
-    """Return diameters (bins,) with areas that grow with the share of predictions; small bins remain visible."""
+    """Return diameters (bins,) with areas growing with the fraction of predictions; small bins remain visible."""
     share = reliability.count / reliability.count.sum()
     return np.asarray(4 + 12 * np.sqrt(share))
 
@@ -19,13 +19,13 @@ def dot_sizes(reliability: Reliability) -> Floats:
 def draw_reliability(
     found: Sequence[Reliability], styles: dict[str, Style], split: str, left_out: Sequence[str] = ()
 ) -> Figure:
-    """Draw accuracy over confidence, with one panel per network and the diagonal of perfect calibration.
+    """Draw accuracy over confidence, with one panel per network and the diagonal for perfect calibration.
 
     Args:
         found: at least one reliability.
         styles: styles by label.
         split: `validation` or `test`.
-        left_out: labels of configs that are not drawn, to be named in the caption.
+        left_out: labels of configs without a diagram, to be named in the caption.
     """
     networks = networks_of(found)
     title, caption = f"Reliability on the {split} split", reliability_caption(found, split, left_out)

@@ -1,7 +1,7 @@
 """Learning curves: mean and spread of accuracy and gap per epoch.
 
 Up to `MOST_TOGETHER` curves share a panel for each measure. More curves become small multiples: one panel per curve,
-with the name and the last mean as the title, and all other curves in grey behind.
+with name and last mean as the title, and all other curves in grey behind.
 """
 
 import math
@@ -39,17 +39,17 @@ from trainables.display.numbers import GAP_PLACES, SCORE_PLACES, format_number
 
 Measure: TypeAlias = Literal["accuracy", "gap"]
 MEASURES: Final[tuple[Measure, ...]] = ("accuracy", "gap")
-MOST_TOGETHER: Final = 5  # curves that readers can tell apart in one panel
+MOST_TOGETHER: Final = 5  # distinguishable curves in one panel
 _ACROSS: Final = 4  # small multiples in a row
 _ROW_INCHES: Final = 1.5
-# Place of a small panel in its cell of width and height 1.
+# Position of a small panel in a cell with width and height 1.
 _LEFT, _WIDE, _LOW, _HIGH = 0.08, 0.86, 0.14, 0.66
 _PLACES: Final[Mapping[Measure, int]] = {"accuracy": SCORE_PLACES, "gap": GAP_PLACES}
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Mean and standard deviation per epoch over the trials of one method.
+    """Mean and standard deviation per epoch over the trials with one method.
 
     Args:
         method: distillation method, with the student if the study has several, or name of a confirmed config.
@@ -59,9 +59,9 @@ class LearningCurve:
         configs: number of different configs among the trials.
         epoch: (E,) from 1.
         accuracy: (E, 2) mean and standard deviation, as fractions.
-        gap: (E, 2) mean and standard deviation, in nats; nan for a method without a gap.
+        gap: (E, 2) mean and standard deviation, in nats; nan without a gap.
         objective: name of the objective used as accuracy.
-        possible: smallest and largest possible value of the objective.
+        possible: smallest and largest possible objective value.
     """
 
     method: str
@@ -81,7 +81,7 @@ class LearningCurve:
         return mean, np.clip(mean - spread, least, most), np.clip(mean + spread, least, most)
 
     def last(self, measure: Measure) -> float:
-        """Return the mean at the last epoch that has one; nan without any."""
+        """Return the mean at the last epoch with a value; nan without any."""
         mean = self.band(measure)[0]
         known = mean[np.isfinite(mean)]
         return float(known[-1]) if len(known) else math.nan
@@ -90,15 +90,15 @@ class LearningCurve:
 def compute_learning_curves(
     trials: pa.Table, epochs: pa.Table, confirmed: Mapping[str, str] | None = None
 ) -> list[LearningCurve]:
-    """Compute accuracy and gap per epoch of each method, over finished repetitions on fresh seeds.
+    """Compute each method's accuracy and gap per epoch, over finished repetitions on fresh seeds.
 
-    If nothing was repeated, the curves are of the finished search trials, and `stage` is `search`.
+    If nothing was repeated, the curves show finished search trials, and `stage` is `search`.
 
     Args:
-        trials: trials of a study.
-        epochs: epoch records of these trials.
-        confirmed: names of confirmed configs by `config_id`. If given, there is one curve per confirmed config, over
-            finished trials of the confirmation.
+        trials: study trials.
+        epochs: epoch records for these trials.
+        confirmed: confirmed config names by `config_id`. If given, there is one curve per confirmed config, over
+            finished confirmation trials.
     """
     shown, stage = select(trials, stages=REPEATED), "repeated"
     if confirmed is not None:
@@ -139,7 +139,7 @@ def compute_learning_curves(
 
 
 def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.int64]) -> Floats:
-    """Compute mean and standard deviation (E, 2) of the values at each epoch of the grid; nan without values."""
+    """Compute mean and standard deviation (E, 2) at each epoch in the grid; nan without values."""
     result = np.full((len(grid), 2), math.nan)
     for row, at in enumerate(grid):
         present = values[(epoch == at) & ~np.isnan(values)]
@@ -149,9 +149,9 @@ def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.
 
 
 def curve_window(curves: Sequence[LearningCurve], measure: Measure) -> Window:
-    """Find the window of an axis with these curves.
+    """Find the axis window for these curves.
 
-    A curve is left out as a whole if its last mean is an outlier among them. The window holds the means of all others,
+    A curve is left out as a whole if its last mean is an outlier among the curves. The window holds all other means,
     without single outlying epochs.
     """
     find = score_window if measure == "accuracy" else find_window
@@ -170,17 +170,17 @@ def curve_window(curves: Sequence[LearningCurve], measure: Measure) -> Window:
 
 
 def curve_label(curve: LearningCurve, measure: Measure = "accuracy") -> str:
-    """Return the name of a curve, followed by the last mean."""
+    """Return a curve's name, followed by the last mean."""
     return f"{curve.method} {format_number(curve.last(measure), _PLACES[measure])}".rstrip()
 
 
 def best_first(curves: Sequence[LearningCurve]) -> list[LearningCurve]:
-    """Sort curves by the last mean accuracy, highest first."""
+    """Sort curves by last mean accuracy, highest first."""
     return sorted(curves, key=lambda curve: -np.nan_to_num(curve.last("accuracy"), nan=-math.inf))
 
 
 def axis_label(curves: Sequence[LearningCurve], measure: Measure) -> str:
-    """Return the label of the axis of a measure."""
+    """Return a measure's axis label."""
     return GAP_LABEL if measure == "gap" else score_label(curves[0].objective if curves else "accuracy")
 
 
@@ -189,7 +189,7 @@ def draw_learning_curves(curves: Sequence[LearningCurve], *, baseline: str = BAS
 
     Args:
         curves: one curve per method or config. More than `MOST_TOGETHER` are drawn as small multiples.
-        baseline: name of the curve that every small panel repeats.
+        baseline: name of the curve repeated in every small panel.
     """
     if len(curves) > MOST_TOGETHER:
         return draw_small_multiples(curves, "accuracy", baseline=baseline)
@@ -217,12 +217,12 @@ def draw_learning_curves(curves: Sequence[LearningCurve], *, baseline: str = BAS
 def draw_small_multiples(
     curves: Sequence[LearningCurve], measure: Measure = "accuracy", *, baseline: str = BASELINE
 ) -> Figure:
-    """Draw one panel per curve, best accuracy first, with name and last mean as the title of the panel.
+    """Draw one panel per curve, best accuracy first, with name and last mean as the panel title.
 
     Args:
         curves: one curve per method or config.
         measure: `accuracy` or `gap`.
-        baseline: name of the curve that every panel repeats, dashed.
+        baseline: name of the curve repeated in every panel, dashed.
     """
     known = [curve for curve in curves if np.isfinite(curve.band(measure)[0]).any()]
     shown, window = best_first(known), curve_window(known, measure)
@@ -246,14 +246,14 @@ def draw_small_multiples(
 def _draw_cells(
     axes: Axes, shown: Sequence[LearningCurve], baseline: LearningCurve | None, measure: Measure, window: Window
 ) -> None:
-    """Draw all small panels into one matplotlib panel, which is several times as fast as one panel for each."""
+    """Draw all small panels into one matplotlib panel, several times as fast as one panel for each."""
     means = [curve.band(measure)[0] for curve in shown]
     values = window.clip(np.concatenate([part for curve in shown for part in curve.band(measure)]))
     bottom, top = float(np.nanmin(values)), float(np.nanmax(values))
     first, last = min(int(curve.epoch.min()) for curve in shown), max(int(curve.epoch.max()) for curve in shown)
 
     def placed(curve: LearningCurve, heights: Floats, number: int) -> Floats:
-        """Return the points (E, 2) of a line in the cell with this number."""
+        """Return a line's points (E, 2) in the cell with the given number."""
         across = number % _ACROSS + _LEFT + _WIDE * (curve.epoch - first) / max(1, last - first)
         cut = np.clip(heights, bottom, top)
         up = -(number // _ACROSS) - 1 + _LOW + _HIGH * (cut - bottom) / ((top - bottom) or 1.0)
@@ -293,7 +293,7 @@ def _about(curves: Sequence[LearningCurve]) -> str:
 
 
 def beyond_axis(curves: Sequence[LearningCurve], measure: Measure, window: Window) -> str:
-    """Name the curves with a mean outside of the axis, with the most distant value, as a sentence for the caption."""
+    """Name the curves with a mean outside the axis, with the most distant value, as a caption sentence."""
     found = []
     for curve in curves:
         mean = curve.band(measure)[0]

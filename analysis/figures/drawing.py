@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from analysis.figures.robust import Window, limit_axes, mark_outliers, outlier_note, row_window
 from analysis.statistics.estimates import Estimate
 
-# Palette of Okabe and Ito (2008), which remains distinguishable under every common colour-vision deficiency. Markers
-# and dashes encode the same distinction.
+# Palette by Okabe and Ito (2008), distinguishable under every common colour-vision deficiency. Markers and dashes
+# encode the same distinction.
 INK, GREY = "#222222", "#7a7a7a"
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
@@ -27,7 +27,7 @@ def score_label(objective: str, split: str = "validation") -> str:
     """Return the axis label for the objective on a split.
 
     Args:
-        objective: name of the objective.
+        objective: objective name.
         split: `validation` or `test`.
     """
     return f"{split} {objective}" + (" (fraction)" if objective == "accuracy" else "")
@@ -40,7 +40,7 @@ def capitalised(text: str) -> str:
 
 @dataclass(frozen=True)
 class Style:
-    """Style of one method in every figure."""
+    """Method style, the same in every figure."""
 
     colour: str
     marker: str
@@ -70,12 +70,12 @@ _NUMBERED = (
 
 
 def style_of_number(number: int) -> Style:
-    """Return the style of the item with the given number, from 0, for items that are not methods."""
+    """Return the style for the item with the given number, from 0, for items other than methods."""
     return _NUMBERED[number % len(_NUMBERED)]
 
 
 def style_of(method: str, methods: tuple[str, ...]) -> Style:
-    """Return the style of a method; methods without a fixed style take the next free one, in the order of `methods`."""
+    """Return a method's style; methods without a fixed style take the next free one, in the order of `methods`."""
     if method in _STYLES:
         return _STYLES[method]
     others = [name for name in methods if name not in _STYLES]
@@ -103,11 +103,11 @@ def _prepare(figure: Figure, axes: Sequence[Axes], title: str, caption: str) -> 
 
 
 def fix_layout(figure: Figure, *, dpi: float) -> None:
-    """Compute the layout of a figure once, before it is saved. Matplotlib would draw it twice for each file.
+    """Compute a figure's layout once, before saving. Matplotlib would draw it twice for each file.
 
     Args:
-        figure: complete figure of `new_figure`.
-        dpi: resolution to which the figure will be saved, in pixels per inch.
+        figure: complete figure from `new_figure`.
+        dpi: resolution for saving, in pixels per inch.
     """
     figure.set_dpi(dpi)
     engine = figure.get_layout_engine()
@@ -118,7 +118,7 @@ def fix_layout(figure: Figure, *, dpi: float) -> None:
 
 
 def draw_reference(axes: Axes, estimate: Estimate, method: str, style: Style) -> None:
-    """Draw the mean of a control as a line across the panel, and the interval as a band."""
+    """Draw a control's mean as a line across the panel, and the interval as a band."""
     axes.axhline(
         estimate.value,
         color=style.colour,
@@ -131,9 +131,9 @@ def draw_reference(axes: Axes, estimate: Estimate, method: str, style: Style) ->
 
 
 def bars(estimate: Estimate) -> list[list[float]] | None:
-    """Return the error-bar lengths [[below], [above]] of an estimate, or None if it has no interval.
+    """Return an estimate's error-bar lengths [[below], [above]], or None if it has no interval.
 
-    A percentile interval can lie on one side of its estimate. The bar then ends at the estimate.
+    A percentile interval can lie on one side of the estimate. The bar then ends at the estimate.
     """
     if not np.isfinite([estimate.low, estimate.high]).all():
         return None
@@ -141,7 +141,7 @@ def bars(estimate: Estimate) -> list[list[float]] | None:
 
 
 def add_legend(axes: Axes) -> None:
-    """Add a legend above the panel, where it hides no points; without labels there is no legend."""
+    """Add a legend above the panel, where it hides no points; no legend without labels."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = 4 if sum(map(len, labels)) < 60 else 2 if max(map(len, labels)) <= _LONG_LABEL else 1
@@ -154,9 +154,9 @@ def draw_estimates(
     """Draw estimates in rows with their intervals, and a line at 0.
 
     Args:
-        title: title of the figure.
+        title: figure title.
         groups: by group name, pairs of a row name and an estimate; the first row is on top. A hollow marker shows an
-            estimate without an interval. A row without a marker shows an estimate that the data do not define.
+            estimate without an interval. A row without a marker shows an estimate not defined by the data.
         caption: n and method.
         label: axis label, with unit.
     """

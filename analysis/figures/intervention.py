@@ -1,4 +1,4 @@
-"""Figure of imposed gaps."""
+"""Figure for imposed gaps."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -21,7 +21,7 @@ ARM_STYLES: Final[dict[Control, Style]] = {
 
 
 def imposed_windows(arms: Sequence[ImposedGap]) -> tuple[Window, Window]:
-    """Return the windows of the axes of accuracies and of measured gaps over all arms."""
+    """Return the axis windows for accuracies and for measured gaps over all arms."""
     return (
         score_window(value for arm in arms for value in arm.accuracy.tolist()),
         find_window(value for arm in arms for value in arm.gap.tolist()),
@@ -32,7 +32,7 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
     """Draw accuracy and the measured gap over the imposed gap, in two panels.
 
     Args:
-        arms: arms of one study.
+        arms: arms in one study.
         seed: random seed for the bands.
     """
     counts = ", ".join(f"{arm.control} {len(arm.target)}" for arm in arms) or "none"

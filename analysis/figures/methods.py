@@ -1,4 +1,4 @@
-"""Figures of compared methods: accuracies, and accuracy against cost."""
+"""Figures for compared methods: accuracies, and accuracy against cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from analysis.statistics.estimates import Estimate
 from trainables.display.numbers import format_number
 
 _INCHES_PER_METHOD = 0.22
-_LABELS_HIGH = 30  # number of names that fill the height of the panel
+_LABELS_HIGH = 30  # number of names to fill the panel height
 _COLLAPSED = 10.0  # interquartile ranges below the lower quartile
 _LEAST_FALL = 0.05  # a smaller drop is no collapse, however close the other methods are
-_FEWEST = 3  # of two methods, neither can be called the outlier
+_FEWEST = 3  # among two methods, neither can be called the outlier
 _EDGE = 0.05  # distance from the floor to the other points, as a fraction of the panel height
 _RATIOS = (1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
 _LEAST_TICKS = 3
@@ -27,7 +27,7 @@ _SAME_COST = 1.25  # points with a cost ratio up to this value share a column of
 
 
 def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> Figure:
-    """Draw the accuracy and interval of every method, best on top, and a line at the baseline."""
+    """Draw accuracy and interval for every method, best on top, and a line at the baseline."""
     window = row_window((each.accuracy for each in summaries), scores=True)
     caption = f"n = {_seeds(summaries)} seeds per method; {_how(summaries)}."
     caption += outlier_note([each.accuracy.value for each in summaries], window, objective_of_all(summaries))
@@ -57,7 +57,7 @@ def _how(summaries: Sequence[ConfigSummary]) -> str:
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
-    """Return the points that no other point beats by being at least as cheap and as accurate, cheapest first."""
+    """Return the points not beaten by another point at least as cheap and as accurate, cheapest first."""
     front: list[int] = []
     for number in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i])):
         if not front or accuracies[number] > accuracies[front[-1]]:
@@ -68,7 +68,7 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[in
 def draw_accuracy_against_cost(
     summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, baseline: str = BASELINE
 ) -> Figure:
-    """Draw the accuracy of every method over training FLOPs, with the front of methods that no cheaper method beats.
+    """Draw every method's accuracy over training FLOPs, with the front: the methods not beaten by a cheaper one.
 
     Args:
         summaries: one summary per method.
@@ -136,10 +136,10 @@ def draw_accuracy_against_cost(
 
 
 def floor_of(accuracies: Sequence[Estimate]) -> float:
-    """Return the height at which collapsed methods are drawn, below all other intervals; −inf if none has collapsed.
+    """Return the height for drawing collapsed methods, below all other intervals; −inf if none has collapsed.
 
-    If collapsed methods were drawn to scale, the other methods would have no room. Methods below the floor are
-    therefore drawn at the floor, with their value.
+    Drawn to scale, collapsed methods would leave the other methods no room. Methods below the floor are therefore
+    drawn at the floor, with their value.
     """
     values = sorted(each.value for each in accuracies if math.isfinite(each.value))
     if len(values) < _FEWEST:
@@ -153,7 +153,7 @@ def floor_of(accuracies: Sequence[Estimate]) -> float:
 
 
 def reach(accuracies: Sequence[Estimate]) -> tuple[float, float]:
-    """Return the lowest and the highest end of the intervals; an estimate without an interval counts as a point."""
+    """Return the lowest and the highest interval end; an estimate without an interval counts as a point."""
     ends = [each.value + side for each in accuracies for side in _sides(each) if math.isfinite(each.value)]
     return min(ends), max(ends)
 
@@ -164,11 +164,11 @@ def _sides(estimate: Estimate) -> tuple[float, float]:
 
 
 def ratio_ticks(low: float, high: float, usual: Sequence[float]) -> list[float]:
-    """Choose ticks for a logarithmic axis of ratios: the usual ones, or finer ones if fewer than three of them fit.
+    """Choose ticks for a logarithmic ratio axis: the usual ones, or finer ones if fewer than three usual ticks fit.
 
     Args:
-        low: lower end of the axis.
-        high: upper end of the axis.
+        low: lower axis end.
+        high: upper axis end.
         usual: ticks in ascending order.
     """
     ticks = [tick for tick in usual if low <= tick <= high]
@@ -179,7 +179,7 @@ def ratio_ticks(low: float, high: float, usual: Sequence[float]) -> list[float]:
 
 
 def _columns(costs: Sequence[float]) -> list[list[int]]:
-    """Group the indices of points with similar cost, cheapest first."""
+    """Group point indices by similar cost, cheapest first."""
     columns: list[list[int]] = []
     for number in sorted(range(len(costs)), key=lambda i: costs[i]):
         if columns and costs[number] <= costs[columns[-1][0]] * _SAME_COST:

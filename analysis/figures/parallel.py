@@ -1,4 +1,4 @@
-"""Parallel coordinates of a search: one line per trial over the varied parameters, the gap and the objective."""
+"""Parallel coordinates for a search: one line per trial over the varied parameters, the gap and the objective."""
 
 import math
 from collections.abc import Sequence
@@ -29,22 +29,22 @@ from trainables.display.numbers import format_number
 
 LEVELS: Final = 12  # number of colours
 FEWEST: Final = 3  # trials; fewer lines show nothing
-_LEAST_VARIED: Final = 2  # with one parameter, the figure of the parameter shows the same
+_LEAST_VARIED: Final = 2  # with one parameter, the parameter figure shows the same
 _LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base in (1, 2, 5))
 _FEW_DECADES: Final = 1.5
-# Colours of the lowest, the middle and the highest objective; all are visible on white and on black.
+# Colours for the lowest, the middle and the highest objective; all are visible on white and on black.
 _SCALE: Final = ((185, 198, 208), (0, 114, 178), (213, 94, 0))
 _ROOM: Final = 0.04
 
 
 @dataclass(frozen=True)
 class ParallelAxis:
-    """One axis of the figure.
+    """Figure axis.
 
     Args:
         name: quantity in words.
-        places: (n,) place of each trial on the axis from 0 to 1; nan for a trial without the parameter. Values outside
-            of the window of the axis are at its end.
+        places: (n,) each trial's place on the axis from 0 to 1; nan for a trial without the parameter. Values outside
+            the axis window are at the nearest end.
         ticks: places from 0 to 1, with their labels.
         is_log: whether the axis is logarithmic.
     """
@@ -57,14 +57,14 @@ class ParallelAxis:
 
 @dataclass(frozen=True)
 class ParallelCoordinates:
-    """Finished trials of a search.
+    """Finished trials in a search.
 
     Args:
         axes: axes, the objective last.
-        level: (n,) colour of each trial, from 0 for the lowest objective to `LEVELS` - 1.
+        level: (n,) trial colour, from 0 for the lowest objective to `LEVELS` - 1.
         labels: (n,) trial, config, seed and values in lines, for hover boxes.
-        objective: name of the objective.
-        outliers: sentences on values outside of an axis; empty without any.
+        objective: objective name.
+        outliers: sentences on values outside an axis; empty without any.
     """
 
     axes: tuple[ParallelAxis, ...]
@@ -75,7 +75,7 @@ class ParallelCoordinates:
 
 
 def compute_parallel(records: StudyRecords) -> ParallelCoordinates | None:
-    """Collect the finished trials of a search; None for fewer than three, or fewer than two varied parameters."""
+    """Collect the finished trials in a search; None for fewer than three, or fewer than two varied parameters."""
     varied = varied_fields(records.trials)
     trials = select(records.trials, stages=[SEARCH])
     trials = trials.filter(pa.array(np.isfinite(trial_scores(trials)), pa.bool_()))
@@ -142,7 +142,7 @@ def _ticks(low: float, high: float, *, is_log: bool) -> list[float]:
 
 
 def colour_of(level: int) -> str:
-    """Return the colour of a level as `#rrggbb`, from grey (lowest objective) over blue to orange (highest)."""
+    """Return a level's colour as `#rrggbb`, from grey (lowest objective) over blue to orange (highest)."""
     at = 2 * level / (LEVELS - 1)
     first = min(int(at), 1)
     mixed = (a + (b - a) * (at - first) for a, b in zip(_SCALE[first], _SCALE[first + 1], strict=True))
@@ -150,7 +150,7 @@ def colour_of(level: int) -> str:
 
 
 def draw_parallel(found: ParallelCoordinates) -> Figure:
-    """Draw one line per trial, those with a high objective on top."""
+    """Draw one line per trial, with high objectives on top."""
     logs = [each.name for each in found.axes if each.is_log]
     caption = (
         f"n = {len(found.labels)} finished search trials, one seed each: a line per trial. Colour: {found.objective}, "

@@ -1,4 +1,4 @@
-"""Figure of a Pareto front: the dataset's objective against each other objective, in one panel each."""
+"""Pareto front figure: the dataset's objective against each other objective, in one panel each."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,25 +8,25 @@ from analysis.figures.robust import Window, limit_axes, mark_outliers, outlier_n
 from analysis.questions.pareto import Front, FrontPoint, front_title
 from trainables.spec.quantities import Quantity
 
-# Factor and unit of an axis, by the unit of the records.
+# Factor and unit for an axis, by the unit in the records.
 _AXES = {"s": (1e3, "ms"), "B": (1e-6, "MB"), "FLOP": (1e-6, "MFLOP"), "numbers": (1e-3, "thousand")}
 
 
 def axis_of(quantity: Quantity) -> tuple[float, str]:
-    """Return the factor from the records to the axis of a quantity, and the label of the axis."""
+    """Return the factor from the records to a quantity's axis, and the axis label."""
     factor, unit = _AXES.get(quantity.unit, (1.0, ""))
     return factor, f"{quantity.words} ({unit})" if unit else quantity.words
 
 
 def panels_of(front: Front) -> list[Quantity]:
-    """Return the quantities that the panels have on the horizontal axis."""
+    """Return the quantities on the panels' horizontal axes."""
     return [each for each in front.objectives if each.name != front.quantities[0].name]
 
 
 def stairs(front: Front, across: Quantity) -> tuple[list[float], list[float]]:
-    """Return the corners of the front in a panel: the best value of the objective up to each value of `across`.
+    """Return the front's corners in a panel: the best objective up to each value of `across`.
 
-    With more than two objectives, the front of the two alone is drawn.
+    With more than two objectives, the front over these two alone is drawn.
     """
     objective, best, x, y = front.quantities[0], float("-inf"), [], []
     ordered = sorted(front.on_front, key=lambda each: (each.values[across.name], -each.values[objective.name]))
@@ -47,7 +47,7 @@ def parts_of(front: Front) -> list[tuple[str, list[FrontPoint], str]]:
 
 
 def front_window(front: Front) -> Window:
-    """Return the window of the axis of the dataset's objective."""
+    """Return the axis window for the dataset's objective."""
     return score_window(each.values[front.quantities[0].name] for each in front.points)
 
 

@@ -1,4 +1,4 @@
-"""Plot the gap against accuracy over the configs of several studies, separately for each study."""
+"""Plot the gap against accuracy over the configs from several studies, separately for each study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from trainables.display.numbers import CORRELATION_PLACES, GAP_PLACES, format_in
 
 @dataclass(frozen=True)
 class StudyPoints:
-    """Searched configs of one study.
+    """Searched configs in one study.
 
     Args:
         study: study name.
         gap: (n,) nats.
         accuracy: (n,) fractions.
-        association: association of gap and accuracy within this study.
+        association: association between gap and accuracy within this study.
         objective: name of the objective used as accuracy.
     """
 
@@ -36,7 +36,7 @@ class StudyPoints:
 
 
 def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> list[StudyPoints]:
-    """Return the searched configs of every study in a pool that has some, with a separate landmark for each study.
+    """Return each pool study's searched configs, if any, with a separate landmark per study.
 
     Args:
         records: a pool.

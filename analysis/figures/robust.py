@@ -1,9 +1,9 @@
-"""Axes that outliers do not stretch: a window on the bulk of the values, with marks for the values outside.
+"""Axes not stretched by outliers: a window on the bulk of the values, with marks for the values outside.
 
-A diverged trial can have a gap of 127 nats where all others lie below 2. Drawn to scale, it would flatten the figure.
-The window leaves out as few values as possible, at most a fifth, and only if they lie far from all others and the axis
-would be at least five times as long with them. Values outside are drawn at the edge of the window as triangles, with
-their value.
+A diverged trial can have a gap of 127 nats if all others lie below 2. Drawn to scale, it would flatten the figure. The
+window leaves out as few values as possible, at most a fifth. It leaves them out only if they lie far from all others
+and the axis would be at least five times as long with them. Values outside are drawn at the window edge as triangles,
+with their value.
 """
 
 import math
@@ -22,17 +22,17 @@ from trainables.display.numbers import format_number
 Side = Literal["low", "high", "both"]
 
 SHRINKS: Final = 5.0
-APART: Final = 2.0  # distance of the nearest value outside from those inside, in ranges of those inside
-_MOST: Final = 0.2  # share of values that may lie outside
-_FEWEST: Final = 5  # of four values, none can be called the outlier
-_PAD: Final = 0.08  # room beyond the values inside, as a fraction of their range
-_LEAST_FALL: Final = 0.05  # of a score; a smaller drop is no collapse
+APART: Final = 2.0  # distance from the inside values to the nearest outside value, in units of the inside range
+_MOST: Final = 0.2  # largest fraction of values outside
+_FEWEST: Final = 5  # among four values, none can be called the outlier
+_PAD: Final = 0.08  # room beyond the inside values, as a fraction of their range
+_LEAST_FALL: Final = 0.05  # in score units; a smaller drop is no collapse
 MOST_NAMED: Final = 4  # values written at one edge; more would overlap
 
 
 @dataclass(frozen=True)
 class Window:
-    """Range of an axis.
+    """Axis range.
 
     Args:
         low: lower edge; -inf if nothing below is left out.
@@ -48,23 +48,23 @@ class Window:
         return math.isfinite(self.low) or math.isfinite(self.high)
 
     def outside(self, values: Sequence[float] | Floats) -> NDArray[np.bool_]:
-        """Return which finite values (n,) lie outside."""
+        """Return a mask of the finite values (n,) outside."""
         given = np.asarray(values, dtype=np.float64)
         return np.isfinite(given) & ((given < self.low) | (given > self.high))
 
     def clip(self, values: Sequence[float] | Floats) -> Floats:
-        """Return the values (n,), with those outside moved to the nearest edge."""
+        """Return the values (n,), with outside values moved to the nearest edge."""
         given = np.asarray(values, dtype=np.float64)
         return np.where(self.outside(given), np.clip(given, self.low, self.high), given)
 
 
 def find_window(values: Iterable[float], *, side: Side = "both", least: float = 0.0) -> Window:
-    """Find the window of an axis.
+    """Find the window for an axis.
 
     Args:
-        values: values of the axis; nan and infinities are ignored.
+        values: axis values; nan and infinities are ignored.
         side: side on which values may be left out.
-        least: smallest range that leaving out values must save.
+        least: smallest range to be saved by leaving out values.
     """
     given = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
     if len(given) < _FEWEST:
@@ -73,7 +73,7 @@ def find_window(values: Iterable[float], *, side: Side = "both", least: float = 
     removable = np.abs(away) if side == "both" else np.maximum(0.0, -away if side == "low" else away)
     ordered = given[np.argsort(removable, kind="stable")]
     lows, highs = np.minimum.accumulate(ordered), np.maximum.accumulate(ordered)
-    spans = highs - lows  # (n,) range of the first k + 1 values
+    spans = highs - lows  # (n,) range over the first k + 1 values
     fewest = len(given) - max(1, int(_MOST * len(given)))
     kept = len(given)
     for count in range(len(given) - 1, fewest - 1, -1):
@@ -94,12 +94,12 @@ def find_window(values: Iterable[float], *, side: Side = "both", least: float = 
 
 
 def score_window(values: Iterable[float]) -> Window:
-    """Find the window of an axis of scores, where only low values are outliers."""
+    """Find the window for a score axis, where only low values are outliers."""
     return find_window(values, side="low", least=_LEAST_FALL)
 
 
 def outlier_note(values: Sequence[float] | Floats, window: Window, quantity: str, places: int = 3) -> str:
-    """Describe the values outside of a window as a sentence for a caption; empty if there are none."""
+    """Describe the values outside a window as a caption sentence; empty if there are none."""
     given = np.asarray(values, dtype=np.float64)
     found = sorted(given[window.outside(given)].tolist(), key=lambda value: -abs(value - _middle(window)))
     if not found:
@@ -110,11 +110,11 @@ def outlier_note(values: Sequence[float] | Floats, window: Window, quantity: str
 
 
 def row_window(estimates: Iterable[Estimate], *, scores: bool) -> Window:
-    """Find the window of an axis with estimates in rows, by their values and the ends of their intervals.
+    """Find the axis window for estimates in rows, by the estimates and their interval ends.
 
     Args:
-        estimates: estimates of the rows.
-        scores: whether they are scores, where only low values are outliers.
+        estimates: estimates in the rows.
+        scores: whether these are scores, where only low values are outliers.
     """
     values = [value for each in estimates for value in (each.value, each.low, each.high)]
     return score_window(values) if scores else find_window(values)
@@ -125,27 +125,27 @@ def _middle(window: Window) -> float:
 
 
 def limit_axes(axes: Axes, x: Window | None = None, y: Window | None = None) -> None:
-    """End the axes of a panel at the windows; lines, bands and bars are cut there."""
+    """End a panel's axes at the windows; lines, bands and bars are cut there."""
     for window, get, limit in ((x, axes.get_xlim, axes.set_xlim), (y, axes.get_ylim, axes.set_ylim)):
         if window is None or not window.is_cut:
             continue
         low, high = get()
         low, high = max(low, window.low), min(high, window.high)
-        room = 0.03 * (high - low)  # so that marks at the edge are seen whole
+        room = 0.03 * (high - low)  # so marks at the edge are fully visible
         limit(low - room, high + room)
 
 
 def mark_outliers(
     axes: Axes, x: Sequence[float] | Floats, y: Sequence[float] | Floats, windows: tuple[Window, Window], *, colour: str
 ) -> NDArray[np.bool_]:
-    """Draw the points outside of the windows as triangles at the edge, with their value, and return which they are.
+    """Draw points outside the windows as triangles at the edge, with their value, and return a mask of these points.
 
     Args:
         axes: panel.
         x: (n,).
         y: (n,).
-        windows: windows of x and y.
-        colour: colour of the triangles.
+        windows: windows for x and y.
+        colour: triangle colour.
     """
     across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     outside = windows[0].outside(across) | windows[1].outside(up)
@@ -165,12 +165,12 @@ def mark_outliers(
 
 
 def mark_of(x: float, y: float, windows: tuple[Window, Window]) -> tuple[Literal["left", "right", "up", "down"], str]:
-    """Return the direction of the triangle of a point outside, and the value it stands for.
+    """Return the triangle direction for a point outside, and the represented value.
 
     Args:
         x: horizontal value.
         y: vertical value.
-        windows: windows of x and y.
+        windows: windows for x and y.
     """
     if windows[0].outside([x])[0]:
         return ("right" if x > windows[0].high else "left"), format_number(x, 3 if abs(x) < 10 else 1)

@@ -1,4 +1,4 @@
-"""Overview figures of a study, each split into the data shown (`compute_…`) and the drawing (`draw_…`).
+"""Overview figures for a study, each split into the data shown (`compute_…`) and the drawing (`draw_…`).
 
 Computed data are plain arrays and estimates, so tests can check values. Each drawing is a separate matplotlib `Figure`
 outside pyplot's global state, so a server without a display can draw it. Every caption contains n and the method.
@@ -55,13 +55,13 @@ _NOT_POOLED: Final = Estimate(math.nan, math.nan, math.nan, 0, "rank correlation
 
 @dataclass(frozen=True)
 class History:
-    """Course of a search: trials in the order in which they started.
+    """Search history: trials in start order.
 
     Args:
         order: (n,) 1 for the first trial.
-        accuracy: (n,) validation accuracy at the last epoch of each trial, as a fraction; nan for a failed trial
-            without accuracy.
-        best: (n,) best accuracy of the finished trials so far; nan before the first one.
+        accuracy: (n,) each trial's validation accuracy at the last epoch, as a fraction; nan for a failed trial without
+            accuracy.
+        best: (n,) best accuracy over the finished trials so far; nan before the first one.
         status: (n,) finished, pruned or failed.
         objective: name of the objective used as accuracy, here and in the classes below.
         labels: (n,) trial, config and seed in lines, for hover boxes.
@@ -76,7 +76,7 @@ class History:
 
     @property
     def window(self) -> Window:
-        """Window of the axis of accuracies."""
+        """Window for the accuracy axis."""
         return score_window(self.accuracy.tolist())
 
 
@@ -85,17 +85,17 @@ class ParameterEffect:
     """Config parameter against accuracy.
 
     Args:
-        parameter: field of the config.
-        categories: values of a non-numeric field, numbered from 0 in `searched` and `repeated`; empty for a numeric
+        parameter: config field.
+        categories: values for a non-numeric field, numbered from 0 in `searched` and `repeated`; empty for a numeric
             field.
-        searched: (n, 2) parameter and final accuracy of the finished search trials.
-        repeated: parameter, mean accuracy and config name of each promising config that was repeated on fresh seeds.
-        references: mean accuracy of each control, by method.
-        correlation: exploratory rank correlation over all configs of the search at the landmark (see
+        searched: (n, 2) parameter and final accuracy for the finished search trials.
+        repeated: parameter, mean accuracy and config name for each promising config repeated on fresh seeds.
+        references: mean control accuracy, by method.
+        correlation: exploratory rank correlation over all search configs at the landmark (see
             `analysis.reading.landmark`), not only over the drawn survivors; None for categories.
-        note: note on survivors and on the trials of the correlation; or None.
+        note: note on survivors and on the trials behind the correlation; or None.
         log: whether the search sampled the parameter on a logarithmic scale.
-        labels: (n,) trial, config and seed of the search trials in lines, for hover boxes.
+        labels: (n,) trial, config and seed for the search trials in lines, for hover boxes.
     """
 
     parameter: str
@@ -111,36 +111,37 @@ class ParameterEffect:
 
     @property
     def window(self) -> Window:
-        """Window of the axis of accuracies."""
+        """Window for the accuracy axis."""
         repeated = [estimate.value for _, estimate, _ in self.repeated]
         return score_window([*self.searched[:, 1].tolist(), *repeated, *_values(self.references.values())])
 
     @property
     def is_log(self) -> bool:
-        """Whether the axis of the parameter is logarithmic: the search was, and every value is positive."""
+        """Whether the parameter axis is logarithmic: the search used this scale, and every value is positive."""
         values = [*self.searched[:, 0].tolist(), *(at for at, _, _ in self.repeated if math.isfinite(at))]
         return self.log and not self.categories and bool(values) and min(values) > 0
 
 
 @dataclass(frozen=True)
 class GapAgainstAccuracy:
-    """Sharpness gap against accuracy over the configs of the search at the landmark, with a fitted line.
+    """Sharpness gap against accuracy over the search configs at the landmark, with a fitted line.
 
     Args:
         gap: (n,) nats, by config.
         accuracy: (n,) fractions.
-        grid: (m,) gaps at which the line is evaluated.
+        grid: (m,) gaps for evaluating the line.
         line: (m,) least-squares line.
         low: (m,) lower end of the pointwise 95% bootstrap band; nan if there are too few trials.
         high: (m,) upper end.
-        references: mean gap and mean accuracy of each control with a gap, by method, at the same epoch.
+        references: mean gap and mean accuracy by method for each control with a gap, at the same epoch.
         correlation: exploratory rank correlation, from `analysis.questions.association.between_configs`.
         note: trials and epoch, if some trials did not finish; else None.
-        epoch: the landmark, if it is not the last epoch of all trials; else None.
-        is_imposed: whether the search imposed gaps. Such arms are not pooled, so there is no line and no correlation.
-        objective: name of the objective.
+        epoch: the landmark, if it is not the last epoch for all trials; else None.
+        is_imposed: whether the search imposed gaps. The arms are then not pooled: there is no line and no correlation.
+        objective: objective name.
         labels: (n,) trial, config and seed in lines, for hover boxes.
-        fitted: number of configs behind the line: those within `windows`, as a diverged trial would define the line.
+        fitted: number of configs behind the line. Only configs within `windows` enter, as a diverged trial would define
+            the line.
     """
 
     gap: Floats
@@ -160,7 +161,7 @@ class GapAgainstAccuracy:
 
     @property
     def windows(self) -> tuple[Window, Window]:
-        """Windows of the axes of gaps and accuracies."""
+        """Windows for the gap axis and the accuracy axis."""
         gaps, accuracies = zip(*self.references.values(), strict=True) if self.references else ((), ())
         return (
             find_window([*self.gap.tolist(), *_values(gaps)]),
@@ -173,9 +174,9 @@ def _values(estimates: Iterable[Estimate]) -> list[float]:
 
 
 def trial_labels(trials: pa.Table) -> tuple[str, ...]:
-    """Return trial, config and seed of each trial in lines, for hover boxes. Numbers have three digits.
+    """Return trial, config and seed in lines for each trial, for hover boxes. Numbers have three digits.
 
-    The lines name the config by its fields that the search varied.
+    The lines describe the config by the fields varied in the search.
     """
     fields = [name for name in varied_fields(trials) if name in trials.column_names]
     names = [name.replace("_", " ") for name in fields]
@@ -190,7 +191,7 @@ def trial_labels(trials: pa.Table) -> tuple[str, ...]:
 
 
 def compute_history(trials: pa.Table) -> History:
-    """Return the search trials in order of start; only finished trials count as best so far."""
+    """Return the search trials in start order; only finished trials count as best so far."""
     searched = select(trials, stages=[SEARCH], statuses=None)
     searched = searched.sort_by([("started", "ascending"), ("trial_id", "ascending")])
     accuracy, status = trial_scores(searched), tuple(searched["status"].to_pylist())
@@ -203,15 +204,15 @@ def compute_history(trials: pa.Table) -> History:
 
 
 def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int = 0) -> ParameterEffect:
-    """Collect a parameter and the accuracy of search trials, repeated configs and controls.
+    """Collect a parameter and the accuracy for search trials, repeated configs and controls.
 
     Args:
         records: study records.
-        parameter: field of the config.
+        parameter: config field.
         seed: random seed for the bootstrap.
 
     Raises:
-        ValueError: if the records have no column with that name.
+        ValueError: if the records have no column with this name.
     """
     trials = records.trials
     if parameter not in trials.column_names:
@@ -254,11 +255,11 @@ def _number(value: bool | int | float | str | None) -> float:
 
 
 def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> GapAgainstAccuracy:
-    """Collect the sharpness gap and the accuracy of the configs of the search, and fit a line.
+    """Collect the search configs' sharpness gap and accuracy, and fit a line.
 
-    All configs enter, at the last epoch that every search trial reached, because finished trials were selected by
-    accuracy (see `analysis.reading.landmark`). Repeated configs are excluded from the line, as they would count the
-    promising region twice. If the search imposed gaps, there is no line and no correlation, because the arms are
+    All configs enter, at the last epoch reached by every search trial, because finished trials were selected by
+    accuracy (see `analysis.reading.landmark`). Repeated configs are excluded from the line, because they would count
+    the promising region twice. If the search imposed gaps, there is no line and no correlation, because the arms answer
     different questions (`analysis.questions.intervention`).
 
     Args:

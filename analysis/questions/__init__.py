@@ -1,1 +1,1 @@
-"""Analyses of the trials of a study, one question per module."""
+"""Analyses of study trials, one question per module."""

@@ -1,11 +1,12 @@
-"""Combine the differences of a method from the baseline over several studies.
+"""Combine the differences between a method and the baseline over several studies.
 
-Each study gives one difference, paired by seed, on seeds that were not used to choose the config. A random-effects
-model combines them: a method may help more with one pair of networks than with another. The mean answers whether the
-method helps on average over such studies, and the prediction interval what to expect of it in a further one.
+Each study gives one difference, paired by seed. These seeds were not used to choose the config. A random-effects model
+combines the differences, because a method may help more with one pair of networks than with another. The mean answers
+whether the method helps on average over studies like these. The prediction interval gives the expected range in a
+further study.
 
-The studies have to be independent. Studies with equal seeds share batches, and some share the runs of the baseline, so
-`shared` names them; their mean is then known less well than the interval says.
+The studies have to be independent. Studies with equal seeds share batches, and some share the baseline runs. `shared`
+names these studies. Their mean is then less certain than the interval suggests.
 """
 
 import math
@@ -38,16 +39,16 @@ _LEAST_PAIRS: Final = 3
 
 @dataclass(frozen=True)
 class DifferenceAcross:
-    """Difference of a method from the baseline in several studies.
+    """Difference between a method and the baseline in several studies.
 
     Args:
-        method: name of the method, such as `pesf_kd` or `dkd+adapter`.
-        baseline: name of the baseline.
+        method: method name, such as `pesf_kd` or `dkd+adapter`.
+        baseline: baseline name.
         studies: difference in each study, with Student's t interval, by study name; n counts seeds.
         combined: random-effects mean, heterogeneity and prediction interval.
-        left_out: reason by name of each study that has the method and is not combined: its runs repeat those of another
-            study, it has fewer than three paired seeds, or they do not differ.
-        shared: combined studies that have a seed in common with another one.
+        left_out: reason by study name, for each study with the method that is not combined: the study repeats the runs
+            of another study, has fewer than three paired seeds, or has no differences between paired scores.
+        shared: combined studies with a seed in common with another combined study.
     """
 
     method: str
@@ -61,15 +62,15 @@ class DifferenceAcross:
 def differences_across(
     records: StudyRecords, *, methods: Sequence[str] | None = None, baseline: str = BASELINE
 ) -> list[DifferenceAcross]:
-    """Combine the differences of methods from the baseline over the studies of a pool.
+    """Combine the differences of methods from the baseline over the studies in a pool.
 
-    A study may have repeated several configs of a method. Only the one with the highest score in the search is taken.
-    It was chosen before its fresh seeds ran, so its mean over them is not biased by the choice.
+    If a study repeated several configs of a method, only the config with the highest search score is used. This config
+    was chosen before the fresh seeds ran, so the choice does not bias the mean over the fresh seeds.
 
     Args:
         records: a pool, before `distinct_runs`, so that each study has its own baseline.
-        methods: names of methods. Default: all that at least two studies compared with the baseline.
-        baseline: name of the baseline.
+        methods: method names. Default: all methods that at least two studies compared with the baseline.
+        baseline: baseline name.
 
     Raises:
         ValueError: if no study compared a given method with the baseline.
@@ -98,14 +99,14 @@ def differences_across(
 
 
 class _Score(NamedTuple):
-    """Score of a run, and the config and the seeds that identify it."""
+    """Score of a run, with the identifying config and seeds."""
 
     score: float
     run: tuple[Any, ...]
 
 
 class _Paired(NamedTuple):
-    """Differences (n,) of a study, and the pairs of runs behind them."""
+    """Differences (n,) in a study, with the pairs of runs behind them."""
 
     differences: Floats
     runs: frozenset[tuple[Any, Any]]
@@ -117,7 +118,7 @@ class _Paired(NamedTuple):
 
 
 def _scores_by_method(trials: pa.Table) -> dict[str, dict[int, _Score]]:
-    """Return the scores of each method on fresh seeds by repetition, of its config with the highest search score."""
+    """Return each method's scores on fresh seeds by repetition, for the config with the highest search score."""
     searched = select(trials, stages=[SEARCH])
     promised = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
     rows = select(trials, stages=REPEATED)
@@ -160,7 +161,7 @@ def _combined(method: str, baseline: str, found: dict[str, _Paired]) -> Differen
 
 
 def differences_in_words(found: Sequence[DifferenceAcross]) -> str:
-    """Describe the combined differences as a Markdown table, followed by notes on studies that are not independent."""
+    """Describe the combined differences as a Markdown table, with notes on dependent studies."""
     known = [each for each in found if math.isfinite(each.combined.mean.value)]
     if not known:
         return "No method was compared with the baseline in two studies with independent runs."

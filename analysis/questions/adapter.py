@@ -1,9 +1,9 @@
-"""Warn of adapters that training did not move.
+"""Warn about adapters that training hardly changed.
 
-A trial with an adapter records `train/adapter_shift`: by how many nats training changed the sharpness of the adapted
+A trial with an adapter records `train/adapter_shift`: the change by training, in nats, in the sharpness of the adapted
 teacher's predictions (see `trainables.spec.measures`). Below `LEAST_SHIFT`, the student distilled from an almost
-constant target: the frozen teacher, or the frozen teacher with the random correction of the adapter's init. Records of
-earlier versions lack the measure, and then there is no warning.
+constant target: the frozen teacher, or the frozen teacher with the random correction by the initial adapter. Records
+from earlier versions lack the measure; there is then no warning.
 """
 
 from typing import Final
@@ -17,16 +17,16 @@ from trainables.display.numbers import counted
 from trainables.spec.measures import ADAPTER_SHIFT
 
 # In nats. On digits with the defaults (15 epochs, seeds 0 and 1), the shift was 0.009 and 0.007 at a rate of 2e-5 with
-# a cosine schedule, which earlier versions took for the published settings. It was 0.34 and 0.29 with the released
-# schedule, and 1.18 and 0.88 at the default rate of 0.005.
+# a cosine schedule. Earlier versions took these values for the published settings. It was 0.34 and 0.29 with the
+# released schedule, and 1.18 and 0.88 at the default rate of 0.005.
 LEAST_SHIFT: Final = 0.01
 _LEARNS: Final = "joint"
 
 
 def adapter_warnings(trials: pa.Table) -> list[str]:
-    """Return one warning per method with adapters that did not move; empty if there are none.
+    """Return one warning per method with adapters that hardly changed; empty if there are none.
 
-    Adapters that are frozen on purpose are left out.
+    Deliberately frozen adapters are left out.
 
     Args:
         trials: trials of one study.

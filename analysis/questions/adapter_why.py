@@ -1,7 +1,7 @@
-"""Answer the question of the space `adapter_why`: does learning the adapter help, or only the softening?
+"""Answer the question behind the space `adapter_why`: does learning the adapter help, or only the softening?
 
-PESF-KD is compared with each control of the space, paired by replicate, with Holm's correction over the controls. If
-methods have the best configs of several searches, intervals and tests are over searches and seeds.
+PESF-KD is compared with each control in the space, paired by replicate, with Holm's correction over the controls. If
+each method has the best configs from several searches, intervals and tests are over searches and seeds.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ from trainables.spec.measures import ADAPTER_SHIFT
 SPACE: Final = "adapter_why"
 LEARNED: Final = "pesf_kd"
 SOFTENED: Final = ("kd", "dtkd")  # controls without an adapter
-FIXED: Final = ("pesf_kd+frozen", "pesf_kd+first")  # controls with an adapter that does not follow the student
+FIXED: Final = ("pesf_kd+frozen", "pesf_kd+first")  # controls with an adapter independent of the student
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class LearnedAgainst:
     """PESF-KD less one control.
 
     Args:
-        control: name of the control.
-        difference: paired difference of the scores, with its uncorrected p-value.
+        control: control name.
+        difference: paired score difference, with the uncorrected p-value.
         corrected_p: p-value corrected over the controls.
     """
 
@@ -59,13 +59,13 @@ def learned_against_controls(trials: pa.Table, *, confirmed: bool = False, seed:
     """Compare PESF-KD with all controls on the same replicates.
 
     Args:
-        trials: trials of a study over the space.
-        confirmed: compare the confirmed trials by test scores, instead of the repeated ones by validation scores.
+        trials: study trials over the space.
+        confirmed: compare test scores of confirmed trials, instead of validation scores of repeated trials.
         seed: random seed for the intervals and the tests.
 
     Returns:
-        One comparison for each control with two replicates or more in common, in table order. If
-        methods have the best configs of several searches, they are compared over searches and seeds.
+        One comparison for each control with at least two replicates in common, in table order. If methods have the best
+        configs from several searches, the comparison is over searches and seeds.
     """
     split: Split = "test" if confirmed else "validation"
     stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
@@ -82,7 +82,7 @@ def learned_against_controls(trials: pa.Table, *, confirmed: bool = False, seed:
         if len(shared) < 2 or control not in (*SOFTENED, *FIXED, *_averages(configs)):
             continue
         pair = paired_difference([own[r] for r in shared], [theirs[r] for r in shared], seed=seed)
-        if searches > 1:  # the luck of the searches counts too
+        if searches > 1:  # include the variation between searches
             pair = nested.difference(LEARNED, control)
         found.append(LearnedAgainst(control, within_reach(pair, measure), float("nan")))
     p_values = [float("nan") if each.difference.p_value is None else each.difference.p_value for each in found]

@@ -1,16 +1,16 @@
 """Correlate the sharpness gap with accuracy, between configs and within configs over seeds.
 
-*Between* configs, an association can come from any property of a config. Other parameters that the search varied can be
-held. *Within* a config only the seeds differ, so an association there does not come from the config. The two can have
-opposite signs, so no number here mixes them.
+*Between* configs, any property of a config can cause an association. Other searched parameters can be held. *Within* a
+config only the seeds differ, so the config does not cause an association there. The two associations can have opposite
+signs, so no number here mixes them.
 
 The independent units differ as well. In a search, each config has a separate seed, so configs are independent.
-Repetitions are paired: configs share seeds, and a seed that is good for one config is good for all. Within configs,
-seeds are therefore the independent units.
+Repetitions are paired: configs share seeds, and a good seed for one config is good for all. Within configs, seeds are
+therefore the independent units.
 
 Every association names the trials and is marked exploratory or confirmatory. `analysis.reading.landmark` describes how
-early-stopped trials are kept, so that survivors are not selected. Each p-value is for a single association; correct for
-multiple ones with `analysis.statistics.estimates.holm`.
+early-stopped trials are kept, so there is no selection of survivors. Each p-value is for a single association; correct
+several p-values with `analysis.statistics.estimates.holm`.
 """
 
 import math
@@ -49,15 +49,15 @@ MIN_CONFIGS: Final = 4
 
 @dataclass(frozen=True)
 class Association:
-    """Rank correlation of a gap with validation accuracy.
+    """Rank correlation between a gap and validation accuracy.
 
     Args:
         gap: gap name in `analysis.reading.landmark.GAPS`.
-        level: `between` configs (one point per config, the mean over seeds) or `within` configs (the difference of a
-            trial from the config mean).
-        held: fields of the config that are held; empty within configs, where no field differs.
-        evidence: exploratory or confirmatory, by the stage of the trials.
-        estimate: rank correlation. n counts configs, or seeds within configs that share seeds.
+        level: `between` configs (one point per config, the mean over seeds) or `within` configs (the deviation from the
+            config mean for each trial).
+        held: held config fields; empty within configs, where no field differs.
+        evidence: exploratory or confirmatory, by the trial stage.
+        estimate: rank correlation. n counts configs, or seeds within configs with shared seeds.
         note: names the trials and the epoch.
     """
 
@@ -89,16 +89,16 @@ def gap_associations(
 
 
 def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (), seed: int = 0) -> Association:
-    """Rank-correlate the mean gap and the mean accuracy of configs, with fields of the configs held.
+    """Rank-correlate the mean gap with the mean accuracy over configs, with config fields held.
 
     If no field is held, the p-value comes from permuting accuracy over configs. If fields are held, it is Student's t
-    with the remaining degrees of freedom, because permuted residuals ignore the degrees of freedom that the fit used.
+    with the remaining degrees of freedom: permuted residuals ignore the degrees of freedom used by the fit.
     The interval excludes 0 if and only if this test rejects; `analysis.statistics.ranks` shows coverage and power.
 
     Args:
         landmark: trials at the landmark.
         gap: gap name.
-        held: fields of the config; the association is undefined if they leave fewer than `MIN_LEFT` degrees of freedom.
+        held: config fields; the association is undefined if they leave fewer than `MIN_LEFT` degrees of freedom.
         seed: random seed for the permutations.
     """
     trials = landmark.trials
@@ -131,10 +131,10 @@ def rank_association(x: Floats, y: Floats, covariates: Floats | None = None, *, 
 
 
 def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:
-    """Rank-correlate the deviations of trials from the mean of their config, over configs with at least two trials.
+    """Rank-correlate the deviations of trials from their config means, over configs with at least two trials.
 
     If configs share seeds, n counts seeds. The p-value then comes from permuting seeds in all configs at once, among
-    seeds that the same configs ran on. If every trial has a separate seed, n counts configs, and accuracy is permuted
+    seeds with the same set of configs. If every trial has a separate seed, n counts configs, and accuracy is permuted
     among the trials of each config. Both assume only that seeds are exchangeable. The interval excludes 0 if and only
     if the test rejects. It covers the correlation within these configs on other seeds, not within other configs.
 
@@ -165,7 +165,7 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
 
 
 def _orders_within(strata: Units, seed: int) -> NDArray[np.intp]:
-    """Draw orders (B, n) of n observations that permute uniformly within each stratum."""
+    """Draw orders (B, n) for n observations, permuted uniformly within each stratum."""
     # Sorting by stratum and then by a random key permutes within each stratum, for all draws at once.
     by_stratum = np.argsort(strata, kind="stable")
     keys = np.random.default_rng(seed).random((ranks.PERMUTATIONS, len(strata)))
@@ -175,7 +175,7 @@ def _orders_within(strata: Units, seed: int) -> NDArray[np.intp]:
 
 
 def _orders_of_seeds(configs: Units, seeds: Units, seed: int) -> NDArray[np.intp]:
-    """Draw orders (B, n) of n trials that permute whole seeds, among seeds that the same configs ran on."""
+    """Draw orders (B, n) for n trials that permute whole seeds, among seeds with the same set of configs."""
     places = np.full((unit_count(configs), unit_count(seeds)), -1, dtype=np.intp)
     places[configs, seeds] = np.arange(len(configs))
     _, alike = np.unique(places >= 0, axis=1, return_inverse=True)

@@ -1,8 +1,8 @@
-"""Confirmed configs over several teachers or splits: intervals for new ones, and shares of the variance.
+"""Confirmed configs over several teachers or splits: intervals for new ones, and variance shares.
 
-Seeds are nested in teachers, and teachers in the splits that they were trained on. Repetition r has the same teacher
-and split in every config, so a paired difference has one of each. With several splits, the interval is over splits,
-because the results with one split are not independent. `analysis.statistics.nested` describes it.
+Seeds are nested in teachers, and teachers in their training splits. Repetition r has the same teacher and split in
+every config, so a paired difference has a single teacher and a single split. With several splits, the interval is over
+splits, because results with one split are not independent. `analysis.statistics.nested` describes the interval.
 """
 
 import math
@@ -34,9 +34,9 @@ class BeyondSeeds:
     """Mean over teachers or splits, and over their seeds.
 
     Args:
-        unit: what the interval is over.
+        unit: independent unit for the interval.
         mean: mean with an interval for new teachers or splits; n counts them.
-        share: share of the variance between them, and of teachers within splits if that can be told apart.
+        share: variance share between them, and between teachers within splits if the data separate the two.
     """
 
     unit: Unit
@@ -45,15 +45,15 @@ class BeyondSeeds:
 
     @property
     def over(self) -> str:
-        """What the mean is over, in words."""
+        """Teachers or splits, in words, as used for the mean."""
         return "teachers and seeds" if self.unit == "teacher" else "splits, teachers and seeds"
 
 
 def cells_of(rows: pa.Table) -> dict[int, tuple[int, int]]:
-    """Return the numbers of each trial's split and teacher, by replicate; 0 in records of earlier versions.
+    """Return the split number and the teacher number of each trial, by replicate; 0 in records from earlier versions.
 
     Args:
-        rows: trials of one config.
+        rows: trials of a single config.
     """
     replicates = rows["replicate"].to_pylist()
     splits, teachers = (
@@ -64,13 +64,13 @@ def cells_of(rows: pa.Table) -> dict[int, tuple[int, int]]:
 
 
 def mean_beyond_seeds(rows: pa.Table) -> BeyondSeeds | None:
-    """Average the test scores of a config over teachers or splits.
+    """Average a config's test scores over teachers or splits.
 
     Args:
         rows: confirmed trials of one config.
 
     Returns:
-        None for a single split and a single teacher, or a method without one.
+        None for a single split and a single teacher, or for a method without a teacher.
     """
     found = _nested(scores_by_replicate(rows, "test"), cells_of(rows), reads_teacher=_reads_teacher(rows))
     if found is None:
@@ -79,14 +79,14 @@ def mean_beyond_seeds(rows: pa.Table) -> BeyondSeeds | None:
 
 
 def difference_beyond_seeds(one: pa.Table, other: pa.Table) -> BeyondSeeds | None:
-    """Average the difference of two configs on the test split over teachers or splits, paired by seed.
+    """Average the test split difference between two configs over teachers or splits, paired by seed.
 
     Args:
         one: confirmed trials of the first config.
         other: confirmed trials of the second config.
 
     Returns:
-        First minus second. None for a single split and a single teacher, or if neither method has one.
+        First minus second. None for a single split and a single teacher, or if neither method has a teacher.
     """
     own, others = scores_by_replicate(one, "test"), scores_by_replicate(other, "test")
     first, second = cells_of(one), cells_of(other)
@@ -96,7 +96,7 @@ def difference_beyond_seeds(one: pa.Table, other: pa.Table) -> BeyondSeeds | Non
 
 
 def share_in_words(found: BeyondSeeds) -> str:
-    """Format the shares of variance between splits, teachers and seeds, with their n."""
+    """Format the variance shares between splits, teachers and seeds, with n."""
     share, unit = found.share, found.unit
     if math.isnan(share.between):
         return f"share of variance between {unit}s unknown ({share.method.partition(': ')[2]})"
@@ -109,10 +109,10 @@ def share_in_words(found: BeyondSeeds) -> str:
 
 
 def beyond_seeds_in_words(found: Sequence[tuple[str, BeyondSeeds]]) -> list[str]:
-    """Describe intervals over teachers or splits, what they cover, and the shares of the variance.
+    """Describe the intervals over teachers or splits, the covered population, and the variance shares.
 
     Args:
-        found: names of differences, such as `dkd minus kd`, and the differences; nothing is said about none.
+        found: names of differences, such as `dkd minus kd`, with the differences; an empty list gives no text.
     """
     if not found:
         return []
@@ -148,10 +148,10 @@ def _nested(
 
 
 def _reads_teacher(rows: pa.Table) -> bool:
-    """Return whether the trials of a config depend on a trained teacher."""
+    """Return whether a config's trials depend on a trained teacher."""
     if not rows.num_rows:
         return False
     first = {name: rows[name][0].as_py() for name in ("method", "student") if name in rows.column_names}
     begins_as_teacher = LAYERS_PATTERN.fullmatch(first.get("student") or "") is not None
-    # A method that this version does not know may have a teacher.
+    # A method unknown to this version may have a teacher.
     return begins_as_teacher or first["method"] not in METHOD_SPECS or method_spec(first["method"]).needs_teacher

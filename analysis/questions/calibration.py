@@ -1,7 +1,7 @@
-"""Reliability of predictions: how often predictions with a given confidence are correct, pooled over seeds.
+"""Reliability of predictions: fraction of correct predictions at a given confidence, pooled over seeds.
 
-Every finished trial records its predictions in equal-width bins of confidence (`calibration/…` in the records), so
-pooling means adding bins. A frozen teacher is a single network, however many trials used it, so it is counted once.
+Every finished trial records predictions in equal-width confidence bins (`calibration/…` in the records), so pooling
+means adding bins. A frozen teacher is a single network, however many trials used it, so it is counted once.
 """
 
 import json
@@ -17,14 +17,14 @@ from analysis.reading.trials import select
 from analysis.statistics.resampling import Floats
 
 TEACHER: Final = "teacher"
-# Columns by the usual name of the network, in the order of the panels.
+# Columns by the usual name of the network, in panel order.
 VALIDATION: Final = {
     TEACHER: "calibration/val_teacher",
     "adapted teacher": "calibration/val_adapted",
     "student": "calibration/val_student",
 }
 TEST: Final = {"student": "calibration/test_student"}
-# With fewer predictions, the accuracy of a bin is too uncertain to draw.
+# With fewer predictions, the bin accuracy is too uncertain to draw.
 FEWEST: Final = 10
 
 
@@ -34,7 +34,7 @@ class Reliability:
 
     Args:
         network: teacher, adapted teacher or student.
-        label: label of the config; empty for a teacher shared by all configs.
+        label: config label; empty for a teacher shared by all configs.
         networks: number of pooled networks: one per seed, or one frozen teacher.
         count: (bins,) number of predictions in each bin, over all networks.
         confidence: (bins,) mean confidence; nan in an empty bin.
@@ -55,7 +55,7 @@ class Reliability:
 
     @property
     def drawn(self) -> Any:
-        """Mask (bins,) of the bins with enough predictions to draw."""
+        """Mask (bins,) for bins with enough predictions to draw."""
         return self.count >= FEWEST
 
     @property
@@ -65,7 +65,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error of the pooled predictions; at most the mean error of the single networks."""
+        """Expected calibration error over the pooled predictions; at most the mean error over the single networks."""
         held = self.count > 0
         apart = np.abs(self.accuracy[held] - self.confidence[held])
         return float((self.count[held] * apart).sum() / self.count.sum())
@@ -75,12 +75,12 @@ def pooled(trials: pa.Table, network: str, column: str, label: str) -> Reliabili
     """Pool the predictions of the given trials; None if none are recorded.
 
     Args:
-        trials: trials of one config.
-        network: network that made the predictions.
-        column: column of the predictions.
-        label: label of the config.
+        trials: trials of a single config.
+        network: source of the predictions.
+        column: prediction column.
+        label: config label.
     """
-    if column not in trials.column_names:  # records of an earlier or another version
+    if column not in trials.column_names:  # records from an earlier or another version
         return None
     found = [bins for bins in trials[column].to_pylist() if bins]
     if network == TEACHER:
@@ -98,12 +98,12 @@ def pooled(trials: pa.Table, network: str, column: str, label: str) -> Reliabili
 def compute_reliability(
     trials: pa.Table, configs: Sequence[tuple[str, str]], *, stages: Sequence[str], on: dict[str, str] | None = None
 ) -> list[Reliability]:
-    """Pool the predictions of each network over the finished trials of each config.
+    """Pool each network's predictions over the finished trials of each config.
 
     Args:
-        trials: trials of a study.
+        trials: study trials.
         configs: identifier and label of each config.
-        stages: stages of the trials to pool.
+        stages: stages to pool.
         on: columns by network, `VALIDATION` or `TEST`. Default: `VALIDATION`.
 
     Returns:
@@ -121,18 +121,18 @@ def compute_reliability(
 
 
 def calibration_errors(trials: pa.Table, column: str) -> Floats:
-    """Compute the expected calibration error of each trial's predictions as (n,); nan if none are recorded.
+    """Compute the expected calibration error of each trial as (n,); nan if the trial has no recorded predictions.
 
     Args:
         trials: trials of any config.
-        column: column of the predictions.
+        column: prediction column.
     """
     found = [pooled(trials.slice(row, 1), column, column, "") for row in range(trials.num_rows)]
     return np.array([np.nan if each is None else each.error for each in found], dtype=np.float64)
 
 
 def _shared(found: list[Reliability]) -> list[Reliability]:
-    """Merge the teachers of all configs into one, if they are the same frozen teacher."""
+    """Merge the teachers from all configs into one, if they are the same frozen teacher."""
     if not found or found[0].network != TEACHER:
         return found
     first, *others = found
@@ -144,7 +144,7 @@ def _shared(found: list[Reliability]) -> list[Reliability]:
 
 
 def reliability_caption(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> str:
-    """Describe the reliability diagrams, with n, and name the configs that are not drawn."""
+    """Describe the reliability diagrams, with n, and name the configs without a diagram."""
     rest = f" Not drawn here, but in the table: {', '.join(left_out)}." if left_out else ""
     counts = "; ".join(f"{each.name} n = {each.networks}" for each in found if each.network == found[-1].network)
     return (
@@ -156,5 +156,5 @@ def reliability_caption(found: Sequence[Reliability], split: str, left_out: Sequ
 
 
 def networks_of(found: Sequence[Reliability]) -> list[str]:
-    """Return the distinct networks in the order of their panels."""
+    """Return the distinct networks in panel order."""
     return list(dict.fromkeys(each.network for each in found))

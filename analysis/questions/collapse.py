@@ -1,8 +1,8 @@
-"""Find configs of which some seeds collapsed, and describe them by the share of collapses and a trimmed mean.
+"""Find configs with collapsed seeds, and describe them by the collapsed share and a trimmed mean.
 
-A seed has collapsed if its score is less than halfway from a constant answer to the median score of the study. The mean
-over seeds of which some collapsed describes neither kind, and its interval covers the population mean too rarely
-(`analysis.statistics.trimmed`).
+A seed has collapsed if its score is less than halfway from a constant answer to the median score in the study. If some
+seeds collapsed, the mean over seeds describes neither kind, and the interval around it covers the population mean too
+rarely (`analysis.statistics.trimmed`).
 """
 
 import math
@@ -28,14 +28,14 @@ _LEAST_DISTANCE: Final = 0.1
 
 @dataclass(frozen=True)
 class Collapse:
-    """Collapsed seeds of one config.
+    """Collapsed seeds in one config.
 
     Args:
-        config_id: digest of the config.
+        config_id: config digest.
         collapsed: number of collapsed seeds, at least 1.
-        share: share of collapsed seeds, with Wilson's interval; n counts seeds.
-        trimmed: mean score without the lowest and the highest fifth of the seeds.
-        floor: score below which a seed counts as collapsed.
+        share: collapsed share, with Wilson's interval; n counts seeds.
+        trimmed: mean score without the lowest and the highest fifth of seeds.
+        floor: a seed with a score below this counts as collapsed.
     """
 
     config_id: str
@@ -46,11 +46,11 @@ class Collapse:
 
 
 def collapses(trials: pa.Table, split: Split) -> list[Collapse]:
-    """Return the configs with a collapsed seed, in the order of the trials.
+    """Return the configs with a collapsed seed, in trial order.
 
     Args:
-        trials: trials of one study.
-        split: `validation` for the repeated configs, `test` for the confirmed ones.
+        trials: trials of a single study.
+        split: `validation` for repeated configs, `test` for confirmed ones.
     """
     rows = select(trials, stages=[CONFIRM] if split == "test" else REPEATED)
     scores = trial_scores(rows, split)
@@ -58,7 +58,7 @@ def collapses(trials: pa.Table, split: Split) -> list[Collapse]:
     if not len(scores):
         return []
     constant = numbers(rows, f"data/{_PREFIX[split]}_constant_score")
-    # Earlier versions did not record the score of a constant answer.
+    # Earlier versions did not record the constant-answer score.
     lowest = float(np.nanmax(constant)) if np.isfinite(constant).any() else 0.0
     median = float(np.median(scores))
     if median - lowest < _LEAST_DISTANCE:
@@ -82,9 +82,9 @@ def collapse_warning(trials: pa.Table, split: Split, labels: Mapping[str, str]) 
     """Return a warning that names the configs with collapsed seeds; None if there are none.
 
     Args:
-        trials: trials of one study.
+        trials: trials of a single study.
         split: see `collapses`.
-        labels: names of the configs by digest; others are left out.
+        labels: config names by digest; other configs are left out.
     """
     found = [each for each in collapses(trials, split) if each.config_id in labels]
     if not found:

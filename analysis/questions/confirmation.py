@@ -1,11 +1,11 @@
 """Choose configs for confirmation by a lower bound, and summarise them on fresh seeds and the test split.
 
-The best score of a search is the maximum of many noisy numbers, so it reflects the seed more than the config. Configs
-are therefore chosen by a lower bound of their mean score. The confirmation seeds were not used for any choice, so means
-over these seeds are unbiased. The excess of the search score over such a mean is the optimism of the winner.
+The best search score is the maximum over many noisy numbers, so it reflects the seed more than the config. Configs are
+therefore chosen by a lower bound on their mean score. The confirmation seeds were not used for any choice, so means
+over these seeds are unbiased. The excess of the search score over this mean is the winner's optimism.
 
-If a study searches each method several times, the best config of each search is confirmed. A method is then the mean of
-these configs, with intervals and tests over seeds and searches (`analysis.statistics.over_searches`).
+If a study searches each method several times, the best config from each search is confirmed. A method is then the mean
+over these configs, with intervals and tests over seeds and searches (`analysis.statistics.over_searches`).
 """
 
 import collections
@@ -50,11 +50,11 @@ _NO_SPREAD: Final = "no bound: no config was repeated on two seeds, so the varia
 
 @dataclass(frozen=True)
 class Scores:
-    """Validation accuracies of one config so far.
+    """Validation accuracies of a config so far.
 
     Args:
-        searched: accuracies in the search, on seeds that were used to choose configs.
-        fresh: accuracies on seeds that were not used for any choice.
+        searched: accuracies in the search, on seeds used to choose configs.
+        fresh: accuracies on seeds not used for any choice.
     """
 
     searched: tuple[float, ...] = ()
@@ -62,32 +62,32 @@ class Scores:
 
     @property
     def value(self) -> float:
-        """Mean of the fresh accuracies if there are any, else of the searched ones."""
+        """Mean of the fresh accuracies if there are any, else of the searched accuracies."""
         return float(np.mean(self.fresh or self.searched))
 
 
 @dataclass(frozen=True)
 class ConfirmedConfig:
-    """One config of a confirmation.
+    """Config in a confirmation.
 
     Args:
-        config_id: digest of the config.
+        config_id: config digest.
         label: name in tables.
-        rank: rank by the lower bound, from 1; None for a config that was not chosen by rank.
-        control: name of the control, or None if the config is not a control.
-        winner: whether the single search score of the config was the best of the search.
+        rank: rank by the lower bound, from 1; None for a config not chosen by rank.
+        control: control name, or None if the config is not a control.
+        winner: whether this config's single search score was the best in the search.
         test_accuracy: objective on the test split over the confirmation seeds; a fraction if the objective is accuracy.
         accuracy: objective on the validation split over the confirmation seeds.
         gap: sharpness gap in nats over the confirmation seeds; n is 0 for a method without a gap.
-        bound: estimate with the lower bound that the config was chosen by; None for a control.
+        bound: estimate with the lower bound used to choose the config; None for a control.
         search_score: validation accuracy before the confirmation; None if the config was never tried.
-        optimism: `search_score` minus `accuracy`; None without a search score, and if the confirmation trials have
-            another number of epochs than the trial with that score.
+        optimism: `search_score` minus `accuracy`; None without a search score, or if the confirmation trials have a
+            different number of epochs from the trial with the search score.
         optimism_on_test: `search_score` minus `test_accuracy`; None as for `optimism`.
-        beyond_seeds: `test_accuracy` with an interval over teachers or splits, and seeds; None for a single one, and
-            for a method without a teacher on a single split.
-        method: name of the method, if the study compares methods; empty in summaries of earlier versions.
-        searches: numbers of the method's searches, from 1, with this config as their best; empty for one search.
+        beyond_seeds: `test_accuracy` with an interval over teachers or splits, and seeds; None for a single teacher and
+            split, and for a method without a teacher on a single split.
+        method: method name, if the study compares methods; empty in summaries from earlier versions.
+        searches: numbers, from 1, of the method's searches with this best config; empty for one search.
     """
 
     config_id: str
@@ -109,14 +109,14 @@ class ConfirmedConfig:
 
 @dataclass(frozen=True)
 class ConfirmedMethod:
-    """One method with the best configs of its searches, averaged over searches and seeds.
+    """Method with the best configs from several searches, averaged over searches and seeds.
 
     Args:
-        method: name of the method.
+        method: method name.
         searches: number of searches.
-        configs: digest of the best config of each search; a config that two searches found occurs twice.
-        rank: rank of the method; None for a method that was not chosen by rank.
-        control: name of the control, or None if the method is not a control.
+        configs: digest of each search's best config; a config found by two searches occurs twice.
+        rank: method rank; None for a method not chosen by rank.
+        control: control name, or None if the method is not a control.
         test_accuracy: objective on the test split over searches and seeds.
         accuracy: objective on the validation split.
         gap: sharpness gap in nats; n is 0 for a method without a gap.
@@ -133,7 +133,7 @@ class ConfirmedMethod:
 
     @property
     def label(self) -> str:
-        """Name in tables, with the number of searches that the row averages."""
+        """Name in tables, with the number of averaged searches."""
         return method_label(self.method, self.searches)
 
 
@@ -142,20 +142,20 @@ class Comparison:
     """Difference between two configs or methods in the objective on the test split, paired by seed.
 
     Args:
-        config_id: digest of the first config; of several, the first.
-        label: label of the first config, or name of the method.
-        against: digest of the second config; of several, the first.
-        against_label: label of the second config, or name of the method.
+        config_id: digest of the first config; if there are several, of the first among them.
+        label: label of the first config, or method name.
+        against: digest of the second config; if there are several, of the first among them.
+        against_label: label of the second config, or method name.
         difference: first minus second; a fraction if the objective is accuracy.
-        corrected_p: p-value after Holm's correction for all comparisons of the confirmation; None without a p-value.
-        corrected_equivalence: p-value of the equivalence test, corrected in the same way.
-        over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
-            which samples each trial classified correctly, or the objective is not accuracy. It holds for the configs
-            that were found.
-        beyond_seeds: the same difference with an interval over teachers or splits, and seeds; None for a single one,
-            and if neither method has a teacher on a single split.
-        configs: digests of the configs that the first side averages, one for each search.
-        against_configs: digests of the configs that the second side averages.
+        corrected_p: p-value after Holm's correction over all comparisons in the confirmation; None without a p-value.
+        corrected_equivalence: equivalence test p-value, corrected in the same way.
+        over_samples: the same difference with an interval over seeds and test samples; None if the records lack the
+            correctly classified samples for each trial, or the objective is not accuracy. The interval holds for the
+            found configs.
+        beyond_seeds: the same difference with an interval over teachers or splits, and seeds; None for a single teacher
+            and split, and if neither method has a teacher on a single split.
+        configs: digests of the averaged configs on the first side, one for each search.
+        against_configs: digests of the averaged configs on the second side.
     """
 
     config_id: str
@@ -172,16 +172,16 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval of the difference lies above zero."""
+        """Whether the difference's interval lies above zero."""
         return self.difference.low > 0
 
 
 class Schedules(NamedTuple):
-    """Numbers of training epochs of a study with longer, or shorter, confirmation trials.
+    """Numbers of training epochs in a study with longer, or shorter, confirmation trials.
 
     Args:
-        chosen: epochs of the trials that the configs were chosen by.
-        confirmed: epochs of the confirmation trials.
+        chosen: epochs in the trials used to choose the configs.
+        confirmed: epochs in the confirmation trials.
     """
 
     chosen: int
@@ -190,15 +190,15 @@ class Schedules(NamedTuple):
 
 @dataclass(frozen=True)
 class ConfirmationResult:
-    """Confirmed configs in the order of choice, and all planned comparisons.
+    """Confirmed configs in choice order, and all planned comparisons.
 
     Args:
         configs: confirmed configs.
         comparisons: planned comparisons.
-        objective: name of the objective of the comparisons.
+        objective: name of the compared objective.
         compares_methods: whether every config is compared with the baseline, rather than the choices with controls.
-        schedules: numbers of epochs, if the confirmation trials have another number than all other trials; else None.
-        methods: methods averaged over searches, in the order of choice; empty for one search per method.
+        schedules: numbers of epochs, if the confirmation trials differ from all other trials in this number; else None.
+        methods: methods averaged over searches, in choice order; empty for one search per method.
         note: description of the spread between searches; empty for one search per method.
     """
 
@@ -212,7 +212,7 @@ class ConfirmationResult:
 
     @property
     def score_before(self) -> str:
-        """Head of the column with the scores before the confirmation."""
+        """Heading for the column with the scores before the confirmation."""
         return "score before" if self.schedules is None else f"score before ({self.schedules.chosen} epochs)"
 
     @property
@@ -232,16 +232,16 @@ class ConfirmationResult:
 
     @property
     def over(self) -> str | None:
-        """What the intervals beyond seeds are over, in words; None without any."""
+        """Units of the intervals beyond seeds, in words; None without these intervals."""
         return next((each.beyond_seeds.over for each in self.comparisons if each.beyond_seeds is not None), None)
 
     @property
     def promised(self) -> ConfirmedConfig | None:
-        """Config used to report the optimism of the search: the winner of the search, else the first choice."""
+        """Config used to report the search optimism: the winner of the search, else the first choice."""
         return next((config for config in self.configs if config.winner), self.first)
 
     def of_first(self, *, control: str | None = None) -> list[Comparison]:
-        """Return all comparisons of the first choice, or only those with the given control."""
+        """Return all comparisons with the first choice, or only those against the given control."""
         first, controls = self.first, {config.config_id: config.control for config in self.configs}
         own = [each for each in self.comparisons if first is not None and each.config_id == first.config_id]
         return [each for each in own if control is None or controls[each.against] == control]
@@ -254,16 +254,16 @@ class ConfirmationResult:
 
 
 def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float]:
-    """Estimate the standard deviation between repetitions of a config, pooled over configs, and the degrees of freedom.
+    """Estimate the pooled standard deviation between repetitions of a config, with the degrees of freedom.
 
     Repetitions with the same number share their seed, and a good seed for one config may be good for all. Many configs
     then carry little more information about seed variation than one config. The degrees of freedom are therefore
-    Satterthwaite's, for the sum of the seed effect common to all configs and the seed effect on each config. They are
-    computed over the largest group of configs that ran on the same seeds. If seeds have no common effect, the result
-    equals the usual sum over configs, which is also the upper limit.
+    Satterthwaite's, for the sum of two terms: the seed effect common to all configs, and the separate seed effect on
+    each config. They are computed over the largest group of configs with the same seeds. If seeds have no common
+    effect, the result equals the usual sum over configs, which is also the upper limit.
 
     Args:
-        repeated: accuracies on fresh seeds for each config, by the repetition number.
+        repeated: accuracies on fresh seeds for each config, by repetition number.
 
     Returns:
         Standard deviation and degrees of freedom; nan and 0 if no config has two repetitions.
@@ -279,7 +279,7 @@ def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float
 
 
 def _freedom_of_shared_seeds(repeated: Sequence[Mapping[int, float]]) -> float:
-    """Compute the degrees of freedom of the variance within configs that share seeds; infinite where none do."""
+    """Compute the degrees of freedom for the variance within configs that share seeds; infinite where none do."""
     numbers = collections.Counter(frozenset(group) for group in repeated if len(group) > 1)
     (common, m), *_ = numbers.most_common(1)
     if m < 2:
@@ -294,24 +294,24 @@ def _freedom_of_shared_seeds(repeated: Sequence[Mapping[int, float]]) -> float:
 
 
 def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Mapping[int, float]]) -> list[Estimate]:
-    """Estimate the mean score of each candidate, with a lower bound that a lucky seed alone cannot raise.
+    """Estimate each candidate's mean score, with a lower bound that a lucky seed alone cannot raise.
 
     Let s be the standard deviation between seeds of a config, pooled over all repeated configs. A config's own standard
-    deviation would be mostly noise with two or three repetitions. Let t be Student's quantile at the degrees of freedom
-    of s.
+    deviation would be mostly noise with two or three repetitions. Let t be Student's quantile for the degrees of
+    freedom of s.
 
     - A candidate with n fresh seeds is estimated by their mean m, with interval m ± t·s/√n.
-    - A candidate that was only searched, on k seeds with mean y, was selected because y is high. Its estimate is
-      shrunken to m = μ + B·(y − μ), with interval m ± t·s/√k. Here μ is the mean of all search scores, B =
-      τ²/(τ²+s²/k), and τ² is the variance of the search scores in excess of s². For normal scores the shrunken estimate
-      would have a shorter interval, but the scores of a sampler are not normal.
+    - A candidate from the search only, with k seeds and mean y, was selected because y is high. Its estimate is
+      shrunken to m = μ + B·(y − μ), with interval m ± t·s/√k. Here μ is the mean over all search scores, B =
+      τ²/(τ²+s²/k), and τ² is the search score variance in excess of s². For normal scores the shrunken estimate
+      would have a shorter interval, but a sampler's scores are not normal.
 
     Args:
         candidates: at least one candidate, each with at least one score.
-        repeated: accuracies on fresh seeds of all repeated configs, candidates and controls, by the repetition number.
+        repeated: accuracies on fresh seeds for all repeated configs, candidates and controls, by repetition number.
 
     Returns:
-        Estimates in the order of the candidates; without bounds if no config was repeated twice.
+        Estimates in candidate order; without bounds if no config was repeated twice.
 
     Source: Efron and Morris, Stein's estimation rule and its competitors (1973), for the shrinkage.
     """
@@ -355,14 +355,14 @@ def best_first(candidates: Sequence[Scores], bounds: Sequence[Estimate]) -> list
 def summarise_confirmation(
     trials: pa.Table, chosen: Sequence[Mapping[str, Any]], *, baseline: str | None, seed: int = 0
 ) -> ConfirmationResult:
-    """Summarise the trials of stage `confirm`.
+    """Summarise the trials in stage `confirm`.
 
     Args:
-        trials: trials of the study.
+        trials: study trials.
         chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config, and
             `method` and `searches` if known; see `ConfirmedConfig`.
-        baseline: control to compare every other config with; None to compare each ranked config with every control
-            that has the same student.
+        baseline: control to compare every other config with; None to compare each ranked config with every control with
+            the same student.
         seed: random seed for the bootstrap intervals.
     """
     confirmed = select(trials, stages=[CONFIRM])
@@ -400,13 +400,13 @@ def summarise_confirmation(
 
 
 def _student_of(rows: pa.Table) -> str | None:
-    """Return the student's architecture of a config; None before its first trial."""
+    """Return the student architecture of a config; None before the config's first trial."""
     known: list[str | None] = rows[STUDENT].to_pylist() if STUDENT in rows.column_names else []
     return known[0] if known else None
 
 
 def _schedules(trials: pa.Table) -> Schedules | None:
-    """Return the numbers of epochs, if those of the confirmation trials differ from those of all other trials."""
+    """Return the numbers of epochs, if the confirmation trials differ from all other trials in this number."""
     confirmed, others = planned_epochs(trials, confirmed=True), planned_epochs(trials, confirmed=False)
     return Schedules(max(others), max(confirmed)) if confirmed and others and not confirmed & others else None
 
@@ -435,11 +435,11 @@ def _over_searches(
     baseline: str | None,
     seed: int,
 ) -> tuple[tuple[ConfirmedMethod, ...], list[Comparison], str]:
-    """Average the configs of each method over searches, and compare all methods with the baseline."""
+    """Average each method's configs over searches, and compare all methods with the baseline."""
     groups: dict[str, list[ConfirmedConfig]] = {}
     for config in configs:
         groups.setdefault(config.method, []).append(config)
-    # A config that two searches found counts twice.
+    # A config found by two searches counts twice.
     averaged = {
         name: tuple(config.config_id for config in group for _ in config.searches or (1,))
         for name, group in groups.items()
@@ -485,7 +485,7 @@ def _over_searches(
 
 
 def _optimism(score: float, confirmed: Estimate) -> Estimate:
-    """Subtract the confirmed mean from a score; the score is a constant, so only the mean contributes uncertainty."""
+    """Subtract the confirmed mean from a score. The score is a constant, so only the mean contributes uncertainty."""
     method = f"score less the confirmed {confirmed.method}"
     return Estimate(score - confirmed.value, score - confirmed.high, score - confirmed.low, confirmed.n, method)
 

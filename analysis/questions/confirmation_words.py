@@ -20,7 +20,7 @@ from trainables.display.numbers import (
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
-    """Format the configs, the comparisons and the methods of their estimates as Markdown."""
+    """Format the configs, the comparisons and the estimation methods as Markdown."""
     words = result.objective
     heads = ["config", "n", f"test {words}", f"val {words}", result.score_before]
     heads += ["optimism (score − val)"] if result.schedules is None else []
@@ -60,18 +60,18 @@ def _has_samples(result: ConfirmationResult) -> bool:
 
 
 def _further_heads(result: ConfirmationResult) -> list[str]:
-    """Return the heads of the columns with intervals over samples and over teachers or splits, if there are any."""
+    """Return the headings of columns with intervals over samples and over teachers or splits, if there are any."""
     heads = ["over seeds and samples"] if _has_samples(result) else []
     return heads if result.over is None else [*heads, f"over {result.over}"]
 
 
 def format_interval_of(estimate: Estimate | None) -> str:
-    """Format the interval of a difference; empty without one."""
+    """Format a difference's interval with sign; empty without an estimate."""
     return "" if estimate is None else format_interval(estimate, signed=True)
 
 
 def described(config: ConfirmedConfig) -> str:
-    """Return the label of a config, with the reason for including it if it was not chosen by rank or is the winner."""
+    """Return a config label, with the reason for including it if it was not chosen by rank or is the winner."""
     roles = ["control"] if config.control is not None and config.rank is None else []
     roles += ["winner of the search"] if config.winner else []
     return f"{config.label} ({', '.join(roles)})" if roles else config.label
@@ -82,9 +82,9 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def verdict(result: ConfirmationResult) -> list[str]:
-    """Describe in sentences how the first choice compares with each control, and how optimistic the search was.
+    """Describe how the first choice compares with each control, and how optimistic the search was.
 
-    For a comparison of methods, the sentences are about all methods, and about the one with the highest mean.
+    For a comparison of methods, the sentences describe all methods, and the method with the highest mean.
     """
     texts = _methods_in_words(result) if result.compares_methods else []
     texts += [_in_words(each) for each in result.of_first() if not result.compares_methods]
@@ -151,7 +151,7 @@ def _of_best(result: ConfirmationResult) -> list[Comparison]:
 
 
 def standing(comparison: Comparison) -> str:
-    """Describe how the first config of a comparison stands against the second, such as `is better than kd`."""
+    """Describe how a comparison's first config stands against the second, such as `is better than kd`."""
     return standing_in_words(
         comparison.difference,
         comparison.against_label,

@@ -1,4 +1,4 @@
-"""Summaries of confirmed methods, one row per method, in the form that tables and figures of methods need."""
+"""Summaries of confirmed methods, one row per method, in the form needed by method tables and figures."""
 
 from dataclasses import replace
 
@@ -9,11 +9,11 @@ from analysis.reading.trials import ConfigSummary, compare_methods
 
 
 def confirmed_summaries(trials: pa.Table, result: ConfirmationResult, *, seed: int = 0) -> list[ConfigSummary]:
-    """Summarise the confirmed methods of a comparison, best mean test score first.
+    """Summarise the confirmed methods in a comparison, best mean test score first.
 
     Args:
-        trials: trials of the study.
-        result: result of the confirmation.
+        trials: study trials.
+        result: confirmation result.
         seed: random seed for the bootstrap intervals.
 
     Returns:

@@ -1,7 +1,8 @@
-"""Warn of small validation splits, of students whose mean is not above a constant answer, and of collapsed seeds.
+"""Warn about small validation splits, students with a mean at or below a constant answer, and collapsed seeds.
 
-The records contain the number of samples in each split, and the best score of a network that predicts the same class
-for every sample (`data/...` in `study.records`). Records of earlier versions lack both, and then there is no warning.
+The records contain the number of samples in each split. They also contain the best score of a network with the same
+class for every sample (`data/...` in `study.records`). Records from earlier versions lack both; there is then no
+warning.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,18 +22,18 @@ from trainables.spec.modality import samples_of
 
 _PREFIX: Final[dict[Split, str]] = {"validation": "val", "test": "test"}
 _MOST_NAMED: Final = 8
-_ROUNDING: Final = 1e-9  # Rounding error of a mean of equal scores.
+_ROUNDING: Final = 1e-9  # Rounding error in a mean over equal scores.
 
 
 def split_warnings(
     trials: pa.Table, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
 ) -> list[str]:
-    """Return warnings of one or two sentences each; empty if there is nothing to warn of.
+    """Return warnings, one or two sentences each; empty if there is no reason for a warning.
 
     Args:
-        trials: trials of one study.
-        configs: repeated configs of the study, on the validation split.
-        confirmed: confirmation of the study, once it is complete.
+        trials: trials of a single study.
+        configs: repeated configs, on the validation split.
+        confirmed: complete confirmation, if there is one.
     """
     repeated = [(_named(each), each.accuracy) for each in configs if each.split == "validation"]
     chosen = confirmed.configs if confirmed is not None else []
@@ -53,7 +54,7 @@ def _small(trials: pa.Table) -> str | None:
 
 
 def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tuple[str, Estimate]]) -> str | None:
-    """Return a warning that names the configs with a mean at or below the best score of a constant answer."""
+    """Return a warning that names the configs with a mean at or below the best constant-answer score."""
     constant, samples = (_fact(trials, f"data/{_PREFIX[split]}_{name}") for name in ("constant_score", "samples"))
     below = {label: each.value for label, each in scores if each.n and each.value <= constant + _ROUNDING}
     if not below:
@@ -69,7 +70,7 @@ def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tu
 
 
 def _fact(trials: pa.Table, name: str) -> float:
-    """Return a fact about the splits that all trials share; nan if no trial has it."""
+    """Return a fact about the splits shared by all trials; nan if no trial has it."""
     known = numbers(trials, name) if name in trials.column_names else np.array([])
     return float(known[np.isfinite(known)].max()) if np.isfinite(known).any() else float("nan")
 

@@ -1,19 +1,19 @@
-"""Training cost of each config of a study, also as a ratio to cross-entropy on the same student.
+"""Training cost of each config in a study, also as a ratio to cross-entropy on the same student.
 
-FLOPs are exact. The cost of cross-entropy is the student's own part of a training step in the study's `ce` config.
-Without a `ce` config, it is the student's part of a step of the method itself. The two are equal, except for a method
-that runs the student's layers twice.
+FLOPs are exact. The cross-entropy cost is the student's own part of a training step in the study's `ce` config. Without
+a `ce` config, it is the student's part of the method's own training step. The two are equal, except for a method with
+two passes through the student's layers.
 
 A teacher with stored outputs costs its passes over the train split. This cost is divided by the number of training
-examples that the stored outputs served, over all trials of the study with this teacher. The cost is charged even if the
-outputs were already stored, so the cost of a study does not depend on earlier runs. Each teacher is charged separately,
-so a method with its own teacher pays for those passes alone. Evaluation is not training: the FLOPs and the passes over
-the validation split are not counted.
+examples served from the stored outputs, over all trials in the study with this teacher. The cost is charged even if the
+outputs were already stored, so a study's cost does not depend on earlier runs. Each teacher is charged separately, so a
+method with its own teacher pays alone for this teacher's passes. Evaluation is not training: the evaluation FLOPs and
+the passes over the validation split are not counted.
 
-Times are medians: seconds per step over the epochs of a trial, then over the trials of a config. The ratio is to the
-same median for the study's own `ce` on fresh seeds, which is a control or one of the compared methods. Times are
-measured on the machine under whatever other load it had. The time of a packed trial is a share of the pack. The cost of
-training the teacher is in neither number; `cost/teacher_training_seconds` records it if the teacher was trained here.
+Times are medians: seconds per step over the epochs in a trial, then over the config's trials. The ratio is to the same
+median for the study's own `ce` on fresh seeds, either a control or one of the compared methods. Times were measured on
+the machine under its other load at that time. For a packed trial, the time is a share of the pack time. Neither number
+contains the teacher's training cost; `cost/teacher_training_seconds` records it if the teacher was trained here.
 """
 
 from collections import defaultdict
@@ -37,19 +37,19 @@ _Teacher: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class ConfigCost:
-    """Training cost of a config; None for values that the records of the trials lack.
+    """Training cost of a config; None for values missing in the trial records.
 
     Args:
         parameters: number of trainable parameters in total.
-        student_parameters: trainable parameters of the student.
-        adapter_parameters: trainable parameters of the adapter.
-        other_parameters: trainable parameters of the method's own modules, of peers, and of a trainable teacher.
+        student_parameters: trainable student parameters.
+        adapter_parameters: trainable adapter parameters.
+        other_parameters: trainable parameters in the method's own modules, in peers, and in a trainable teacher.
         step_flops: FLOPs per example and step, including the shared teacher passes.
         shared_teacher_passes: full teacher passes per example included in `step_flops`; 0 if the teacher runs live or
             is not needed.
-        flops_to_ce: `step_flops` over the FLOPs of cross-entropy on the same student.
+        flops_to_ce: `step_flops` over the cross-entropy FLOPs on the same student.
         seconds_per_step: median seconds per step, as defined in this module.
-        seconds_to_ce: `seconds_per_step` over that of the study's `ce`; None without a `ce` config.
+        seconds_to_ce: `seconds_per_step` over the same value for the study's `ce`; None without a `ce` config.
         n: number of trials on fresh seeds with a measured time.
     """
 
@@ -66,7 +66,7 @@ class ConfigCost:
 
 
 def config_costs(records: StudyRecords) -> dict[str, ConfigCost]:
-    """Return the costs of configs that were repeated or confirmed on fresh seeds, by `config_id`."""
+    """Return the costs of configs repeated or confirmed on fresh seeds, by `config_id`."""
     rows = select(records.trials, stages=[*REPEATED, CONFIRM]).to_pylist()
     times = _seconds_per_step(records.epochs)
     by_config: dict[str, list[dict[str, Any]]] = {}
@@ -83,7 +83,7 @@ class _CrossEntropy(NamedTuple):
     """Cost of the study's own cross-entropy config.
 
     Args:
-        seconds: seconds per step, for the single student of the study; None if unknown.
+        seconds: seconds per step, for the study's single student; None if unknown.
         flops: FLOPs per step and example, by student.
     """
 
@@ -136,7 +136,7 @@ def _whole(value: float | None) -> int | None:
 
 
 def _stored_passes(row: Mapping[str, Any]) -> int:
-    """Return the number of stored teacher passes over the train split that a trial used; 0 if none."""
+    """Return the number of stored teacher passes over the train split used by a trial; 0 if none."""
     told = row.get("cost/stored_passes")
     if told is not None:
         return int(told)
@@ -148,17 +148,17 @@ def _stored_passes(row: Mapping[str, Any]) -> int:
 
 
 def _teacher_of(row: Mapping[str, Any]) -> _Teacher:
-    """Return a key of the stored teacher outputs that a trial uses; equal outputs are stored once."""
+    """Return a key for the stored teacher outputs used by a trial; equal outputs are stored once."""
     method = row["method"]
     own = method_spec(method).teacher_fields if method in METHOD_SPECS else ()
-    # Null in records of earlier versions.
+    # Null in records from earlier versions.
     numbers = [row.get(name) or 0 for name in (TEACHER_NUMBER, SPLIT_NUMBER)]
     apart = (method, row.get("student"), *(row.get(name) for name in sorted(own))) if own else ()
     return (*(row.get(name) for name in _TEACHER_FIELDS), *numbers, *apart)
 
 
 def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:
-    """Return the passes of each teacher with stored outputs, per training example served."""
+    """Return each teacher's passes with stored outputs, per training example served."""
     passes: dict[_Teacher, float] = defaultdict(float)
     served: dict[_Teacher, float] = defaultdict(float)
     for row in trials.to_pylist():
@@ -170,7 +170,7 @@ def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:
 
 
 def _seconds_per_step(epochs: pa.Table) -> dict[str, float]:
-    """Return the median seconds per step over the epochs of each trial with recorded times."""
+    """Return the median seconds per step over all epochs by trial, for trials with recorded times."""
     seconds: dict[str, list[float]] = {}
     for trial_id, each in zip(
         *(epochs[name].to_pylist() for name in ("trial_id", "cost/seconds_per_step")), strict=True

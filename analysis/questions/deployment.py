@@ -1,7 +1,7 @@
-"""Costs of the students of a study where they run: parameters, FLOPs, size and latency, by architecture.
+"""Student deployment costs: parameters, FLOPs, size and latency, by architecture.
 
-The values do not depend on the weights and are measured once per architecture, before the trials, by ONNX Runtime on
-the CPU of the machine that runs the study (`trainables.students.deployment`).
+The values do not depend on the weights. ONNX Runtime measures them once per architecture, before the trials, on the CPU
+of the study machine (`trainables.students.deployment`).
 """
 
 import math
@@ -29,8 +29,8 @@ class DeployedStudent:
     """Measured student architecture.
 
     Args:
-        student: name of the architecture.
-        facts: values by the names of `DEPLOY_FACTS`; size, latency and threads are absent if no program was measured.
+        student: architecture name.
+        facts: values by `DEPLOY_FACTS` names; size, latency and threads are absent if no program was measured.
     """
 
     student: str
@@ -38,10 +38,10 @@ class DeployedStudent:
 
 
 def deployed_students(trials: pa.Table) -> list[DeployedStudent]:
-    """Return the measured students of a study, smallest first. Empty if none was measured.
+    """Return the measured students in a study, smallest first. Empty if none was measured.
 
     Args:
-        trials: records of the trials, also of earlier versions without these columns.
+        trials: trial records, also from earlier versions without these columns.
     """
     columns = [name for name in DEPLOY_FACTS if name in trials.column_names]
     found: dict[str, dict[str, float]] = {}
@@ -54,7 +54,7 @@ def deployed_students(trials: pa.Table) -> list[DeployedStudent]:
 
 
 def deployment_cells(students: list[DeployedStudent]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the heads and the rows of a table of students; columns that are not known are left out."""
+    """Return the headings and the rows of a student table; unknown columns are left out."""
     parts = [("parameters", DEPLOY_PARAMETERS), ("flops", DEPLOY_FLOPS), ("size", DEPLOY_SIZE)]
     known = [(name, column) for name, column in parts if any(column in each.facts for each in students)]
     batches = [batch for batch in DEPLOY_BATCHES if any(_median(batch) in each.facts for each in students)]
@@ -71,7 +71,7 @@ def deployment_cells(students: list[DeployedStudent]) -> tuple[tuple[str, ...], 
 
 
 def deployment_note(students: list[DeployedStudent]) -> str:
-    """Return a sentence on each column of the table, with the numbers of runs and threads."""
+    """Return a sentence on each column in the table, with the numbers of runs and threads."""
     programs = [each.facts for each in students if DEPLOY_THREADS in each.facts]
     text = "FLOPs are of a forward pass of one image. Students are measured before the trials, once per architecture."
     if not programs:
@@ -96,10 +96,10 @@ def _latency(student: DeployedStudent, batch: int) -> str:
 
 
 def latency_range(facts: Mapping[str, float], column: str = DEPLOY_LATENCY) -> tuple[float, float]:
-    """Return the 10th and the 90th percentile of the runs behind a median latency; nan if they are not recorded.
+    """Return the 10th and the 90th percentile over the runs behind a median latency; nan if not recorded.
 
     Args:
-        facts: values of a student by the names of `DEPLOY_FACTS`.
+        facts: a student's values by `DEPLOY_FACTS` names.
         column: name of the median.
     """
     prefix = column.removesuffix("_seconds")
@@ -107,7 +107,7 @@ def latency_range(facts: Mapping[str, float], column: str = DEPLOY_LATENCY) -> t
 
 
 def deployment_markdown(students: list[DeployedStudent]) -> str:
-    """Return the table and its note in Markdown; empty without students."""
+    """Return the table with the note in Markdown; empty without students."""
     if not students:
         return ""
     heads, rows = deployment_cells(students)

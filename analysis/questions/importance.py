@@ -3,18 +3,18 @@
 Two Optuna evaluators are available, and every result names the evaluator:
 
 - PED-ANOVA measures how strongly a parameter separates the best configs from all tried configs (Watanabe et al., 2023).
-  It considers only the top configs. Once a sampler has converged, the tried configs differ little from the best ones,
-  so PED-ANOVA can detect little.
-- fANOVA measures the fraction of the variance of accuracy over the whole space that one parameter explains alone, with
-  a random forest (Hutter et al., 2014). Interactions are not attributed to any parameter.
+  It considers only the top configs. After a sampler has converged, the tried configs differ little from the best ones.
+  PED-ANOVA can then detect little.
+- fANOVA measures the fraction of accuracy variance over the whole space explained by one parameter alone, with a
+  random forest (Hutter et al., 2014). Interactions are not attributed to any parameter.
 
-Both return shares that sum to one even if accuracy is pure noise, so a share alone proves nothing. Each share therefore
-comes with a p-value from permuting the accuracies over the configs. Chance gives every parameter some share, so few or
-noisy configs pull the shares towards each other. An interval shows how far other configs would move a share. It does
-not show the size of this bias (see `importances`). Trials enter at the landmark (`analysis.reading.landmark`), so none
-is excluded because it was stopped early. All results are exploratory: the search chose the configs by the outcome.
+Both return shares with a sum of one even if accuracy is pure noise, so a share alone proves nothing. Each share
+therefore comes with a p-value from permuting the accuracies over the configs. Chance gives every parameter some share,
+so few or noisy configs pull the shares towards each other. An interval shows how far other configs would move a share.
+It does not show the size of this bias (see `importances`). Trials enter at the landmark (`analysis.reading.landmark`),
+so early stopping excludes no trial. All results are exploratory: the search chose the configs by the outcome.
 
-This is the only module here that imports Optuna, for the evaluators. Callers pass the bounds of the parameters.
+This is the only module here that imports Optuna, for the evaluators. Callers pass the parameter bounds.
 """
 
 import math
@@ -51,7 +51,7 @@ Evaluation: TypeAlias = Callable[[Sequence[Point], Floats], Floats]
 
 # With fewer configs, the best tenth or fifth consists of one or two configs.
 MIN_CONFIGS: Final = 10
-# PED-ANOVA needs at least this many configs at the top. The top is a tenth of all configs where that is more.
+# PED-ANOVA needs at least this many configs at the top. The top is a tenth of all configs if this is more.
 _TOP: Final = 5
 _TOP_SHARE: Final = 0.1
 _TREES: Final = 32
@@ -75,9 +75,9 @@ class Importance:
     """Importance of one parameter.
 
     Args:
-        parameter: field of the config.
+        parameter: config field.
         evaluator: importance evaluator.
-        estimate: share of the parameter, 0 to 1; n counts configs. The p-value is for the null hypothesis of no effect.
+        estimate: parameter share, 0 to 1; n counts configs. The p-value is for the null hypothesis of no effect.
         first: fraction of random halves of the configs in which this parameter ranks first.
         evidence: exploratory.
         note: names the trials and the epoch.
@@ -93,10 +93,10 @@ class Importance:
 
 @dataclass(frozen=True)
 class RangeWarning:
-    """Warning that the best values of a parameter lie near an end of the searched range.
+    """Warning about a parameter with the best values near an end of the searched range.
 
     Args:
-        parameter: field of the config.
+        parameter: config field.
         end: `low` or `high`.
         message: full warning in words.
     """
@@ -114,19 +114,19 @@ def importances(
     seed: int = 0,
     draws: int | None = None,
 ) -> list[Importance]:
-    """Estimate the share of each searched parameter, most important first; empty for fewer than `MIN_CONFIGS` configs.
+    """Estimate each searched parameter's share, most important first; empty for fewer than `MIN_CONFIGS` configs.
 
-    The interval is for the share that searches with this many configs reach on average. It is the share plus or minus
-    Student's quantile times the delete-half jackknife standard error, clipped to [0, 1]. A bootstrap is unsuitable,
-    because it repeats configs and a repeated config looks like structure. In simulations it lowered the share of the
-    important parameter by a further 0.1. Where one parameter mattered, the percentile intervals contained the share of
-    an endless search in none of 200 searches.
+    The interval is for the average share over searches with this many configs. It is the share plus or minus Student's
+    quantile times the delete-half jackknife standard error, clipped to [0, 1]. A bootstrap is unsuitable, because it
+    repeats configs and a repeated config looks like structure. In simulations it lowered the important parameter's
+    share by a further 0.1. Where one parameter mattered, the percentile intervals contained the share from an endless
+    search in none of 200 searches.
 
     Simulated coverage, PED-ANOVA: 200 searches each of 16 and 40 configs over a width, a rate and a four-way choice.
 
     - The interval contained the average share in 0.89 to 1.
-    - It contained the share of an endless search in 0.86 to 1 if the width, alone or with another parameter, mattered
-      beyond the noise.
+    - It contained the share from an endless search in 0.86 to 1 if the width, alone or with another parameter,
+      mattered beyond the noise.
     - Chance pulls shares together, and no interval corrects this bias. Where noise hid the width, the interval for the
       width contained the endless share in 0.61 (16 configs) and 0.78 (40). Where only the choice mattered, the interval
       for the choice did so in 0.38 and 0.42.
@@ -134,13 +134,13 @@ def importances(
     Simulated coverage, fANOVA: 30 searches of 16 configs over a width and a rate.
 
     - The interval contained the average share in 0.93 to 1.
-    - It contained the share of an endless search in 0.93 to 1, and in 0.47 where noise hid the width. If this share was
-      0 or 1, the percentile interval contained it in no search.
+    - It contained the share from an endless search in 0.93 to 1, and in 0.47 where noise hid the width. If this share
+      was 0 or 1, the percentile interval contained it in no search.
 
     Args:
         records: study records.
-        dimensions: searched parameters with bounds, such as the `parameters` of a space. Parameters that did not vary
-            are skipped.
+        dimensions: searched parameters with bounds, such as a space's `parameters`. Parameters with a single value are
+            skipped.
         evaluator: PED-ANOVA or fANOVA.
         seed: random seed for the forest, the halves and the permutations.
         draws: number of halves (at least two) and of permutations. Default: 300 for PED-ANOVA, 100 for fANOVA.
@@ -179,7 +179,7 @@ def importances(
 def _drawn(
     evaluate: Evaluation, points: Sequence[Point], accuracies: Floats, count: int, seed: int
 ) -> tuple[Floats, Floats, Floats]:
-    """Compute shares (parameters,), shares of halves (≤ count, parameters), and p-values (parameters,) of no effect."""
+    """Compute shares (parameters,), shares in halves (≤ count, parameters), and p-values (parameters,) of no effect."""
     generator = np.random.default_rng(seed)
     observed = evaluate(points, accuracies)
     halves, permuted = [], []
@@ -187,7 +187,7 @@ def _drawn(
         rows = generator.permutation(len(points))[: len(points) // 2]
         halves.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
         permuted.append(evaluate(points, generator.permutation(accuracies)))
-    # Exact ties differ in their last bits, by the order of summation.
+    # Exact ties differ in their last bits, by summation order.
     extreme = np.array(permuted) >= observed - 1e-12
     defined = [half for half in halves if np.isfinite(half).all()]
     of_halves = np.array(defined).reshape(len(defined), len(observed))
@@ -206,7 +206,7 @@ def _intervals(shares: Floats, of_halves: Floats, n: int) -> tuple[Floats, Float
 
 
 def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> list[RangeWarning]:
-    """Warn of numeric parameters with the best values near a bound, as the optimum may lie beyond it.
+    """Warn about numeric parameters with the best values near a bound, as the optimum may lie beyond it.
 
     The check takes the best 15% of the searched configs, at least three. It warns if their median lies in the outer
     eighth of the range, on the parameter's own scale (linear or logarithmic). With fewer than `MIN_CONFIGS` configs
@@ -218,7 +218,7 @@ def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> li
 
     Args:
         records: study records.
-        dimensions: searched parameters with bounds, such as the `parameters` of a space.
+        dimensions: searched parameters with bounds, such as a space's `parameters`.
     """
     landmark = at_landmark(records, searched=True)
     searched = [each for each in dimensions if each.name in varied_fields(records.trials) and not each.choices]
@@ -249,7 +249,7 @@ def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> li
 
 
 def _points(trials: pa.Table, searched: Sequence[Dimension]) -> tuple[list[Point], Floats]:
-    """Return the searched fields of each trial with an accuracy, and the accuracies (n,)."""
+    """Return each trial's searched fields and the accuracies (n,), for trials with an accuracy."""
     accuracies = trial_scores(trials)
     kept = np.isfinite(accuracies)
     rows = trials.select([each.name for each in searched]).to_pylist() if searched else [{}] * trials.num_rows
@@ -323,7 +323,7 @@ def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistributio
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 values = _evaluator(name, n, seed).evaluate(study, params=order)
-        except RuntimeError:  # Forests fail if all accuracies of a half are equal.
+        except RuntimeError:  # Forests fail if a half has equal accuracies.
             return np.full(len(order), math.nan)
         return np.array([values[each] for each in order])
 
@@ -332,7 +332,7 @@ def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistributio
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Suppress the log line that Optuna writes for each of the hundreds of created studies."""
+    """Suppress Optuna's log line for each of the hundreds of created studies."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -363,7 +363,7 @@ def _shares(values: Floats) -> Floats:
 
 
 def _position(dimension: Dimension, value: float) -> float:
-    """Return the position of a value in the range, from 0 (low end) to 1 (high end), on the scale of the parameter."""
+    """Return a value's position in the range, from 0 (low end) to 1 (high end), on the parameter's own scale."""
     low, high = dimension.low, dimension.high
     assert low is not None
     assert high is not None

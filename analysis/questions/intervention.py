@@ -1,12 +1,12 @@
-"""Estimate the effect of an imposed gap on the student, for each arm of the space `gap_target` over the targets.
+"""Estimate the effect of an imposed gap on the student, for each arm in the space `gap_target` over the targets.
 
-An observed gap can be associated with accuracy for any reason. Here the target of the gap was set. The slope of
-accuracy over the *target* is therefore the effect of requesting a gap, however closely the request was met. The slope
-of the measured gap over the target shows whether the request worked. The target of the placebo is a constant added to
-all teacher logits. It must change the paper's gap by one nat per nat, and must not change accuracy.
+An observed gap can be associated with accuracy for any reason. Here the gap target was set. The slope of accuracy over
+the *target* is therefore the effect of requesting a gap, however closely the request was met. The slope of the measured
+gap over the target shows whether the request worked. The placebo's target is a constant added to all teacher logits. It
+must change the paper's gap by one nat per nat, and must not change accuracy.
 
 This is an experiment only if the targets were drawn independently of the results, with `--sampler random` or `qmc`. An
-adaptive sampler places later targets where accuracy was high, by luck or not.
+adaptive sampler places later targets where accuracy was high, by chance or not.
 """
 
 import math
@@ -33,23 +33,23 @@ _POINTS: Final = 30
 
 Control = Literal["paper", "centred", "placebo"]
 
-# Gap that the target of each arm refers to. The constant of the placebo shifts the paper's gap.
+# Gap controlled by each arm's target. The placebo's constant shifts the paper's gap.
 _MEASURED: Final[dict[Control, GapName]] = {"centred": "centred", "paper": "paper", "placebo": "paper"}
 _ENDS: Final = np.array([0.0, 1.0])
 
 
 @dataclass(frozen=True)
 class ImposedGap:
-    """One arm of the intervention.
+    """Arm of the intervention.
 
     Args:
         control: `paper` or `centred` if that gap was driven to the target; `placebo` if the target was added to all
             teacher logits.
         target: (n,) target in nats.
-        gap: (n,) measured gap in nats, of the kind that the arm controls; the paper's gap for the placebo.
+        gap: (n,) measured gap in nats, of the kind controlled by the arm; the paper's gap for the placebo.
         accuracy: (n,).
-        effect: change of accuracy per nat of target, by least squares; n counts configs.
-        reached: change of the gap per nat of target; 1 if the target is fully met.
+        effect: accuracy change per nat of target, by least squares; n counts configs.
+        reached: gap change per nat of target; 1 if the target is fully met.
         evidence: exploratory or confirmatory.
         note: names the trials and the epoch.
         objective: name of the objective used as accuracy.
@@ -67,11 +67,11 @@ class ImposedGap:
 
 
 def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0) -> list[ImposedGap]:
-    """Return the arms of a study in the order centred, paper, placebo; empty if the study imposed no gap.
+    """Return a study's arms in the order centred, paper, placebo; empty if the study imposed no gap.
 
     Args:
         records: study records.
-        searched: use each config once, as the search proposed it; else use all trials on fresh seeds, with intervals
+        searched: use each config once, as proposed by the search; else use all trials on fresh seeds, with intervals
             over configs.
         seed: random seed for the bootstrap over configs.
     """
@@ -91,7 +91,7 @@ def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0)
 
 
 def fitted_line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return points in the range of the target, and the least-squares line with a band at these points, each (m,)."""
+    """Return points in the target range, and the least-squares line with a band at these points, each (m,)."""
     grid = np.linspace(target.min(), target.max(), _POINTS)
     columns, units = complete([target, values])
     line = line_values(columns, np.ones((1, len(columns))), grid)[0]

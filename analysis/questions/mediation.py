@@ -1,10 +1,10 @@
-"""Split the effect of the adapter's width, or of the temperature, on accuracy into parts through and past the gap.
+"""Split the accuracy effect of the adapter's width, or of the temperature, into parts through and past the gap.
 
 This is linear mediation over configs. The treatment changes the gap, and the gap is associated with accuracy given the
 treatment. The product of both coefficients is the indirect effect. `analysis.statistics.estimates.mediation` defines
-the effects. This module applies them to the records of a study, and adds intervals for few configs, the mediated share,
-and the strength of an unmeasured common cause that would explain the indirect effect away. Each result lists in words
-the assumptions that a causal reading requires.
+the effects. This module applies them to study records. It adds intervals for few configs, the mediated share, and the
+minimum strength of an unmeasured common cause needed to explain the indirect effect away. Each result lists the
+assumptions for a causal reading.
 """
 
 import math
@@ -51,18 +51,18 @@ class GapMediation:
     """Effect of a treatment on accuracy, split into an indirect part through the gap and a direct part.
 
     Args:
-        treatment: field of the config.
-        unit: step of the treatment that the effects refer to, such as `a doubling of adapter_width`.
+        treatment: config field.
+        unit: treatment step for the effects, such as `a doubling of adapter_width`.
         gap: gap name in `analysis.reading.landmark.GAPS`.
-        held: fields that are held.
-        direct: effect that does not pass through the gap, in accuracy per unit.
+        held: held fields.
+        direct: effect past the gap, in accuracy per unit.
         indirect: effect through the gap, in accuracy per unit.
         total: sum of both.
-        share: indirect over total; undefined if the interval of the total contains 0, as there is no effect to divide.
-        robustness: correlation of gap and accuracy given the treatment, −1 to 1. An unmeasured common cause that
-            induces this correlation between the residuals of both explains the whole indirect effect.
+        share: indirect over total; undefined if the interval for the total contains 0, as there is no effect to divide.
+        robustness: correlation between gap and accuracy given the treatment, −1 to 1. An unmeasured common cause that
+            induces this correlation between both residuals explains the whole indirect effect.
         assumptions: conditions for a causal reading of the split.
-        evidence: exploratory or confirmatory, by the stage of the trials.
+        evidence: exploratory or confirmatory, by the trial stage.
         note: names the trials and the epoch.
     """
 
@@ -89,21 +89,21 @@ def gap_mediation(
     held: Sequence[str] | None = None,
     seed: int = 0,
 ) -> GapMediation:
-    """Estimate the mediation over the configs of a study, with one point per config.
+    """Estimate the mediation over the configs in a study, with one point per config.
 
-    Treatment and held fields enter on the scale that the search sampled them on. For a logarithmic scale, effects are
+    Treatment and held fields enter on their sampling scale in the search. For a logarithmic scale, effects are
     per doubling of the treatment.
 
     Args:
-        records: study records that varied the treatment.
-        treatment: numeric field of the config, such as `adapter_width` or `temperature`.
+        records: study records with a varied treatment.
+        treatment: numeric config field, such as `adapter_width` or `temperature`.
         gap: gap name.
-        searched: use each config as the search proposed it; else use means over fresh seeds.
+        searched: use each config as proposed by the search; else use means over fresh seeds.
         held: fields to hold; default: the nuisance parameters.
         seed: random seed for the bootstrap over configs.
 
     Raises:
-        ValueError: if the treatment is not a numeric field of the records.
+        ValueError: if the treatment is not a numeric field in the records.
     """
     trials = records.trials
     if treatment not in trials.column_names or not _is_numeric(trials[treatment].type):
@@ -164,7 +164,7 @@ def split_effect(
 
 
 def _parts(columns: Floats, counts: Floats) -> Floats:
-    """Compute direct, indirect and total effect, share, and correlation of the residuals (B, 5) for every resample."""
+    """Compute direct, indirect and total effect, share, and residual correlation (B, 5) for every resample."""
     effects = mediation_effects(columns, counts)
     total = np.where(effects[:, 2] == 0, math.nan, effects[:, 2])
     treatment, mediator, outcome, *covariates = columns.T
@@ -173,7 +173,7 @@ def _parts(columns: Floats, counts: Floats) -> Floats:
 
 
 def _estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
-    """Return the value with the interval of the resamples (B,).
+    """Return the value with the resampling interval from the draws (B,).
 
     The interval is expanded. A plain percentile interval found a non-existent indirect effect in 14 of 120 simulated
     studies with 30 configs.

@@ -1,4 +1,4 @@
-"""Tables of a comparison of methods."""
+"""Tables for a comparison of methods."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ COST_NOTE = (
 
 
 def settings_of(summary: ConfigSummary) -> str:
-    """Format the tuned parameters of a method with their values; empty for a method with published settings."""
+    """Format a method's tuned parameters with their values; empty for a method with published settings."""
     return format_settings(summary.varied)
 
 
@@ -32,7 +32,7 @@ def settings_in_words(summary: ConfigSummary) -> str:
 
 
 def config_label(config: ConfigSummary) -> str:
-    """Return the method of a repeated config, followed by the searched or tuned values."""
+    """Return a repeated config's method, followed by the searched or tuned values."""
     settings = settings_in_words(config)
     return f"{config.method} ({settings})" if settings else config.method
 
@@ -40,12 +40,12 @@ def config_label(config: ConfigSummary) -> str:
 def methods_table(
     summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost] | None = None, *, baseline: str = BASELINE
 ) -> str:
-    """Format the comparison as a Markdown table, followed by the methods of the estimates.
+    """Format the comparison as a Markdown table, followed by the estimation methods.
 
     Args:
         summaries: one summary per row.
         costs: costs by `config_id`, or None to leave them out.
-        baseline: method that the other methods are compared with.
+        baseline: method to compare the other methods with.
     """
     if not summaries:
         return "No method has a finished trial, so there is no mean."
@@ -72,12 +72,12 @@ def methods_table(
 
 
 def method_cell(summary: ConfigSummary) -> str:
-    """Return the method of a row, with the number of searches that the row averages."""
+    """Return the method in a row, with the number of averaged searches."""
     return method_label(summary.method, summary.searches)
 
 
 def split_of(summaries: Sequence[ConfigSummary]) -> str:
-    """Return the split of the accuracies; all summaries of a comparison share one split."""
+    """Return the accuracy split; all summaries in a comparison share one split."""
     return summaries[0].split if summaries else "validation"
 
 

@@ -1,25 +1,25 @@
 """Fit a mixed-effects model of accuracy on the gap with config as random group, for both levels in one fit.
 
-Notation: m configs, n trials in total, n_i trials of config i. With g_i the mean gap of config i,
+Notation: m configs, n trials in total, n_i trials in config i. With g_i the mean gap in config i,
 
     accuracy_ij = intercept + between · g_i + (within + b_i) · (gap_ij - g_i) + fields_i · c + d_s(ij) + u_i + e_ij,
     u_i ~ N(0, s_u²), b_i ~ N(0, s_b²), e_ij ~ N(0, s_e²).
 
-d_s is the fixed effect of a seed that several configs share. The common effect of such a seed on all configs must not
-count as new evidence about the gap with every config. A seed that belongs to a single trial has no fixed effect.
+d_s is the fixed effect of a seed shared by several configs. The common effect of this seed on all configs must not
+count as new evidence about the gap with every config. A seed in only a single trial has no fixed effect.
 
-The gap is split into the mean of the config and the deviation from it, which keeps the two questions apart. A single
-coefficient would blend both, weighted by how noisy each is.
+The gap is split into the config mean and the deviation from it, which keeps the two questions apart. A single
+coefficient would blend both, weighted by their noise.
 
-The effect within configs may differ between configs by b_i. `within` is its mean over the configs that a study could
-have repeated, so configs are the independent units of both effects. Without b_i, the interval covered that mean
-in 0.71 of 300 simulated studies with 4 configs, 16 seeds, s_e = 1 and s_b = 0.4; with b_i in 0.96. For s_b = 0 it is
-then nearly twice as long as needed with 4 configs, and a sixth longer with 12.
+The effect within configs may differ between configs by b_i. `within` is the mean effect over all possible configs in a
+study, so configs are the independent units for both effects. Without b_i, the interval covered that mean in 0.71 of
+300 simulated studies with 4 configs, 16 seeds, s_e = 1 and s_b = 0.4; with b_i in 0.96. For s_b = 0 it is then nearly
+twice as long as needed with 4 configs, and a sixth longer with 12.
 
-With d_i the deviations of config i, S_i = d_i' d_i, r = s_u² / s_e² and q = s_b² / s_e², the covariance of config i is
+With d_i the deviations in config i, S_i = d_i' d_i, r = s_u² / s_e² and q = s_b² / s_e², the covariance of config i is
 s_e² (I + r J + q d_i d_i'). As deviations have mean 0, the inverse is
 (I - r / (1 + n_i r) J - q / (1 + S_i q) d_i d_i') / s_e². Given r and q, the fit is therefore least squares on adjusted
-sums of squares. One-dimensional searches in turn find the r and the q that maximise the restricted likelihood, with 0
+sums of squares. Alternating one-dimensional searches over r and q maximise the restricted likelihood, with 0
 included.
 
 Source: Patterson and Thompson (1971) for the restricted likelihood; Mundlak (1978) for the split.
@@ -38,9 +38,9 @@ from analysis.reading.trials import StudyRecords, trial_scores
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, complete, unit_count, unit_means
 
-# Range of log r and of the scaled log q. Outside it, one of the variances is negligible.
+# Range for log r and for the scaled log q. Outside it, one variance is negligible.
 _LOG_RATIOS: Final = (-12.0, 12.0)
-# Searches for r and q in turn. The two hardly depend on each other, as deviations have mean 0 within configs.
+# Alternating searches for r and q. The two hardly depend on each other, as deviations have mean 0 within configs.
 _MOST_ROUNDS: Final = 12
 _BETWEEN: Final = 1
 _WITHIN: Final = 2
@@ -50,11 +50,11 @@ class MixedModel(NamedTuple):
     """Mixed-effects model of accuracy on the gap, at both levels.
 
     Args:
-        between: change of accuracy per nat between configs; n counts configs.
-        within: mean change of accuracy per nat within configs, over seeds; n counts configs.
+        between: accuracy change per nat between configs; n counts configs.
+        within: mean accuracy change per nat within configs, over seeds; n counts configs.
         config_sd: s_u, in accuracy.
         seed_sd: s_e, in accuracy.
-        slope_sd: s_b, in accuracy per nat: how far the effect within configs differs between them.
+        slope_sd: s_b, in accuracy per nat: standard deviation between configs of the effect within configs.
         evidence: exploratory or confirmatory.
         note: names the trials and the epoch.
     """
@@ -73,7 +73,7 @@ class Fit(NamedTuple):
 
     Args:
         coefficients: (k,).
-        covariance: (k, k) covariance of the coefficients.
+        covariance: (k, k) coefficient covariance.
         group_variance: s_u².
         residual_variance: s_e².
         slope_variance: s_b².
@@ -87,27 +87,27 @@ class Fit(NamedTuple):
 
 
 def gap_mixed_model(records: StudyRecords, gap: GapName, *, held: Sequence[str] = ()) -> MixedModel:
-    """Fit the model to the repeated configs of a study, from their trials on fresh seeds.
+    """Fit the model to the repeated configs in a study, from their trials on fresh seeds.
 
-    Search trials are excluded for two reasons. The search trained each config once, so it has no information about the
-    seeds of a config. A promising config was chosen by the search trial, so including this trial would flatter the
-    config.
+    Search trials are excluded for two reasons. The search trained each config once, so it has no information about
+    seed variation within a config. A promising config was chosen by the search trial, so this trial would make the
+    config look better.
 
     Args:
         records: study records.
         gap: gap name.
-        held: fields of the config to hold.
+        held: config fields to hold.
     """
     return mixed_model_at(at_landmark(records, searched=False), gap, held=held)
 
 
 def mixed_model_at(landmark: Landmark, gap: GapName, *, held: Sequence[str] = ()) -> MixedModel:
-    """Fit the model to given trials on fresh seeds, such as those of several studies.
+    """Fit the model to given trials on fresh seeds, for example from several studies.
 
     Args:
         landmark: trials at the landmark.
         gap: gap name.
-        held: fields of the config to hold.
+        held: config fields to hold.
     """
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials), *config_columns(trials, held, landmark.log_fields).T]
@@ -129,22 +129,23 @@ def mixed_effects(
 ) -> tuple[Estimate, Estimate, tuple[float, float, float]]:
     """Estimate effects of x on y between and within groups, and the standard deviations around them.
 
-    The effect within groups may differ between groups; its mean over groups is estimated. Groups are the independent
-    units of both effects, so the intervals use Student's t with the number of groups minus the coefficients fitted to
-    groups, and with the number of groups minus one. For balanced data both are exact, but for a variance that cannot be
-    negative, which makes the intervals longer where groups do not differ.
+    The effect within groups may differ between groups; the mean over groups is estimated. Groups are the independent
+    units for both effects. The intervals therefore use Student's t, between groups with the number of groups minus
+    the group-level coefficients, and within groups with the number of groups minus one. For balanced data both are
+    exact, except for one constraint: a variance cannot be negative. This makes the intervals longer if groups do not
+    differ.
 
     Args:
         x: (n,), without missing values.
         y: (n,).
-        groups: (n,) group label of each observation.
+        groups: (n,) group label for each observation.
         covariates: (n, k), constant within groups, or None.
-        crossed: (n,) label that observations of different groups share, such as the seed, or None. Each label that
-            occurs more than once gets a fixed effect.
+        crossed: (n,) label shared by observations in different groups, such as the seed, or None. Each repeated label
+            gets a fixed effect.
 
     Returns:
-        Estimates between and within groups, and the standard deviations of groups, residuals and effects within groups.
-        All are nan if x does not vary at a level or no degree of freedom is left.
+        Estimates between and within groups, and the standard deviations between groups, of residuals and between
+        effects within groups. Everything is nan if x does not vary at a level or no degree of freedom is left.
 
     Raises:
         ValueError: if the lengths differ.
@@ -183,7 +184,7 @@ def mixed_effects(
 def _shared_effects(labels: NDArray[np.intp]) -> Floats:
     """Return indicators (n, k) of labels shared by several observations.
 
-    If every observation has such a label, one indicator is dropped to avoid collinearity with the intercept.
+    If every observation has a shared label, one indicator is dropped to avoid collinearity with the intercept.
     """
     counts = np.bincount(labels)
     several = np.flatnonzero(counts > 1)
@@ -197,8 +198,8 @@ def random_effects(design: Floats, y: Floats, units: NDArray[np.intp], deviation
     Args:
         design: (n, k), of full rank, including the intercept.
         y: (n,).
-        units: (n,) group number of each observation.
-        deviations: (n,) values with mean 0 within each group, whose slope varies between groups; None for no slopes.
+        units: (n,) group number for each observation.
+        deviations: (n,) values with mean 0 within each group, and with a slope per group; None for no slopes.
     """
     table, k = np.column_stack([design, y]), design.shape[1]
     sizes = np.bincount(units).astype(np.float64)
@@ -250,7 +251,7 @@ def random_effects(design: Floats, y: Floats, units: NDArray[np.intp], deviation
 
 
 def _best_ratio(criterion: Callable[[Floats], Floats]) -> float:
-    """Return the ratio of variances with the smallest criterion, 0 included."""
+    """Return the variance ratio with the smallest criterion, 0 included."""
     # The minimum may lie at either end, so a grid brackets it before the refinement.
     grid = np.linspace(*_LOG_RATIOS, 49)
     best = int(np.argmin(criterion(np.exp(grid))))

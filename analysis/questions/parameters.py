@@ -1,8 +1,8 @@
-"""Correlate single config fields with accuracy and with the gap, over the configs of a search.
+"""Correlate single config fields with accuracy and with the gap, over the configs in a search.
 
 All results are exploratory: the search chose the configs by the outcome. Nuisance parameters, which only control how
-something is trained, are held, so that a width is not judged by the learning rates that happened to accompany it.
-Trials enter at the landmark (`analysis.reading.landmark`), so none is excluded because it was stopped early.
+something is trained, are held. A width is then not judged by the learning rates sampled with it. Trials enter at the
+landmark (`analysis.reading.landmark`), so early stopping excludes no trial.
 """
 
 import math
@@ -36,12 +36,12 @@ OUTCOMES: Final[Mapping[Outcome, Callable[[pa.Table], Floats]]] = {
 
 @dataclass(frozen=True)
 class ParameterAssociation:
-    """Rank correlation of a config field with an outcome of the trials.
+    """Rank correlation between a config field and a trial outcome.
 
     Args:
-        parameter: field of the config.
+        parameter: config field.
         outcome: validation accuracy, or a gap in `analysis.reading.landmark.GAPS`.
-        held: fields that are held.
+        held: held fields.
         evidence: exploratory.
         estimate: rank correlation; n counts configs.
         note: names the trials and the epoch.
@@ -66,7 +66,7 @@ def parameter_associations(
 
     Args:
         records: study records.
-        parameters: numeric fields of the config.
+        parameters: numeric config fields.
         outcomes: outcomes to correlate them with.
         seed: random seed for the permutations.
 
@@ -88,10 +88,10 @@ def parameter_associations(
 
 
 def searched_among(trials: pa.Table, parameters: Sequence[str]) -> tuple[str, ...]:
-    """Return the parameters that the search varied, in the given order.
+    """Return the parameters varied by the search, in the given order.
 
     Raises:
-        ValueError: if the search varied none of them.
+        ValueError: if the search varied no given parameter.
     """
     varied = varied_fields(trials)
     found = tuple(name for name in parameters if name in varied)
@@ -106,13 +106,13 @@ def searched_among(trials: pa.Table, parameters: Sequence[str]) -> tuple[str, ..
 
 
 def scientific_fields(trials: pa.Table) -> tuple[str, ...]:
-    """Return the numeric fields that the search varied, without nuisance parameters."""
+    """Return the numeric fields varied by the search, without nuisance parameters."""
     nuisance = nuisance_fields(trials)
     return tuple(name for name in varied_fields(trials) if name not in nuisance and _is_numeric(trials, name))
 
 
 def searched_range(trials: pa.Table, parameter: str) -> tuple[float, float]:
-    """Return the smallest and the largest value that the search tried; nan if it tried none."""
+    """Return the smallest and the largest tried value in the search; nan if there is none."""
     values = numbers(select(trials, stages=[SEARCH], statuses=None), parameter)
     values = values[np.isfinite(values)]
     return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
@@ -124,7 +124,7 @@ def corrected(estimates: Sequence[Estimate]) -> list[float]:
 
 
 def in_common(trials: Sequence[pa.Table], parameter: str) -> list[Value]:
-    """Return the values that the searches of all studies tried; samplers with equal seeds propose equal values."""
+    """Return the values tried in every study's search; samplers with equal seeds propose equal values."""
     tried = [set(select(each, stages=[SEARCH], statuses=None)[parameter].to_pylist()) - {None} for each in trials]
     return sorted(set.intersection(*tried)) if tried else []
 

@@ -18,18 +18,18 @@ _MOST_PAIRS: Final = 3
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """Config of a search with its values.
+    """Searched config with values.
 
     Args:
         label: readable name.
-        values: value of each quantity in the search, by name.
+        values: value by quantity name, from the search.
         is_within: whether it is within all limits.
         is_on_front: whether it is on the front.
-        fresh: means on fresh seeds of the validation split, by name.
+        fresh: means by name, on fresh seeds and the validation split.
         confirmed: confirmed means, by name; the dataset's objective is on the test split.
-        is_on_confirmed_front: whether it is on the front of the confirmed means; None if it is not confirmed.
-        student: architecture; empty if it is not recorded.
-        latency_range: 10th and 90th percentile of the runs of the student's program; nan if they are not recorded.
+        is_on_confirmed_front: whether it is on the front of confirmed means; None if it is not confirmed.
+        student: architecture; empty if not recorded.
+        latency_range: 10th and 90th percentile over the runs of the student's program; nan if not recorded.
     """
 
     label: str
@@ -43,20 +43,20 @@ class FrontPoint:
     latency_range: tuple[float, float] = (math.nan, math.nan)
 
     def text(self, quantity: Quantity) -> str:
-        """Return the value of a quantity in the search; a latency with the range of the runs."""
+        """Return a quantity's value in the search; a latency with the range over runs."""
         value = self.values[quantity.name]
         return format_latency(value, *self.latency_range) if quantity.name == LATENCY else quantity.text(value)
 
 
 @dataclass(frozen=True)
 class Front:
-    """Searched configs of a study, with the front.
+    """Searched configs in a study, with the front.
 
     Args:
         objectives: objectives; empty for a study with limits alone.
         quantities: all quantities, the dataset's objective first.
         limits: limits in words.
-        points: searched configs, those of the front first, each part from the best in the dataset's objective.
+        points: searched configs, the front first, each part sorted from the best in the dataset's objective.
         latency_limit: upper limit of the latency in seconds; nan without one.
     """
 
@@ -123,7 +123,7 @@ def _number(value: float | None) -> float:
 
 
 def front_cells(front: Front) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the heads and the rows of a table of the front; columns without a value are left out."""
+    """Return the headings and the rows of a front table; columns without a value are left out."""
     shown = front.on_front
     fresh = _names(each.fresh for each in shown)
     confirmed = _names(each.confirmed for each in shown)
@@ -154,18 +154,18 @@ def _words(name: str) -> str:
 
 
 def front_title(front: Front) -> str:
-    """Return the title of table and figure."""
+    """Return the title for table and figure."""
     if not front.objectives:
         return "Configs within the limits"
     return f"Pareto front of {listed([each.words for each in front.objectives])}"
 
 
 def front_notes(front: Front, *, above: Sequence[str] = ()) -> list[str]:
-    """Return what the table shows, and how many configs are within the limits.
+    """Return notes on the table, and the number of configs within the limits.
 
     Args:
         front: the front.
-        above: methods of intervals that are named above the table already.
+        above: interval methods already named above the table.
     """
     total, within = len(front.points), sum(each.is_within for each in front.points)
     notes = []
@@ -206,7 +206,7 @@ def front_notes(front: Front, *, above: Sequence[str] = ()) -> list[str]:
 
 
 def _latency_notes(front: Front) -> list[str]:
-    """Say where the spread of the measured latency leaves the order of students, or a limit, open."""
+    """Describe where the spread in measured latency leaves the student order, or a limit, open."""
     within = [each for each in front.points if each.is_within and not math.isnan(sum(each.latency_range))]
     if LATENCY not in [each.name for each in front.quantities] or not within:
         return []
@@ -236,7 +236,7 @@ def _latency_notes(front: Front) -> list[str]:
 
 
 def front_markdown(front: Front | None) -> str:
-    """Return title, table and notes in Markdown; empty without a front."""
+    """Format title, table and notes as Markdown; empty without a front."""
     if front is None:
         return ""
     heads, rows = front_cells(front)

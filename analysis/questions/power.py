@@ -1,8 +1,8 @@
-"""Resolution of a study: the least difference that its seeds can show, and the seeds needed for a given difference.
+"""Resolution of a study: least detectable difference at the study's seeds, and seeds needed for a given difference.
 
 The spread is the study's own: the standard deviation over seeds of the paired difference between two configs. Each
-comparison has one, and the median of them stands for the study. The comparisons are those of the confirmation if there
-is one, else every repeated config against the baseline.
+comparison has a separate spread, and their median stands for the study. The comparisons are from the confirmation if
+there is one, else every repeated config against the baseline.
 """
 
 import math
@@ -36,13 +36,13 @@ _MOST_NAMED: Final = 4
 
 
 class Compared(NamedTuple):
-    """One comparison of two configs over seeds.
+    """Comparison between two configs over seeds.
 
     Args:
-        label: name of the first config.
-        against: name of the second config.
+        label: first config's name.
+        against: second config's name.
         spread: standard deviation of the paired differences; nan for fewer than two pairs.
-        difference: estimate of the mean difference.
+        difference: estimated mean difference.
         corrected_p: p-value after Holm's correction over all comparisons; None without a test.
     """
 
@@ -67,7 +67,7 @@ class Resolution:
         compared: comparisons, at least one.
         objective: objective of the differences in words.
         split: split of the differences.
-        over_searches: whether the intervals of the differences cover searches too, while spreads are over seeds alone.
+        over_searches: whether the intervals for the differences cover searches too, while spreads are over seeds alone.
     """
 
     compared: tuple[Compared, ...]
@@ -77,17 +77,17 @@ class Resolution:
 
     @property
     def spreads(self) -> list[float]:
-        """Known standard deviations of the paired differences, in ascending order."""
+        """Known standard deviations of paired differences, in ascending order."""
         return sorted(each.spread for each in self.compared if not math.isnan(each.spread))
 
     @property
     def spread(self) -> float:
-        """Median standard deviation of the paired differences; nan if no comparison has two pairs."""
+        """Median standard deviation of paired differences; nan if no comparison has two pairs."""
         return float(np.median(self.spreads)) if self.spreads else math.nan
 
     @property
     def seeds(self) -> int:
-        """Smallest number of paired seeds of the comparisons."""
+        """Smallest number of paired seeds over the comparisons."""
         return min(each.difference.n for each in self.compared)
 
     def detectable(self, *, corrected: bool, seeds: int | None = None, power: float = POWER) -> float:
@@ -102,7 +102,7 @@ class Resolution:
         return least_detectable(self.spread, self.seeds if seeds is None else seeds, power=power, tests=tests)
 
     def too_few(self, *, corrected: bool) -> str:
-        """Return in words why the study's own seeds can show no difference, and how many can; empty if they can."""
+        """Explain why the study's seeds can show no difference, and give the number needed; empty if they can."""
         tests = len(self.compared) if corrected else 1
         if not math.isinf(self.detectable(corrected=corrected)):
             return ""
@@ -115,11 +115,11 @@ class Resolution:
         )
 
     def needed(self, difference: float, *, corrected: bool, power: float = POWER) -> int | None:
-        """Return the number of seeds that shows a difference; None if it is above `MOST_SEEDS`."""
+        """Return the number of seeds needed to show a difference; None above `MOST_SEEDS`."""
         return seeds_needed(difference, self.spread, power=power, tests=len(self.compared) if corrected else 1)
 
     def unsettled(self, smallest: float = SMALLEST_EFFECT) -> list[str]:
-        """Return the names of the comparisons with neither a clear sign nor an interval within ± `smallest`."""
+        """Return the names of comparisons with neither a clear sign nor an interval within ± `smallest`."""
         several = len({each.against for each in self.compared}) > 1
         return [
             f"{each.label} against {each.against}" if several else each.label
@@ -158,12 +158,12 @@ class Resolution:
 def find_resolution(
     trials: pa.Table, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
 ) -> Resolution | None:
-    """Return the resolution of a study, or None if nothing is compared on paired seeds.
+    """Return the resolution of a study, or None if there is no comparison on paired seeds.
 
     Args:
-        trials: trials of the study.
+        trials: study trials.
         configs: repeated configs.
-        confirmed: result of a complete confirmation, or None.
+        confirmed: complete confirmation, or None.
     """
     if confirmed is not None and any(each.difference.n for each in confirmed.comparisons):
         scores = scores_by_config(trials, (CONFIRM,), "test")
@@ -215,11 +215,11 @@ def _spread(own: dict[int, float], others: dict[int, float]) -> float:
 
 
 def resolution_texts(found: Resolution | None, command: str, *, difference: float = SMALLEST_EFFECT) -> list[str]:
-    """Return what the seeds of a study can show, as sentences for the result table, the report and MLflow.
+    """Describe the detectable differences with the study's seeds, for the result table, the report and MLflow.
 
     Args:
-        found: resolution of the study.
-        command: command that plans the number of seeds.
+        found: study resolution.
+        command: command to plan the number of seeds.
         difference: difference of interest.
     """
     if found is None:
@@ -273,7 +273,7 @@ def _level(tests: int) -> str:
 
 
 def spread_in_words(found: Resolution) -> str:
-    """Describe the spread of a study with a known spread, and its range over the comparisons."""
+    """Describe the spread of a study with a known spread, with the range over comparisons."""
     spreads = [format_number(each, NETWORK_PLACES) for each in (found.spread, found.spreads[0], found.spreads[-1])]
     if len(found.spreads) == 1:
         return f"the standard deviation of the paired differences, {spreads[0]}"

@@ -1,4 +1,4 @@
-"""Confirmed configs compared over test samples and within classes, from the recorded answers of their trials."""
+"""Confirmed configs compared over test samples and within classes, from the recorded answers in their trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from trainables.spec.measures import ACCURACY, CLASSES, CORRECT
 
 @dataclass(frozen=True)
 class ClassResult:
-    """Results of two configs within one class, over the seeds that both have.
+    """Results for two configs within one class, over their common seeds.
 
     Args:
-        place: number of the class.
-        samples: test samples of the class.
-        accuracy: accuracy of the first config on them.
-        difference: accuracy of the first config minus that of the second, paired by seed.
-        gap: sharpness gap of the first config over the validation samples of the class, in nats; n is 0 without one.
+        place: class number.
+        samples: number of test samples in the class.
+        accuracy: first config's accuracy on these samples.
+        difference: first config's accuracy minus the second's, paired by seed.
+        gap: first config's sharpness gap over the validation samples in the class, in nats; n is 0 without a gap.
     """
 
     place: int
@@ -34,10 +34,10 @@ class ClassResult:
 
 
 def correct_samples(rows: pa.Table) -> dict[int, NDArray[np.bool_]]:
-    """Return which test samples each trial classified correctly, (N,) by replicate, for trials with a bitmap.
+    """Return the correctly classified test samples of each trial, (N,) by replicate, for trials with a bitmap.
 
     Args:
-        rows: trials of one config.
+        rows: trials of a single config.
     """
     if CORRECT not in rows.column_names:
         return {}
@@ -52,11 +52,11 @@ def correct_samples(rows: pa.Table) -> dict[int, NDArray[np.bool_]]:
 
 
 def crossed_difference(ones: Sequence[pa.Table], others: Sequence[pa.Table], *, seed: int = 0) -> Estimate | None:
-    """Compare the test accuracy of two configs, or of two groups of configs, over seeds and samples.
+    """Compare the test accuracy of two configs, or two groups of configs, over seeds and samples.
 
     Args:
-        ones: trials of each config of the first group, which are averaged by seed and sample.
-        others: trials of each config of the second group.
+        ones: trials by config in the first group, averaged by seed and sample.
+        others: trials by config in the second group.
         seed: random seed for the bootstrap.
 
     Returns:
@@ -80,8 +80,8 @@ def compare_classes(one: pa.Table, other: pa.Table, *, seed: int = 0) -> list[Cl
     """Compare two configs within each class; empty if the records have no sums per class.
 
     Args:
-        one: trials of the first config.
-        other: trials of the second config.
+        one: first config's trials.
+        other: second config's trials.
         seed: random seed for the bootstrap.
     """
     own, others = _classes(one), _classes(other)

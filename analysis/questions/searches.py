@@ -1,7 +1,7 @@
-"""Comparison of methods over seeds and over searches, for studies that search each method several times.
+"""Comparison of methods over seeds and over searches, for studies with several searches per method.
 
-Two searches of one method differ by luck. Intervals over seeds alone hold for the configs that were found. Those over
-seeds and searches hold for the method with its search (`analysis.statistics.over_searches`).
+Two searches for one method differ by chance. Intervals over seeds alone hold for the found configs. Intervals over
+seeds and searches hold for the method including the search (`analysis.statistics.over_searches`).
 """
 
 import math
@@ -28,11 +28,11 @@ LEAD: Final = "Between searches of one method"
 
 
 class NestedScores:
-    """Scores of methods by search and replicate.
+    """Method scores by search and replicate.
 
     Args:
         scores: scores by config and replicate.
-        averaged: configs of each method, one for each search.
+        averaged: configs by method, one for each search.
 
     Attributes:
         spread: spread between searches, pooled over methods.
@@ -47,11 +47,11 @@ class NestedScores:
         self.pooled = sum(len(each) > 1 for each in tables.values())
 
     def mean(self, name: str) -> Estimate:
-        """Average a method over searches and the replicates that all its configs share."""
+        """Average a method over searches and the replicates shared by all configs."""
         return mean_over_searches(self._tables[name], self.spread)
 
     def difference(self, name: str, against: str) -> Estimate:
-        """Compare two methods over searches and the replicates that all configs of both share."""
+        """Compare two methods over searches and the replicates shared by all configs on both sides."""
         shared = shared_replicates([*self._of[name], *self._of[against]])
         own, other = (score_table(self._of[each], shared) for each in (name, against))
         return difference_over_searches(own, other, self.spread, smallest_effect=SMALLEST_EFFECT)
@@ -59,7 +59,7 @@ class NestedScores:
 
 @dataclass(frozen=True)
 class SearchComparison:
-    """Differences of methods from a baseline, over seeds and searches.
+    """Differences between methods and a baseline, over seeds and searches.
 
     Args:
         spread: spread between searches of one method.
@@ -83,9 +83,9 @@ def compare_over_searches(
     """Compare methods with a baseline over seeds and searches.
 
     Args:
-        trials: trials of a study that compares tuned methods.
-        searches: number of searches per method. A method with fewer configs found one of them more than once.
-        baseline: method that all others are compared with.
+        trials: trials from a study with tuned methods.
+        searches: number of searches per method. A method with fewer configs found one config more than once.
+        baseline: method to compare all others with.
         confirmed: use the confirmation and the test split.
 
     Returns:
@@ -106,12 +106,12 @@ def compare_over_searches(
 
 
 def of_each_search(configs: list[str], searches: int) -> list[str]:
-    """Repeat configs that several searches found, so that there is one for each search."""
+    """Repeat configs found by several searches, for one config per search."""
     return [configs[place % len(configs)] for place in range(max(searches, len(configs)))]
 
 
 def spread_note(spread: SearchSpread, methods: int) -> str:
-    """Describe the spread between searches of one method in two sentences.
+    """Describe the spread between searches for one method in two sentences.
 
     Args:
         spread: pooled spread.
@@ -131,5 +131,5 @@ def spread_note(spread: SearchSpread, methods: int) -> str:
 
 
 def method_label(method: str, searches: int) -> str:
-    """Return the name of a method in tables, with the number of searches that the row averages."""
+    """Return a method's name in tables, with the number of averaged searches."""
     return method if searches < 2 else f"{method} (mean of {searches} searches)"

@@ -26,12 +26,12 @@ _MIN_SEEDS: Final = 3
 
 @dataclass(frozen=True)
 class RankStability:
-    """Agreement of seeds on the ranking of configs.
+    """Agreement between seeds on the config ranking.
 
     Args:
         agreement: mean rank correlation between pairs of seeds, −1 / (seeds − 1) to 1; n counts seeds. The p-value is
-            for seeds that rank at random. Kendall's W is (agreement · (seeds − 1) + 1) / seeds.
-        best: by config, the fraction of resamples of seeds in which the config has the highest mean accuracy, largest
+            for random rankings. Kendall's W is (agreement · (seeds − 1) + 1) / seeds.
+        best: by config, the fraction of seed resamples in which the config has the highest mean accuracy, largest
             fraction first.
         evidence: confirmatory, because only fresh seeds are used.
         note: number of configs and seeds.
@@ -44,7 +44,7 @@ class RankStability:
 
 
 def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
-    """Measure the stability over configs that finished on every fresh seed that most configs share.
+    """Measure the stability over configs that finished on every fresh seed shared by most configs.
 
     Args:
         records: study records.
@@ -66,15 +66,15 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
 def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
     """Estimate the mean rank correlation between pairs of seeds.
 
-    The interval is a jackknife over seeds with Student's t. The p-value comes from permuting the ranks of each seed.
-    There is no interval if leaving out any seed gives the same mean, for example because all seeds rank alike. Such
-    seeds carry no information about how far other seeds would agree. For four configs and seeds that agree by 0.93,
-    this happened in 0.57 of 1,500 simulated studies with three seeds, and in 0.23 with eight. An interval of [1, 1]
-    would have contained the true value in none of them.
+    The interval is a jackknife over seeds with Student's t. The p-value comes from permuting the ranks from each seed.
+    There is no interval if leaving out any seed gives the same mean, for example because all seeds rank alike. These
+    seeds carry no information about the expected agreement of other seeds. For four configs and seeds with agreement
+    0.93, this happened in 0.57 of 1,500 simulated studies with three seeds, and in 0.23 with eight. An interval of
+    [1, 1] would have contained the true value in none of them.
 
-    The interval of other rank correlations (`analysis.statistics.ranks`) does not apply. It takes its length from the
-    null distribution, and the agreement of seeds that agree varies more than that of random rankings. Coverage in 400
-    simulated studies of six configs, with true agreements of 0.11, 0.32 and 0.69:
+    The interval for other rank correlations (`analysis.statistics.ranks`) does not apply. Its length comes from the
+    null distribution, but the agreement varies more if seeds agree than for random rankings. Coverage in 400 simulated
+    studies with six configs, with true agreements of 0.11, 0.32 and 0.69:
 
         seeds   jackknife          interval of `ranks`
         3       0.99, 0.96, 0.94   0.92, 0.89, 0.89
@@ -86,8 +86,8 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
         seed: random seed for the permutations.
 
     Returns:
-        Mean rank correlation; undefined for fewer than three seeds or three configs, or if all accuracies of a seed are
-        equal. If there is no interval, `method` gives the reason.
+        Mean rank correlation; undefined for fewer than three seeds or three configs, or if a seed has equal accuracies
+        for all configs. If there is no interval, `method` gives the reason.
 
     Source: Kendall and Babington Smith (1939) for W; Efron and Tibshirani (1993), section 11.5, for the interval.
     """
@@ -113,14 +113,14 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
 
 
 def _standardised_ranks(table: Floats) -> Floats:
-    """Rank within each row, scaled to mean 0 and length 1, so that products of rows are rank correlations."""
+    """Rank within each row, scaled to mean 0 and length 1, so products of rows are rank correlations."""
     ranks = stats.rankdata(table, axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     return np.asarray(centred / np.linalg.norm(centred, axis=1, keepdims=True))
 
 
 def _mean_pairwise(total: Floats, n: int) -> Floats:
-    """Compute the mean product (...) over pairs of n rows of length 1, from the sum (..., m) of the rows."""
+    """Compute the mean product (...) over pairs among n rows with length 1, from the sum (..., m) over the rows."""
     return np.asarray(((total**2).sum(axis=-1) - n) / (n * (n - 1)))
 
 

@@ -1,11 +1,11 @@
-"""The argument of `--search` for a wider range of a parameter, within the values that the field accepts."""
+"""Argument for `--search` with a wider parameter range, within the accepted values of the field."""
 
 import math
 from typing import Any, Final, Literal, Protocol
 
 from trainables.spec.searchable import limits_of, searchable_fields
 
-_DIGITS: Final = 2  # significant digits of a new bound
+_DIGITS: Final = 2  # significant digits in a new bound
 _SMALLEST: Final = 1e-3
 
 
@@ -23,14 +23,14 @@ class Range(Protocol):
 
 
 def wider_argument(searched: Range, end: Literal["low", "high"]) -> str | None:
-    """Return the argument that extends a range by half of its width at one end, on the scale of the search.
+    """Return the argument to extend a range at one end by half the range's width, on the search scale.
 
     Args:
         searched: searched range.
         end: end to extend.
 
     Returns:
-        Such as `--search temperature=1:64:log`; None if the field accepts no value beyond that end.
+        An argument such as `--search temperature=1:64:log`; None if the field accepts no value beyond that end.
     """
     low, high = searched.low, searched.high
     if low is None or high is None or searched.name not in searchable_fields():
@@ -41,7 +41,7 @@ def wider_argument(searched: Range, end: Literal["low", "high"]) -> str | None:
     new = bound * (high / low) ** (outward / 2) if searched.log else bound + outward * (high - low) / 2
     new = _rounded(new, outward)
     if limit is not None and (new - limit) * outward >= 0:
-        # A limit that only keeps numbers finite, such as a temperature of 1e-6, is no value to try.
+        # A limit to keep numbers finite, such as a temperature of 1e-6, is no value to try.
         usable = limits.contains(limit) and (abs(limit) >= _SMALLEST or (limit == 0 and not searched.log))
         new = limit if usable else float(f"{(bound + limit) / 2:.3g}")
     if limits.kind == "int":

@@ -1,1 +1,1 @@
-"""Read the trials of one or several studies from their records."""
+"""Read trials from the records of one or several studies."""

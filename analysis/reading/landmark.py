@@ -1,13 +1,13 @@
-"""Make trials comparable: take every ended trial at one epoch that all of them reached.
+"""Make trials comparable: take every ended trial at a common epoch reached by all of them.
 
 Early stopping looks at accuracy, so it selects the trials that finish. An association among these survivors describes a
 selected sample: the spread of accuracy is narrower, and associations can be distorted or hidden. This module selects no
-survivors. The *landmark* is the last epoch that every trial reached, failed trials aside. Each trial enters with the
-measures of this epoch, whether it continued or not. The price is the epoch: an association then holds for accuracy at
+survivors. The *landmark* is the last epoch reached by every trial, failed trials aside. Each trial enters with the
+measures at this epoch, whether it continued or not. The price is the epoch: an association then holds for accuracy at
 the landmark, not at the end. If no trial was stopped early, the landmark is the last epoch.
 
-A trial that failed (non-finite loss) enters if it reached the landmark before failing. Otherwise it has no measures to
-enter, and the note counts it.
+A failed trial (non-finite loss) enters if it reached the landmark before failing. Otherwise it has no measures at the
+landmark, and the note counts it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,7 +44,7 @@ def _column(name: str) -> Callable[[pa.Table], Floats]:
     return lambda trials: numbers(trials, name)
 
 
-# All four gaps are in nats and positive if the teacher is sharper. `tempered` uses the temperature of the trial.
+# All four gaps are in nats and positive if the teacher is sharper. `tempered` uses the trial's temperature.
 GAPS: Final[Mapping[GapName, Callable[[pa.Table], Floats]]] = {
     "paper": _column("val/sharpness_gap"),
     "centred": _column("val/sharpness_gap_centred"),
@@ -55,16 +55,16 @@ GAPS: Final[Mapping[GapName, Callable[[pa.Table], Floats]]] = {
 
 @dataclass(frozen=True)
 class Landmark:
-    """Trials at one epoch.
+    """Trials at a common epoch.
 
     Args:
         trials: one row per trial, with the `val/...` measures at the landmark.
         epoch: the landmark, counted from 1; 0 if there are no trials.
         is_last: whether every trial is included and the landmark is the last epoch.
-        evidence: `exploratory` if the trials were proposed by a search, which chose them by the outcome; `confirmatory`
-            if all ran on fresh seeds.
-        note: description of the trials, including those that stopped early or failed.
-        log_fields: fields of the config that the search sampled on a logarithmic scale.
+        evidence: `exploratory` for trials proposed by a search, because the search chose them by the outcome;
+            `confirmatory` if all trials ran on fresh seeds.
+        note: description of the trials, including early-stopped and failed ones.
+        log_fields: config fields sampled on a logarithmic scale in the search.
     """
 
     trials: pa.Table
@@ -76,7 +76,7 @@ class Landmark:
 
     @property
     def last_epoch(self) -> int:
-        """Last epoch that any of the trials reached; 0 if there are no trials."""
+        """Last epoch reached by any trial; 0 if there are no trials."""
         return int(pc.max(self.trials["epochs"]).as_py()) if self.trials.num_rows else 0
 
     @property
@@ -89,13 +89,13 @@ class Landmark:
 
 
 def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[str] | None = None) -> Landmark:
-    """Return the trials of a search, or those on fresh seeds, at the last epoch that all of them reached.
+    """Return the search trials, or the trials on fresh seeds, at the last epoch reached by all of them.
 
     Args:
         records: study records.
-        searched: take the trials that the search proposed, each config once; else the trials of all other stages,
-            configs over fresh seeds. Confirmation trials with another number of epochs are then left out.
-        methods: keep only trials of these methods. Default: the searched methods, or all methods if there was no
+        searched: take the trials proposed by the search, each config once; else the trials in all other stages, configs
+            over fresh seeds. Confirmation trials with another number of epochs are then left out.
+        methods: keep only trials with these methods. Default: the searched methods, or all methods if there was no
             search.
     """
     stages = records.trials["stage"].to_pylist()
@@ -127,11 +127,11 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
 
 
 def at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:
-    """Return the trials with a record of that epoch, with their validation measures at that epoch.
+    """Return the trials with a record at an epoch, with their validation measures at this epoch.
 
     Args:
-        trials: trials of a study.
-        epochs: epoch records of the same study.
+        trials: study trials.
+        epochs: epoch records from the same study.
         epoch: epoch, from 1.
     """
     rows = epochs.filter(pc.equal(epochs["epoch"], epoch))
@@ -163,23 +163,23 @@ def _note(trials: pa.Table, reached: pa.Table, epoch: int) -> str:
 
 
 def nuisance_fields(trials: pa.Table) -> tuple[str, ...]:
-    """Return the varied fields that only control how something is trained, and the student's architecture.
+    """Return the varied fields that only control how something is trained, and the field of the student architecture.
 
-    The former are rates, schedules, momenta and decay. The records do not contain the roles of a space's parameters, so
+    The former are rates, schedules, momenta and decay. The records do not contain the parameter roles in a space, so
     the fields are recognised by name. A larger student has another accuracy and another gap, whatever else varies.
     """
     return tuple(name for name in varied_fields(trials) if is_nuisance(name) or name == STUDENT)
 
 
 def config_columns(trials: pa.Table, fields: Sequence[str], log_fields: Collection[str]) -> Floats:
-    """Convert config fields to columns (n, k): numeric fields on the scale of the search, other fields as indicators.
+    """Convert config fields to columns (n, k): numeric fields on the search scale, other fields as indicators.
 
-    A categorical field has one column for each value but the first. A field that does not vary has no column.
+    A categorical field has one column for each value but the first. A constant field has no column.
 
     Args:
         trials: trials with the fields.
-        fields: fields of the config.
-        log_fields: fields that the search sampled on a logarithmic scale (`Landmark.log_fields`).
+        fields: config fields.
+        log_fields: fields sampled on a logarithmic scale in the search (`Landmark.log_fields`).
     """
     columns: list[Floats] = []
     for name in fields:
@@ -194,22 +194,22 @@ def config_columns(trials: pa.Table, fields: Sequence[str], log_fields: Collecti
 
 
 def on_scale_of_search(values: Floats, *, log: bool) -> Floats:
-    """Return log2 of the values (n,) if the search sampled them on a logarithmic scale, else the values.
+    """Return log2 of the values (n,) if the search used a logarithmic scale, else the values.
 
-    Values remain unchanged if one of them is not positive, as a setting from outside the search can be.
+    Values remain unchanged if one of them is not positive, which is possible for a setting from outside the search.
     """
     return np.log2(values) if log and not (values <= 0).any() else values
 
 
 def config_means(values: Sequence[Floats], config_ids: Sequence[str]) -> tuple[list[Floats], NDArray[np.intp]]:
-    """Average over the trials of each config, with configs in the order of their first complete trial.
+    """Average over the trials of each config, with configs in order of first complete trial.
 
     Args:
         values: columns (n,). A trial with nan in any column is left out.
         config_ids: (n,).
 
     Returns:
-        Mean of each column (configs,), and the row of the first complete trial of each config (configs,).
+        Mean of each column (configs,), and the row of each config's first complete trial (configs,).
     """
     kept: list[bool] = np.all(np.isfinite(np.column_stack(values)), axis=1).tolist()
     of_config: dict[str, list[int]] = {}

@@ -1,9 +1,9 @@
 """Pool the records of several studies into one table, from folders or from storage URIs.
 
 The result has the same type as the records of one study (`analysis.reading.trials.StudyRecords`), so all of `analysis`
-accepts it. The column `study` gives the study of each row. Three questions need an answer before studies are pooled,
-each with a function here: do they share their setting (`unequal_settings`), do they share runs (`distinct_runs`), and
-what is the result of each study alone (`of_study`)?
+accepts it. The column `study` names the study for each row. Three questions need an answer before pooling, each with a
+function here: do the studies share their setting (`unequal_settings`), do they share runs (`distinct_runs`), and how
+does each study look alone (`of_study`)?
 
 Studies recorded by different versions have different columns. Missing columns are filled with null.
 """
@@ -61,8 +61,8 @@ class _Source:
     Args:
         shown: name in messages, without secrets.
         system: file system or object store.
-        path: path of the study folder in the file system.
-        name: name of the study in the pool; None keeps the recorded name.
+        path: path to the study folder in the file system.
+        name: study name in the pool; None keeps the recorded name.
     """
 
     shown: str
@@ -78,16 +78,16 @@ def pool_studies(places: Sequence[Place] | Mapping[str, Place]) -> StudyRecords:
     """Pool the records of several studies, in the given order.
 
     Args:
-        places: study folders, or URIs that `pyarrow.fs` supports, such as `s3://BUCKET/STUDY`. With a mapping, each key
+        places: study folders, or URIs supported by `pyarrow.fs`, such as `s3://BUCKET/STUDY`. With a mapping, each key
             becomes the value in the `study` column and a prefix of the trial identifiers.
 
     Returns:
-        Trials and epochs, both with the column `study`. A trial stored in several files of a study appears once.
+        Trials and epochs, both with the column `study`. A trial stored in several files appears once.
 
     Raises:
         FileNotFoundError: a place has no records.
-        ValueError: no place is given, a study is given twice, two studies have the same name, or the types of a column
-            are incompatible.
+        ValueError: no place is given, a study is given twice, two studies have the same name, or a column has
+            incompatible types.
         DamagedRecordsError: a file is damaged.
         OSError: a storage does not respond, or denies access.
     """
@@ -121,7 +121,7 @@ def studies_in(place: Place) -> list[str]:
 
 
 def of_study(records: StudyRecords, name: str) -> StudyRecords:
-    """Return the records of one study of a pool."""
+    """Return the records of one study in a pool."""
     trials, epochs = (table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs))
     return replace(records, trials=trials, epochs=epochs)
 
@@ -135,12 +135,12 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
     """Drop repeated runs from a pool.
 
     Studies with equal seeds train equal controls, bit for bit on one machine: same config, initial weights and batch
-    order. Such runs are a single observation, however many studies contain them. The first finished run is kept, or the
-    first run if none finished.
+    order. These runs are a single observation, however many studies contain them. The first finished run is kept, or
+    the first run if none finished.
     """
     trials = records.trials
     identity = ("config_id", "seed", "data_seed", TEACHER_NUMBER, SPLIT_NUMBER)
-    # Records of earlier versions have no numbers, and one teacher and split.
+    # Records from earlier versions have no numbers, and one teacher and split.
     keys = [
         tuple(row.get(name) or 0 for name in identity)
         for row in trials.select([name for name in identity if name in trials.column_names]).to_pylist()
@@ -158,14 +158,14 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
 
 
 def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
-    """Return the trials of a pool, with a separate landmark for each study.
+    """Return the trials in a pool, with a separate landmark for each study.
 
-    A common landmark would be the earliest of all. A single study with early stopping would move all other studies to
-    that epoch.
+    A common landmark would be the earliest over all studies. A single study with early stopping would move all other
+    studies to this epoch.
 
     Args:
         records: a pool.
-        searched: take the trials that searches proposed, each config once; else configs over fresh seeds.
+        searched: take the trials proposed by searches, each config once; else configs over fresh seeds.
     """
     found = {name: at_landmark(of_study(records, name), searched=searched) for name in study_names(records)}
     present = {name: each for name, each in found.items() if each.trials.num_rows}
@@ -179,15 +179,15 @@ def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
 
 
 def fields_varied(records: StudyRecords) -> tuple[str, ...]:
-    """Return the fields that the search of any study varied, without fields that differ only between studies."""
+    """Return the fields varied by any study's search, without fields that differ only between studies."""
     varied = (varied_fields(of_study(records, name).trials) for name in study_names(records))
     return tuple(dict.fromkeys(field for fields in varied for field in fields))
 
 
 def unequal_settings(trials: pa.Table) -> dict[str, dict[str, list[Value]]]:
-    """Return the values, by setting and study, of settings that affect accuracy and differ between studies.
+    """Return the values, by setting and study, for settings that affect accuracy and differ between studies.
 
-    A value that is not recorded is unknown, and is not counted as a difference.
+    A missing value is unknown, and is not counted as a difference.
     """
     found: dict[str, dict[str, list[Value]]] = {}
     for setting in (name for name in SETTINGS if name in trials.column_names):
@@ -203,17 +203,17 @@ def unequal_settings(trials: pa.Table) -> dict[str, dict[str, list[Value]]]:
 def compare_within_studies(
     records: StudyRecords, *, baseline: str = BASELINE, seed: int = 0
 ) -> list[tuple[str, ConfigSummary]]:
-    """Compare the repeated configs of every study with that study's baseline, with p-values corrected over all of them.
+    """Compare the repeated configs in every study with the study's baseline, with p-values corrected over all of them.
 
     Replicates are paired only within a study: replicate 1 of another study may use another seed.
 
     Args:
         records: a pool, before `distinct_runs`, so that each study has its own controls.
-        baseline: method of the control.
+        baseline: control method.
         seed: random seed for the bootstrap intervals.
 
     Returns:
-        Pairs of study and config, in pool order, without controls.
+        Pairs (study, config), in pool order, without controls.
     """
     found = [
         (name, summary)
@@ -230,7 +230,7 @@ def compare_within_studies(
 
 
 def pool_table(records: StudyRecords) -> str:
-    """Format the studies of a pool as a Markdown table, with their settings and numbers of trials."""
+    """Format the studies in a pool as a Markdown table, with their settings and numbers of trials."""
     lines = ["| study | space | dataset | teacher → student | epochs | searched | repeated | controls |"]
     lines.append("|" + " --- |" * 8)
     for name in study_names(records):
@@ -280,7 +280,7 @@ def _infos(source: _Source, folder: str) -> list[pafs.FileInfo]:
 
 
 def _files(source: _Source, kind: str) -> list[str]:
-    """List the record files of a study, files of single trials first, since they contain the newest row of a trial."""
+    """List a study's record files, single-trial files first, because these contain a trial's newest row."""
     folder = source.folder(kind)
     names = [info.base_name for info in _infos(source, folder) if info.type == pafs.FileType.File]
     known = (name for name in names if name.endswith(".parquet"))
@@ -298,14 +298,14 @@ def _files(source: _Source, kind: str) -> list[str]:
 
 
 def _studies_under(source: _Source) -> list[str]:
-    """List the names of the folders with records in a place."""
+    """List the names of folders with records in a place."""
     folders = [info for info in _infos(source, source.path) if info.type == pafs.FileType.Directory]
     with_records = (info.base_name for info in folders if _infos(source, f"{info.path}/records/trials"))
     return sorted(with_records)
 
 
 def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
-    """Read the rows of each study, all with one schema."""
+    """Read the rows from each study, all with one schema."""
     datasets = [ds.dataset(_files(each, kind), SCHEMAS[kind], _FORMAT, each.system) for each in sources]
     schema: pa.Schema = SCHEMAS[kind]
     for source, dataset in zip(sources, datasets, strict=True):
@@ -325,7 +325,7 @@ def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
 
 
 def _log_fields(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> frozenset[str]:
-    """Return the fields that any study of the pool searched on a logarithmic scale.
+    """Return the fields searched on a logarithmic scale by any study in the pool.
 
     A regression over a pool needs one scale for all studies.
     """
@@ -337,7 +337,7 @@ def _log_fields(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> froze
 
 
 def _content_of(source: _Source, name: str) -> bytes | None:
-    """Return the content of a file in a study's folder; None without one."""
+    """Return a file's content from a study folder; None without the file."""
     path = f"{source.path}/{name}"
     try:
         if source.system.get_file_info(path).type != pafs.FileType.File:
@@ -349,7 +349,7 @@ def _content_of(source: _Source, name: str) -> bytes | None:
 
 
 def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:
-    """Return the schema of every file; a study resumed by a later version contains files with different schemas."""
+    """Return each file's schema. A study resumed by a later version contains files with different schemas."""
     return [fragment.physical_schema for fragment in dataset.get_fragments()]
 
 
@@ -369,7 +369,7 @@ def _guarded(source: _Source, kind: str, action: Callable[[], Answer]) -> Answer
 
 
 def _once(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Keep the first row of each key; a crash during a merge of files can leave a trial in two of them."""
+    """Keep the first row for each key; a crash during a file merge can leave a trial in two files."""
     seen: dict[tuple[Any, ...], int] = {}
     for number, key in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True)):
         seen.setdefault(key, number)
@@ -402,7 +402,7 @@ def _own_names(source: _Source, trials: pa.Table) -> Iterable[str]:
 
 
 def _named(table: pa.Table, names: Mapping[str, str], *, prefixed: bool) -> pa.Table:
-    """Set the `study` column, and prefix the trial identifiers with the study name if it was given by the caller."""
+    """Set the `study` column, and prefix trial identifiers with the study name if the caller gave this name."""
     ids = table["trial_id"].to_pylist()
     studies = pa.array([names.get(trial_id) for trial_id in ids], pa.string())
     if prefixed:

@@ -1,15 +1,14 @@
-"""Scale on which a study searched each field of a config: logarithmic or linear.
+"""Scale for each config field in a study's search: logarithmic or linear.
 
-A regression that holds a learning rate must hold it on the scale that the search sampled it on. A rate drawn between
-1e-4 and 1e-1 on a logarithmic scale has most of its variation in the exponent. Held linearly, it removes little of that
-variation, and the rest acts as an unmeasured common cause. In simulated studies in which the rate moved gap and
-accuracy and nothing went through the gap, an indirect effect was then found in 55% of 80 studies with 24 configs and in
-95% of 80 with 40. With the rate in logarithms it was found in 4% and 7% of 200
-(`tests/analysis/questions/test_mediation.py`).
+A regression must hold a learning rate on its search scale. A rate drawn between 1e-4 and 1e-1 on a logarithmic scale
+has most variation in the exponent. Held linearly, the rate removes little of this variation, and the rest acts as an
+unmeasured common cause. In simulated studies, the rate moved gap and accuracy and nothing went through the gap. An
+indirect effect, with the rate held linearly, was found in 55% of 80 studies with 24 configs and in 95% of 80 with 40.
+With the rate in logarithms it was found in 4% and 7% of 200 (`tests/analysis/questions/test_mediation.py`).
 
-The summary of a study contains the scales. Without a summary, as in a running study, the plan contains the scale of
-each field with bounds given by the user (`--search`), and records name their search space. The scales of this project's
-spaces are known here.
+A study's summary contains the scales. Without a summary, as in a running study, the plan contains the scale for each
+field with bounds from the user (`--search`), and records name their search space. This module knows the scales in this
+project's spaces.
 """
 
 import json
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 from study.records import DamagedRecordsError
 
-# Fields that every space of this project searches on a logarithmic scale, if it searches them.
+# Fields searched on a logarithmic scale in every space of this project, if the space searches them.
 _ALWAYS: Final = frozenset(
     {"adapter_width", "adapter_learning_rate", "adapter_ce_weight", "temperature", "student_learning_rate"}
     | {"ttm_gamma", "label_smoothing"}
@@ -28,12 +27,12 @@ _BY_SPACE: Final[Mapping[str, frozenset[str]]] = {"method_tuned": frozenset({"kd
 
 
 def log_fields_of(spaces: Iterable[str | None]) -> frozenset[str]:
-    """Return the fields that the spaces search on a logarithmic scale, for records without a summary."""
+    """Return the fields searched on a logarithmic scale in the given spaces, for records without a summary."""
     return _ALWAYS.union(*(_BY_SPACE.get(space or "", frozenset()) for space in spaces))
 
 
 def log_fields_in(summary: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the fields that a study searched on a logarithmic scale; None if its summary does not contain them.
+    """Return a study's fields searched on a logarithmic scale; None if the summary does not contain them.
 
     Args:
         summary: content of `summary.json`. Earlier versions listed no fields for a comparison of methods.
@@ -45,7 +44,7 @@ def log_fields_in(summary: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def read_log_fields(directory: str | Path) -> frozenset[str] | None:
-    """Read the fields that a study searched on a logarithmic scale from its folder; None if only the space tells.
+    """Read a study's fields on a logarithmic search scale from the folder; None if only the space has this information.
 
     Raises:
         DamagedRecordsError: the summary or the plan cannot be read.
@@ -61,14 +60,14 @@ def read_log_fields(directory: str | Path) -> frozenset[str] | None:
 
 
 def find_log_fields(content_of: Callable[[str], bytes | None], shown: str) -> frozenset[str] | None:
-    """Return the fields that a study searched on a logarithmic scale, by the summary, or else by the plan.
+    """Return a study's fields searched on a logarithmic scale, by the summary, or else by the plan.
 
     Args:
-        content_of: returns the content of a file in the study's folder, or None if there is no such file.
-        shown: name of the folder in messages.
+        content_of: function from a file name in the study folder to the content, or None if there is no such file.
+        shown: folder name in messages.
 
     Returns:
-        The fields; None if neither file names them, so that only the space tells.
+        The fields; None if neither file names them, so only the space has this information.
 
     Raises:
         DamagedRecordsError: the summary or the plan cannot be read.
@@ -83,7 +82,7 @@ def find_log_fields(content_of: Callable[[str], bytes | None], shown: str) -> fr
 
 
 def planned_log_fields(plan: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return the fields that a study searches on a logarithmic scale; None if the user gave no bounds.
+    """Return a study's fields searched on a logarithmic scale; None if the user gave no bounds.
 
     Args:
         plan: content of `plan.json`.

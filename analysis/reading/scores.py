@@ -1,4 +1,4 @@
-"""Gather the scores of repeated or confirmed trials by method, config and replicate."""
+"""Gather the scores from repeated or confirmed trials by method, config and replicate."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from analysis.reading.trials import SHARPNESS_GAP, Split, method_names, numbers, select, trial_scores
 
-# Scores of one config by replicate.
+# Scores for one config by replicate.
 ByReplicate: TypeAlias = dict[int, float]
 
 
 def scores_by_replicate(rows: pa.Table, split: Split = "validation") -> ByReplicate:
-    """Return the scores of the trials of one config by replicate; nan where a trial has none.
+    """Return one config's scores by replicate; nan where a trial has no score.
 
     Args:
-        rows: trials of one config.
-        split: split of the scores.
+        rows: trials of a single config.
+        split: score split.
     """
     return dict(zip(rows["replicate"].to_pylist(), trial_scores(rows, split).tolist(), strict=True))
 
@@ -27,23 +27,23 @@ def scores_by_replicate(rows: pa.Table, split: Split = "validation") -> ByReplic
 def scores_by_config(
     trials: pa.Table, stages: Collection[str] | None, split: Split = "validation"
 ) -> dict[str, ByReplicate]:
-    """Return the finite scores of finished trials by config and replicate, in table order.
+    """Return finite scores from finished trials by config and replicate, in table order.
 
     Args:
-        trials: trials of one study.
-        stages: stages of the trials; None for all.
-        split: split of the scores.
+        trials: trials of a single study.
+        stages: trial stages; None for all.
+        split: score split.
     """
     rows = select(trials, stages=stages)
     return _by_config(rows, trial_scores(rows, split))
 
 
 def gaps_by_config(trials: pa.Table, stages: Collection[str]) -> dict[str, ByReplicate]:
-    """Return the finite sharpness gaps of finished trials by config and replicate, in table order.
+    """Return finite sharpness gaps from finished trials by config and replicate, in table order.
 
     Args:
-        trials: trials of one study.
-        stages: stages of the trials.
+        trials: trials of a single study.
+        stages: trial stages.
     """
     rows = select(trials, stages=stages)
     return _by_config(rows, numbers(rows, SHARPNESS_GAP))
@@ -61,14 +61,14 @@ def _by_config(rows: pa.Table, values: NDArray[np.float64]) -> dict[str, ByRepli
 def scores_by_method(
     trials: pa.Table, stages: Collection[str], split: Split = "validation"
 ) -> dict[str, dict[str, ByReplicate]]:
-    """Return the finite scores of finished trials by method, config and replicate, in table order.
+    """Return finite scores from finished trials by method, config and replicate, in table order.
 
-    A method has several configs if a study repeated several, such as the best of each search.
+    A method has several configs if a study repeated several, such as the best from each search.
 
     Args:
-        trials: trials of one study.
-        stages: stages of the trials.
-        split: split of the scores.
+        trials: trials of a single study.
+        stages: trial stages.
+        split: score split.
     """
     rows = select(trials, stages=stages)
     names = dict(zip(rows["config_id"].to_pylist(), method_names(rows), strict=True))
@@ -79,12 +79,12 @@ def scores_by_method(
 
 
 def shared_replicates(configs: Collection[Mapping[int, float]]) -> list[int]:
-    """Return the replicates that all configs have a score on, ascending."""
+    """Return the replicates with a score in every config, ascending."""
     return sorted(set.intersection(*(set(scores) for scores in configs))) if configs else []
 
 
 def mean_over_configs(configs: Collection[Mapping[int, float]]) -> ByReplicate:
-    """Average configs by replicate, over the replicates that all have a score on."""
+    """Average configs by replicate, over the replicates with a score in all configs."""
     return {each: float(np.mean([scores[each] for scores in configs])) for each in shared_replicates(configs)}
 
 

@@ -1,8 +1,8 @@
 """Standing of a config against another one, in the same words everywhere.
 
-`better` and `worse` need an interval that excludes 0 and a corrected test that agrees. That a config is *no* better
-needs evidence as well: the difference must be shown to be smaller than a stated smallest effect
-(`analysis.statistics.equivalence`). Without either, the two are not distinguishable, which leaves the difference open.
+`better` and `worse` need an interval without 0 and a corrected test in agreement. *No better* needs evidence as well:
+the difference must be shown to be smaller than a stated smallest effect (`analysis.statistics.equivalence`). Without
+either, the two configs are not distinguishable, which leaves the difference open.
 """
 
 import math
@@ -23,12 +23,12 @@ _MOST_NAMED: Final = 6
 def standing_of(
     difference: Estimate, corrected_p: float | None = None, corrected_equivalence: float | None = None
 ) -> Standing:
-    """Classify a difference of scores.
+    """Classify a score difference.
 
     Args:
         difference: first config minus second.
-        corrected_p: p-value corrected for multiple tests. Default: the p-value of the difference.
-        corrected_equivalence: p-value of the equivalence test, corrected. Default: that of the difference.
+        corrected_p: p-value corrected for multiple tests. Default: the difference's own p-value.
+        corrected_equivalence: corrected equivalence test p-value. Default: the difference's own equivalence p-value.
     """
     p_value = difference.p_value if corrected_p is None else corrected_p
     if p_value is not None and p_value <= _LEVEL and (difference.low > 0 or difference.high < 0):
@@ -44,11 +44,11 @@ def standing_in_words(
     *,
     test: str = "the corrected p-value",
 ) -> str:
-    """Describe a difference of scores as a predicate, such as `is better than kd`.
+    """Describe a score difference as a predicate, such as `is better than kd`.
 
     Args:
         difference: first config minus second.
-        against: name of the second config.
+        against: second config's name.
         corrected_p: see `standing_of`.
         corrected_equivalence: see `standing_of`.
         test: name of the test that can contradict the interval.
@@ -65,11 +65,11 @@ def standing_in_words(
 
 
 def all_standings_in_words(compared: Sequence[tuple[str, Estimate, float | None, float | None]], against: str) -> str:
-    """Count the methods of a comparison by their standing, as a sentence.
+    """Count the methods in a comparison by standing, as a sentence.
 
     Args:
-        compared: name of each method with its difference, corrected p-value and corrected p-value of equivalence.
-        against: name of the baseline.
+        compared: name, difference, corrected p-value and corrected equivalence p-value for each method.
+        against: baseline name.
     """
     if not compared:
         return f"No other method can be compared with {against}."

@@ -1,12 +1,12 @@
-"""Summarise the trials and configs of a study's records, with unbiased means and intervals.
+"""Summarise the trials and configs in a study's records, with unbiased means and intervals.
 
-A search selects promising configs by their observed accuracy, so this accuracy is biased upwards. The mean of a config
-is therefore taken only over repetitions on fresh seeds (stages `replicate` and `control`). The search accuracy is shown
+A search selects promising configs by their observed accuracy, so this accuracy is biased upwards. A config mean is
+therefore taken only over repetitions on fresh seeds (stages `replicate` and `control`). The search accuracy is shown
 next to the mean and enters no estimate. Repetitions with the same number use the same batches, so configs are compared
 within replicates.
 
-In this package, the accuracy of a trial means the objective of the dataset (`trial_scores`). This is accuracy, except
-for some text tasks. Output for readers uses the real name of the objective (`objective`).
+In this package, a trial's accuracy means the dataset's objective (`trial_scores`). This is accuracy, except for some
+text tasks. Output for readers uses the real objective name (`objective`).
 """
 
 import math
@@ -55,7 +55,7 @@ STUDENT = "student"
 TEACHER_NUMBER = "teacher_number"
 SPLIT_NUMBER = "split_number"
 
-# Columns that describe the trial itself. Every other column without a slash is a config field.
+# Columns about the trial itself. Every other column without a slash is a config field.
 _BOOKKEEPING = frozenset(
     {"trial_id", "study", "space", "stage", "name", "method", "config_id", "replicate", "seed", "data_seed"}
     | {TEACHER_NUMBER, SPLIT_NUMBER, "status", "error", "epochs", "started", "seconds"}
@@ -64,13 +64,13 @@ _BOOKKEEPING = frozenset(
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """Complete records of a study.
+    """Complete study records.
 
     Args:
         trials: one row per trial.
-        epochs: one row per epoch of a trial.
-        log_fields: fields of the config that the search sampled on a logarithmic scale; None if no summary names them.
-            `searched_in_logs` then takes the scales of the search space.
+        epochs: one row per trial and epoch.
+        log_fields: config fields sampled on a logarithmic scale in the search; None if no summary names them.
+            `searched_in_logs` then takes the scales from the search space.
     """
 
     trials: pa.Table
@@ -79,7 +79,7 @@ class StudyRecords:
 
     @property
     def searched_in_logs(self) -> frozenset[str]:
-        """Fields of the config that the search sampled on a logarithmic scale."""
+        """Config fields sampled on a logarithmic scale in the search."""
         if self.log_fields is not None:
             return self.log_fields
         return log_fields_of(self.trials["space"].unique().to_pylist())
@@ -87,28 +87,28 @@ class StudyRecords:
 
 @dataclass(frozen=True)
 class ConfigSummary:
-    """Summary of a repeated config: a control, or a promising config of the search.
+    """Summary of a repeated config: a control, or a promising config from the search.
 
     Args:
-        config_id: digest of the config.
+        config_id: config digest.
         name: readable name, such as `w16-T4.0`.
         method: distillation method.
         stage: `control` or `replicate`; `confirm` if a comparison was confirmed.
-        varied: fields that the search varied, with the values of this config; for a control, only the student's
-            architecture, if the search varied it.
+        varied: fields varied by the search, with this config's values; for a control, only the student architecture,
+            if the search varied it.
         accuracy: objective on `split` over repetitions; a fraction if the objective is accuracy.
-        gap: sharpness gap over repetitions, in nats; n is 0 for a method without a gap.
+        gap: sharpness gap over repetitions, in nats; n is 0 without a gap.
         test_accuracy: objective on the test split over repetitions; n is 0 if the test split was not read.
-        against_baseline: accuracy minus the accuracy of the baseline with the same student, paired by replicate. None
+        against_baseline: accuracy minus the baseline accuracy with the same student, paired by replicate. None
             for the baseline itself and for a study without a baseline.
         search_accuracy: accuracy in the search, which is optimistic; None for a control.
-        corrected_p: p-value of `against_baseline` after Holm's correction for all configs compared with the baseline.
+        corrected_p: p-value for `against_baseline` after Holm's correction over all configs compared with the baseline.
             None if the study does not compare methods.
-        corrected_equivalence: p-value of the equivalence of `against_baseline`, corrected in the same way.
-        split: split of `accuracy` and `against_baseline`; the test split if a comparison was confirmed.
-        objective: name of the objective.
-        searches: number of searches of the method that the estimates average. Then `config_id` is the best config of
-            the first search.
+        corrected_equivalence: equivalence test p-value for `against_baseline`, corrected in the same way.
+        split: split for `accuracy` and `against_baseline`; the test split if a comparison was confirmed.
+        objective: objective name.
+        searches: number of searches averaged in the estimates. Then `config_id` is the best config from the method's
+            first search.
     """
 
     config_id: str
@@ -155,11 +155,11 @@ def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 
 def trial_scores(trials: pa.Table, split: Split = "validation") -> NDArray[np.float64]:
-    """Return the objective of each trial as (n,) float64; nan for a trial without a value.
+    """Return each trial's objective as (n,) float64; nan for a trial without a value.
 
     Args:
-        trials: trials of one or several datasets.
-        split: split of the objective.
+        trials: trials from one or several datasets.
+        split: objective split.
     """
     measures = [objective_of(dataset or "", _PREFIX[split]) for dataset in _datasets(trials)]
     columns = {name: numbers(trials, name) for name in set(measures)}
@@ -167,13 +167,13 @@ def trial_scores(trials: pa.Table, split: Split = "validation") -> NDArray[np.fl
 
 
 def objective(trials: pa.Table) -> str:
-    """Return the name of the trials' objective: accuracy, F1, Matthews correlation; score if there are several."""
+    """Return the trials' objective name: accuracy, F1, Matthews correlation; score if there are several."""
     words = _objectives(trials)
     return words[0] if len(words) == 1 else "score"
 
 
 def objective_note(trials: pa.Table) -> str | None:
-    """Return a sentence that names the objective that is called score; None if it is accuracy."""
+    """Return a sentence with the name of the objective called score; None if it is accuracy."""
     words = _objectives(trials)
     if words == ["accuracy"]:
         return None
@@ -181,7 +181,7 @@ def objective_note(trials: pa.Table) -> str | None:
 
 
 def objective_measure(trials: pa.Table) -> str:
-    """Return the name of the validation measure used as objective of these trials, which share one dataset."""
+    """Return the validation measure used as objective in these trials, which share one dataset."""
     return objective_of(next((dataset for dataset in _datasets(trials) if dataset), ""))
 
 
@@ -208,7 +208,7 @@ def select(
 
 
 def planned_epochs(trials: pa.Table, *, confirmed: bool) -> set[int]:
-    """Return the planned numbers of epochs of the confirmation trials, or of all other trials."""
+    """Return the planned numbers of epochs in the confirmation trials, or in all other trials."""
     if "epochs_planned" not in trials.column_names:
         return set()
     rows = zip(trials["stage"].to_pylist(), trials["epochs_planned"].to_pylist(), strict=True)
@@ -216,7 +216,7 @@ def planned_epochs(trials: pa.Table, *, confirmed: bool) -> set[int]:
 
 
 def of_the_search_schedule(trials: pa.Table) -> pa.Table:
-    """Return the trials without confirmation trials of a number of epochs that no other trial has.
+    """Return the trials without confirmation trials at a number of epochs not shared by any other trial.
 
     Their scores cannot be averaged with those of the other trials, or compared with them.
     """
@@ -238,12 +238,12 @@ def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int =
     """Summarise the repeated configs: controls first, then promising configs, each sorted by mean accuracy, best first.
 
     Args:
-        trials: trials of a study.
-        baseline: method of the control that every other config is compared with.
+        trials: study trials.
+        baseline: control method to compare every other config with.
         seed: random seed for the bootstrap intervals.
 
     Returns:
-        One summary for each config with a finished repetition.
+        One summary per config with a finished repetition.
     """
     repeated = select(trials, stages=REPEATED)
     controls = repeated.filter(pc.and_(pc.equal(repeated["stage"], "control"), pc.equal(repeated["method"], baseline)))
@@ -254,16 +254,16 @@ def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int =
 def compare_methods(
     trials: pa.Table, *, baseline: str = BASELINE, confirmed: bool = False, seed: int = 0
 ) -> list[ConfigSummary]:
-    """Summarise a study that compares methods, best mean accuracy first, with p-values corrected over all methods.
+    """Summarise a comparison of methods, best mean accuracy first, with p-values corrected over all methods.
 
     Args:
-        trials: trials of the study: the methods as published, or the best config found for each.
-        baseline: method that all others are compared with.
+        trials: study trials: the methods as published, or the best config found for each.
+        baseline: method to compare all others with.
         confirmed: summarise the confirmed methods instead, on the confirmation seeds and by test accuracy.
         seed: random seed for the bootstrap intervals.
 
     Returns:
-        One summary for each method with a finished repetition; empty if `confirmed` is set and no method was confirmed.
+        One summary per method with a finished repetition; empty if `confirmed` is set and no method was confirmed.
     """
     repeated = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
     own = repeated.filter(pc.equal(repeated["method"], baseline))
@@ -279,7 +279,7 @@ def compare_methods(
 def holm_of(
     estimates: Sequence[Estimate | None], field: Literal["p_value", "equivalence_p"] = "p_value"
 ) -> list[float | None]:
-    """Correct a p-value of several estimates by Holm's method; None where there is no p-value."""
+    """Correct one kind of p-value over several estimates by Holm's method; None where there is no p-value."""
     p_values = [None if each is None else getattr(each, field) for each in estimates]
     corrected = holm([math.nan if p_value is None else p_value for p_value in p_values])
     return [None if math.isnan(each) else each for each in corrected]
@@ -302,24 +302,24 @@ def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: 
 
 
 def of_student(trials: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the trials with the student's architecture of the rows, which share one; all trials if it is unknown."""
+    """Return the trials with the rows' student architecture, which is unique; all trials if it is unknown."""
     own = rows[STUDENT][0].as_py() if STUDENT in rows.column_names and rows.num_rows else None
     return trials if own is None else trials.filter(pc.equal(trials[STUDENT], own))
 
 
 def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the trials with the same method and adapter setting as the rows, which share one."""
+    """Return the trials with the rows' method and adapter setting, which are unique."""
     (own,) = set(method_names(rows))
     return trials.filter(pa.array([name == own for name in method_names(trials)], pa.bool_()))
 
 
 def _naming_columns(trials: pa.Table) -> list[str]:
-    """Return the columns that name a method; records of earlier versions have fewer."""
+    """Return the columns that name a method; records from earlier versions have fewer."""
     return [name for name in NAMING_FIELDS if name in trials.column_names]
 
 
 def method_names(trials: pa.Table) -> list[str]:
-    """Return the method name of each trial; see `method_name`."""
+    """Return each trial's method name; see `method_name`."""
     return [method_name(row) for row in trials.select(_naming_columns(trials)).to_pylist()]
 
 
@@ -328,7 +328,7 @@ def _by_replicate(rows: pa.Table, split: Split) -> dict[int, float]:
 
 
 def _mean_by_replicate(rows: pa.Table, split: Split) -> dict[int, float]:
-    """Average the configs of a reference by replicate: a baseline with several searches has one config of each."""
+    """Average a reference's configs by replicate: a baseline with several searches has one config from each."""
     ids = list(dict.fromkeys(rows["config_id"].to_pylist()))
     each = [_by_replicate(rows.filter(pc.equal(rows["config_id"], config_id)), split) for config_id in ids]
     shared = set.intersection(*(set(scores) for scores in each)) if each else set()
@@ -370,13 +370,13 @@ def _summary(
 
 
 def control_name(summary: ConfigSummary) -> str:
-    """Return the method of a control, with the student if the study has several."""
+    """Return a control's method, with the student if the study has several."""
     student = summary.varied.get(STUDENT)
     return summary.method if student is None else f"{summary.method} ({student})"
 
 
 def objective_of_all(summaries: Collection[ConfigSummary]) -> str:
-    """Return the name of the objective that these configs share."""
+    """Return the objective name shared by these configs."""
     return next((summary.objective for summary in summaries), "accuracy")
 
 
@@ -384,35 +384,35 @@ def mean_score(trials: pa.Table, split: Split = "validation") -> Estimate:
     """Average the objective over trials on different seeds, with the interval clipped to the possible range.
 
     Args:
-        trials: trials of one dataset.
-        split: split of the objective.
+        trials: trials on a single dataset.
+        split: objective split.
     """
     return within_possible(mean_interval(trial_scores(trials, split)), objective_measure(trials))
 
 
 def within_possible(mean: Estimate, measure: str) -> Estimate:
-    """Clip the interval of a mean score to the possible range.
+    """Clip a mean score's interval to the possible range.
 
     Args:
-        mean: mean of scores.
-        measure: name of the measure of the scores.
+        mean: mean score.
+        measure: name of the scored measure.
     """
     return within_range(mean, *possible_range(measure))
 
 
 def within_reach(difference: Estimate, measure: str) -> Estimate:
-    """Clip the interval of a difference between two scores to the possible range of a difference.
+    """Clip a score difference's interval to the possible range for differences.
 
     Args:
-        difference: difference of two scores.
-        measure: name of the measure of the scores.
+        difference: difference between two scores.
+        measure: name of the scored measure.
     """
     least, most = possible_range(measure)
     return within_range(difference, least - most, most - least)
 
 
 def possible_range(measure: str) -> tuple[float, float]:
-    """Return the smallest and the largest possible value of an objective."""
+    """Return the smallest and the largest possible value for an objective."""
     return (-1.0, 1.0) if measure.endswith("/matthews") else (0.0, 1.0)
 
 
@@ -430,7 +430,7 @@ def survivor_note(trials: pa.Table) -> str | None:
 
 
 def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASELINE) -> str:
-    """Format the summaries as a Markdown table, followed by the methods of their estimates."""
+    """Format the summaries as a Markdown table, followed by the estimation methods."""
     if not summaries:
         return "No config was repeated on fresh seeds, so there is no mean."
     words = objective_of_all(summaries)

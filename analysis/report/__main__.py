@@ -10,7 +10,7 @@ from trainables.process.command_errors import run_app
 from trainables.process.errors import ExitCode, StudyError, UsageError
 from trainables.process.standard_streams import prepare_standard_streams
 
-_KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # inputs of a report, which it must not overwrite
+_KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # inputs to a report, never overwritten by it
 _KEPT_SUFFIXES: Final = (".parquet", ".sha256")  # the records, and their digests
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -35,7 +35,7 @@ def report(
     The file contains question, answer with intervals, tables, figures, warnings, plan, and the command to run the
     study again, if the study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
-    check_out(out)  # the modules that read and draw are imported later, so that help and usage errors appear at once
+    check_out(out)  # reading and drawing modules are imported later, so help and usage errors appear at once
     from analysis.report.folder import find_folder
     from analysis.report.writing import write_report
 
@@ -46,7 +46,7 @@ def check_out(out: Path | None) -> None:
     """Check that a report may be written to a file.
 
     Raises:
-        UsageError: writing would replace a folder, a device or a file of the study, or the folder does not exist.
+        UsageError: writing would replace a folder, a device or a study file, or the folder does not exist.
     """
     if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: name a file in an existing folder")
@@ -55,7 +55,7 @@ def check_out(out: Path | None) -> None:
 
 
 def main() -> None:
-    """Run the command line, then exit with the code of the command."""
+    """Run the command line, then exit with the command's code."""
     prepare_standard_streams()
     try:
         run_app(app, "python -m analysis.report")

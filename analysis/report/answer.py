@@ -1,7 +1,7 @@
 """Answer to a study's question in a few sentences, with the evidence behind it.
 
-The verdict comes first: how the methods, or the best config, stand against the baseline. The detail follows: the scores
-of the best method, or what the study shows about the sharpness gap. Both sentences about methods rest on the same rows.
+The verdict comes first: the standing of the methods, or of the best config, against the baseline. The detail follows:
+the best method's scores, or the results on the sharpness gap. Both sentences about methods rest on the same rows.
 Confirmed results take precedence over repeated ones, and repeated results over searched ones.
 """
 
@@ -50,12 +50,12 @@ _HIGHEST: Final = " The highest of several means is slightly biased upwards."
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to the question of a study.
+    """Answer to a study's question.
 
     Args:
         standing: `better`, `worse` or `equivalent`; `open` if not distinguishable; `none` without a comparison.
-        verdict: how the methods, or the best config, stand against the baseline.
-        detail: scores of the best method, or what the study shows about the sharpness gap.
+        verdict: standing of the methods, or of the best config, against the baseline.
+        detail: scores of the best method, or results on the sharpness gap.
         basis: evidence behind the verdict.
         rests_on: `basis` in words.
     """
@@ -81,16 +81,16 @@ def answer(
     arms: Sequence[ImposedGap],
     resolution: Resolution | None = None,
 ) -> Answer:
-    """Write the answer of a study.
+    """Write the answer to a study's question.
 
     Args:
         study: the study.
         configs: repeated configs, in table order.
-        confirmed: result of the confirmation, if it is complete.
-        confirmed_methods: confirmed methods, in a study that compares methods.
+        confirmed: complete confirmation, if there is one.
+        confirmed_methods: confirmed methods, in a comparison of methods.
         found: gap against accuracy over the search.
         arms: arms of an imposed gap, if the study has any.
-        resolution: difference that the seeds can show; None without a comparison.
+        resolution: detectable difference with the study's seeds; None without a comparison.
     """
     rows = confirmed_methods or configs
     if study.compares_methods and rows:
@@ -153,7 +153,7 @@ def _best(
 
 
 def _standing_of_first(confirmed: ConfirmationResult) -> Standing | Literal["none"]:
-    """Return the standing of the first choice against the baseline."""
+    """Return the first choice's standing against the baseline."""
     own = [each for each in confirmed.of_first(control=BASELINE) if each.difference.n]
     if not own:
         return "none"
@@ -161,12 +161,12 @@ def _standing_of_first(confirmed: ConfirmationResult) -> Standing | Literal["non
 
 
 def _promising(configs: Sequence[ConfigSummary]) -> list[ConfigSummary]:
-    """Return the repeated configs of the search, best first."""
+    """Return the repeated configs from the search, best first."""
     return sorted((each for each in configs if each.stage == "replicate"), key=lambda each: -each.accuracy.value)
 
 
 def _of_confirmed(first: ConfirmedConfig, confirmed: ConfirmationResult) -> str:
-    """Describe the first choice, which was made before the test split was read, and the config with the best mean."""
+    """Describe the first choice, made before the test split was read, and the config with the best mean."""
     controls = {each.config_id: each.control for each in confirmed.configs}
     own = [each for each in confirmed.of_first() if each.difference.n]
     own.sort(key=lambda each: controls[each.against] != BASELINE)
@@ -186,7 +186,7 @@ def _tested(comparison: Comparison) -> str:
 
 
 def _of_repeated(rows: Sequence[ConfigSummary]) -> str:
-    """Describe the first of the repeated configs, which are sorted with the best first."""
+    """Describe the first repeated config, with configs sorted best first."""
     row = rows[0]
     name = config_label(row) + (f", the best of {len(rows)} promising configs," if len(rows) > 1 else "")
     reached = f"mean {row.objective} of {format_estimate(row.accuracy)} over {row.accuracy.n} seeds"
@@ -245,7 +245,7 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
 
 
 def _imposed(arms: Sequence[ImposedGap]) -> str:
-    """Describe the effect of an imposed gap, by the first of the arms in the order centred, paper, placebo."""
+    """Describe the effect of an imposed gap, by the first available arm in the order centred, paper, placebo."""
     decisive = arms[0].effect
     effect = f"An imposed gap has no clear effect on the student's {arms[0].objective}"
     if arms[0].control == "placebo":

@@ -1,4 +1,4 @@
-"""Best config of a study as a line of options to copy."""
+"""Best config of a study as a line with options to copy."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from analysis.questions.methods import config_label
 from analysis.reading.trials import SEARCH, STUDENT, ConfigSummary, select, trial_scores, varied_fields
 from analysis.report.folder import StudyFolder
 
-# Options of the start command that a config depends on, besides the method and the fields that the study varied.
+# Start command options that affect a config, besides the method and the varied fields.
 _KEPT: Final = (
     "--dataset", "--student", "--teacher", "--epochs", "--precision", "--teacher-recipe", "--teacher-epochs",
     "--teacher-checkpoint", "--set",
@@ -49,12 +49,12 @@ class _Chosen:
 
 
 def best_line(study: StudyFolder, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None) -> BestLine:
-    """Return the best config: that of the summary, or of the records if an earlier version wrote the summary.
+    """Return the best config from the summary, or from the records if an earlier version wrote the summary.
 
     Args:
         study: the study.
         configs: repeated configs.
-        confirmed: result of a complete confirmation, or None.
+        confirmed: complete confirmation, or None.
     """
     best = study.summary.get("best")
     if best:
@@ -87,7 +87,7 @@ def _choose(
 
 
 def _line(study: StudyFolder, config_id: str, configs: Sequence[ConfigSummary]) -> str:
-    """Return the options that give a config of the records again."""
+    """Return the options to reproduce a config from the records."""
     trial = next(each for each in study.records.trials.to_pylist() if each["config_id"] == config_id)
     kept, held = _of_command(study)
     for flag, column in _OF_RECORDS.items():
@@ -101,7 +101,7 @@ def _line(study: StudyFolder, config_id: str, configs: Sequence[ConfigSummary]) 
 
 
 def _of_command(study: StudyFolder) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the options of the start command that a config depends on, and the fields held by `--set`."""
+    """Return the start command options that affect a config, and the fields held by `--set`."""
     words = study.command_words
     pairs = [(flag, value) for flag, value in itertools.pairwise(words) if flag in _KEPT]
     held = dict(value.split("=", 1) for flag, value in pairs if flag == "--set" and "=" in value)
@@ -109,7 +109,7 @@ def _of_command(study: StudyFolder) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def _varied(study: StudyFolder, trial: Mapping[str, Any], configs: Sequence[ConfigSummary]) -> dict[str, Any]:
-    """Return the fields that distinguish the config from the others of the study."""
+    """Return the config's fields that differ from the other configs."""
     if not study.compares_methods:
         names = varied_fields(study.records.trials)
         return {name: trial[name] for name in names if trial[name] is not None and name not in (STUDENT, *_IN_METHOD)}

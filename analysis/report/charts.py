@@ -1,6 +1,6 @@
-"""Interactive figures in the format of plotly.js: plain dictionaries of lists.
+"""Interactive figures in the plotly.js format: plain dictionaries of lists.
 
-The charts show the results of the `compute_…` functions in `analysis.figures.study` and similar functions, without
+The charts show the results from the `compute_…` functions in `analysis.figures.study` and similar functions, without
 further computation. Plotly interprets legends and labels as markup, so text from records passes through `plain`.
 """
 
@@ -42,14 +42,14 @@ _GRID: Final = "#e6e6e6"
 _SMALL: Final = 170
 _HEIGHT: Final = 400
 _PER_ROW: Final = 26
-# Plotly names of the markers and dashes of matplotlib.
+# Plotly names for matplotlib's markers and dashes.
 _SYMBOLS: Final = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x"
 }  # fmt: skip
 _DASHES: Final = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base in (1, 2, 5))
 _FEW_DECADES: Final = 2.5
-_LEAST_DECADES: Final = 0.1  # width of an axis with all points in one place
+_LEAST_DECADES: Final = 0.1  # axis width if all points are in one place
 _MOST_NAMED: Final = 8  # up to this number, all points get names; beyond it, only the important ones
 _HOVER_LETTERS: Final = 48
 _LEGEND_LETTERS: Final = 34  # letters per line, from the width of a phone
@@ -137,7 +137,7 @@ def history_chart(history: History) -> Chart:
 
 
 def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
-    """Chart accuracy and, if any method has one, gap over epochs: mean and one standard deviation by method."""
+    """Chart mean and one standard deviation over epochs by method: accuracy, and gap if any method has one."""
     methods = tuple(curve.method for curve in curves)
     charts = []
     for measure in MEASURES:
@@ -154,7 +154,7 @@ def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
 
 
 def small_charts(curves: Sequence[LearningCurve], measure: Measure, *, baseline: str) -> list[Chart]:
-    """Chart small multiples: one chart per curve, best accuracy first, with the name and the last mean above it."""
+    """Chart small multiples: one chart per curve, best accuracy first, with name and last mean above."""
     known = [curve for curve in curves if np.isfinite(curve.band(measure)[0]).any()]
     window, charts = curve_window(known, measure), []
     parts = [part[np.isfinite(part)] for curve in known for part in curve.band(measure)]
@@ -198,18 +198,18 @@ def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
 
 
 def point_name(config: ConfigSummary) -> str:
-    """Return the name of a config in the cost figure of a search.
+    """Return a config's name in the cost figure for a search.
 
-    This is the method for a control that is not confirmed, else the config name or label.
+    This is the method for an unconfirmed control, else the config name or label.
     """
     return config.method if config.stage == "control" and config.split != "test" else config.name
 
 
 def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Chart:
-    """Chart accuracy over training FLOPs, with the front that no cheaper config beats.
+    """Chart accuracy over training FLOPs, with the front: the configs not beaten by a cheaper one.
 
-    A collapsed config is drawn as a triangle at the lower edge, with its name and mean. Drawn to scale, it would leave
-    the other configs no room.
+    A collapsed config is drawn as a triangle at the lower edge, with name and mean. Drawn to scale, it would leave the
+    other configs no room.
     """
     points = [
         (ratio, each) for each in configs if each.config_id in costs and math.isfinite(each.accuracy.value)
@@ -268,7 +268,7 @@ def _add_names(chart: Chart, named: Sequence[tuple[float, float, str]], bottom: 
 
 
 def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]) -> list[Chart]:
-    """Chart accuracy over confidence, with one chart per network and the diagonal of perfect calibration."""
+    """Chart accuracy over confidence, with one chart per network and the diagonal for perfect calibration."""
     charts = []
     for network in networks_of(found):
         diagonal = _line([0, 1], [0, 1], "calibrated", Style(GREY, "o", ":"))
@@ -291,7 +291,7 @@ def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]
 
 
 def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
-    """Chart the accuracy and interval of every method, best on top."""
+    """Chart accuracy and interval for every method, best on top."""
     traces = []
     for row, each in enumerate(reversed(configs)):
         colour = ORANGE if each.method == BASELINE else BLUE
@@ -319,7 +319,7 @@ def importance_chart(found: Sequence[Importance]) -> Chart:
 
 
 def within(chart: Chart, x: Window, y: Window) -> Chart:
-    """End the axes of a chart at the windows, and move the points outside to the edge, as triangles with their value.
+    """End the axes at the windows, and move outside points to the edge, as triangles with their value.
 
     Lines, bands and bars are cut at the edge by plotly itself.
     """
@@ -354,7 +354,7 @@ def within(chart: Chart, x: Window, y: Window) -> Chart:
 
 
 def _cut_range(traces: Sequence[Trace], axis: str, window: Window) -> list[float]:
-    """Return the ends of an axis with all values of its traces, cut at the window."""
+    """Return the axis ends around all trace values, cut at the window."""
     values = np.array([each for trace in traces for each in trace[axis] if each is not None], dtype=np.float64)
     low, high = max(float(values.min()), window.low), min(float(values.max()), window.high)
     room = _ROOM * ((high - low) or 1.0)
@@ -381,7 +381,7 @@ def hover_lines(text: str) -> str:
 
 
 def blank_chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int = _HEIGHT) -> Chart:
-    """Return a chart with the traces and the layout that all charts share."""
+    """Return a chart with the traces and the common layout."""
     axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside", "linecolor": GREY,
             "hoverformat": ".3f"}  # fmt: skip
     return {
@@ -447,7 +447,7 @@ def _line(x: Iterable[float], y: Iterable[float], name: str, style: Style, hover
 def _band(
     x: Iterable[float], line: Floats, low: Floats, high: Floats, style: Style, name: str, *, shown: bool = True
 ) -> list[Trace]:
-    """Return the traces of a line and of its band, if there is one; empty without points."""
+    """Return the traces for a line and the band around it, if there is one; empty without points."""
     at = list(x)
     if not at:
         return []
@@ -463,7 +463,7 @@ def _band(
 def _estimate(
     x: float, estimate: Estimate, name: str, style: Style, *, hover: str = "", x_estimate: Estimate | None = None
 ) -> Trace:
-    """Return the trace of a point with interval bars."""
+    """Return the trace for a point with interval bars."""
     bars = {"error_y": _bars(estimate, style.colour)}
     if x_estimate is not None:
         bars["error_x"] = _bars(x_estimate, style.colour)
@@ -481,7 +481,7 @@ def _estimate(
 
 
 def _across(row: float, estimate: Estimate, colour: str, hover: str) -> Trace:
-    """Return the trace of an estimate in a separate row, with a horizontal bar."""
+    """Return the trace for an estimate in a separate row, with a horizontal bar."""
     bars = _bars(estimate, colour)
     return {
         "type": "scatter",
@@ -520,5 +520,5 @@ def _faint(colour: str) -> str:
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
-    """Convert values to JSON-compatible numbers; a non-finite value becomes None, which leaves a gap in the drawing."""
+    """Convert values to JSON-compatible numbers; a non-finite value becomes None, drawn as a gap."""
     return [float(value) if math.isfinite(value) else None for value in values]

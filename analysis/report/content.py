@@ -1,4 +1,4 @@
-"""Content of a report: sections, each present only if it has content."""
+"""Report content: sections, each present only if it has content."""
 
 import re
 import shlex
@@ -83,8 +83,8 @@ from trainables.storage.uris import REDACTED
 
 _SLICED: Final = ("adapter_width", "temperature")
 _FEW_DRAWS: Final = 100
-_MOST_OPEN: Final = 2  # figures of parameters on the first screens
-_FEW_ROWS: Final = 8  # longer tables leave out the settings of each row on the first screens
+_MOST_OPEN: Final = 2  # parameter figures on the first screens
+_FEW_ROWS: Final = 8  # longer tables leave out the row settings on the first screens
 _ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
 _NO_PREDICTIONS: Final = (
     "The records come from an earlier version. They contain calibration errors, but no predictions for reliability "
@@ -95,7 +95,7 @@ _IMPOSED: Final = (
     "ways (the placebo by a constant that does not affect the student), and a correlation would reflect these "
     "differences. The effect of the imposed gap is shown below for each arm."
 )
-# Notes of the summary that the page shows elsewhere, computed again from the records.
+# Summary notes shown elsewhere on the page, computed again from the records.
 _NOT_REPEATED: Final = ("Failed: ", "Incomplete ", LEAD, *LEADS)
 _NO_BOUNDS: Final = (
     "The folder has no summary.json with the search bounds, so importances and ranges cannot be assessed."
@@ -104,10 +104,10 @@ _NO_BOUNDS: Final = (
 
 @dataclass(frozen=True)
 class Section:
-    """Section of the page.
+    """Page section.
 
     Args:
-        key: anchor of the section.
+        key: section anchor.
         title: heading.
         texts: paragraphs.
         tables: tables below the paragraphs.
@@ -132,7 +132,7 @@ class Section:
         return not (self.texts or self.tables or self.pictures or self.facts or self.commands)
 
     def typeset(self) -> "Section":
-        """Return a copy with typeset paragraphs, and with intervals in tables that are not broken."""
+        """Return a copy with typeset paragraphs, and with unbroken intervals in tables."""
         return replace(
             self, texts=tuple(map(typeset, self.texts)), tables=tuple(table.unbroken() for table in self.tables)
         )
@@ -140,15 +140,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Complete content of a page.
+    """Complete page content.
 
     Args:
-        study: name of the study.
-        question: question of the study.
-        facts: settings of the study, in a few words each.
+        study: study name.
+        question: question behind the study.
+        facts: study settings, in a few words each.
         answer: answer to the question.
-        best: best config to copy, or why there is none.
-        checks: problems that a reader needs to know before trusting the results, in one line each.
+        best: best config to copy, or the reason if there is none.
+        checks: problems to know before trusting the results, in one line each.
         warnings: caveats in full.
         sections: remaining content.
     """
@@ -183,11 +183,11 @@ class _Found:
 
 
 def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
-    """Assemble the report of a study.
+    """Assemble the report for a study.
 
     Args:
         study: study folder.
-        thorough: include results that take a minute or more: fANOVA importances, and PED-ANOVA with all draws.
+        thorough: include results with a run time of a minute or more: fANOVA importances, and PED-ANOVA with all draws.
     """
     found = _work_out(study, thorough=thorough)
     sections = (
@@ -320,7 +320,7 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
 
 
 def _results(study: StudyFolder, found: _Found) -> Section:
-    """Return the main table: confirmed methods or configs, else the repeated configs, with the figures of methods."""
+    """Return the main table: confirmed methods or configs, else repeated configs, with method figures."""
     rows = found.confirmed_methods or found.configs
     shown: list[Table] = []
     if found.confirmed is not None and not found.confirmed_methods:
@@ -338,7 +338,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
 
 
 def _further(study: StudyFolder, found: _Found) -> Section:
-    """Return all other tables of results, and the notes."""
+    """Return all other result tables, and the notes."""
     shown: list[Table] = []
     texts: list[str] = []
     rows = found.confirmed_methods or found.configs
@@ -369,7 +369,7 @@ def _further(study: StudyFolder, found: _Found) -> Section:
 
 
 def _power(study: StudyFolder, found: _Found) -> Section:
-    """Describe the differences that the seeds of the study can show, and the seeds that smaller ones need."""
+    """Describe the detectable differences with the study's seeds, and the seeds needed for smaller ones."""
     resolution = found.resolution
     texts = resolution_texts(resolution, _command(study, "study.power"))
     shown = (tables.power_table(resolution),) if resolution is not None and resolution.spreads else ()
@@ -440,7 +440,7 @@ def _curves(study: StudyFolder, found: _Found) -> Section:
 
 
 def _note_on(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:
-    """Return the note on the trials behind a section, if there is a note and the section shows something."""
+    """Return the note on a section's trials, if there is a note and the section shows something."""
     return (shown.note,) if shown.note is not None and drawn else ()
 
 
@@ -471,7 +471,7 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
 
 
 def _has_front(study: StudyFolder) -> bool:
-    """Return whether the first screens show the configs of several objectives or limits, which leaves no more room."""
+    """Return whether the first screens show a front for several objectives or limits, which leaves no more room."""
     front = read_front(study.summary)
     return front is not None and bool(front.points)
 
@@ -524,7 +524,7 @@ def _plan(study: StudyFolder) -> Section:
 
 
 def _in_words(value: Any) -> str:
-    """Format a value of the plan; empty for a value that was left open."""
+    """Format a plan value; empty for an open value."""
     if value in (None, "", [], {}):
         return ""
     if isinstance(value, dict) and value.get("kind") in ("float", "int", "categorical"):
@@ -538,7 +538,7 @@ def _in_words(value: Any) -> str:
 
 
 def _bounds_in_words(bounds: Mapping[str, Any]) -> str:
-    """Format bounds that the user gave, such as `temperature 1 to 32 in logarithms`."""
+    """Format bounds from the user, such as `temperature 1 to 32 in logarithms`."""
     if bounds["choices"]:
         return f"{bounds['field']} ({', '.join(map(str, bounds['choices']))})"
     scale = " in logarithms" if bounds["log"] else "" if bounds["step"] is None else f" in steps of {bounds['step']:g}"

@@ -1,4 +1,4 @@
-"""Tables of a report on what students cost where they run, and on the front of several objectives."""
+"""Report tables on the students' deployment costs, and on the front for several objectives."""
 
 from analysis.questions.deployment import deployed_students, deployment_cells, deployment_note
 from analysis.questions.pareto import Front, front_cells, front_notes, front_title
@@ -7,7 +7,7 @@ from analysis.report.tables import Table
 
 
 def deployment_table(study: StudyFolder) -> Table | None:
-    """Return the table of the measured students, or None if the study measured none."""
+    """Return the table with the measured students, or None if the study measured none."""
     students = deployed_students(study.records.trials)
     if not students:
         return None
@@ -16,6 +16,6 @@ def deployment_table(study: StudyFolder) -> Table | None:
 
 
 def front_table(front: Front) -> Table:
-    """Return the table of the configs on a front."""
+    """Return the table with the configs on a front."""
     heads, rows = front_cells(front)
     return Table(front_title(front), heads, tuple(rows), tuple(front_notes(front)))

@@ -19,14 +19,14 @@ _CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "s
 
 @dataclass(frozen=True)
 class Searched:
-    """Parameter that a study searched, with bounds; implements `analysis.questions.importance.Dimension`.
+    """Parameter searched by a study, with bounds; implements `analysis.questions.importance.Dimension`.
 
     Args:
-        name: field of the config.
+        name: config field.
         role: `scientific` or `nuisance`.
         low: smallest value; None for a categorical parameter.
         high: largest value; None for a categorical parameter.
-        choices: choices of a categorical parameter, else empty.
+        choices: values for a categorical parameter, else empty.
         log: whether the search sampled on a logarithmic scale.
     """
 
@@ -40,13 +40,13 @@ class Searched:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Contents of a study folder.
+    """Study folder contents.
 
     Args:
-        directory: path of the folder.
+        directory: folder path.
         records: trials and epochs; empty if no trial has ended.
-        plan: content of `plan.json`; empty if there is none.
-        summary: content of `summary.json`, which a study writes at the end; empty before.
+        plan: `plan.json` content; empty if there is none.
+        summary: `summary.json` content, written at the end of a study; empty before.
     """
 
     directory: Path
@@ -56,17 +56,17 @@ class StudyFolder:
 
     @property
     def name(self) -> str:
-        """Name of the study, taken from the folder, which may have been renamed."""
+        """Study name, taken from the folder. The folder may have been renamed."""
         return self.directory.resolve().name
 
     @property
     def where(self) -> list[str]:
-        """Arguments that give the folder of the studies to a command; empty for the default."""
+        """Arguments for the folder with all studies in a command; empty for the default."""
         return [] if self.directory.parent == Path("study_results") else ["--output-dir", str(self.directory.parent)]
 
     @property
     def command_words(self) -> list[str]:
-        """Words of the start command in the summary; empty without one, or if it is no command of a shell."""
+        """Words of the start command in the summary; empty without one, or if it is not a shell command."""
         try:
             return shlex.split(str(self.summary.get("command") or ""))
         except ValueError:
@@ -74,23 +74,23 @@ class StudyFolder:
 
     @property
     def space(self) -> str:
-        """Name of the search space; empty if neither plan nor records contain it."""
+        """Search space name; empty if neither plan nor records contain it."""
         named = self.plan.get("space") or next(iter(self.records.trials["space"].to_pylist()), None)
         return str(named or "")
 
     @property
     def seed(self) -> int:
-        """Seed of the study, which is also used for the intervals."""
+        """Study seed, also used for the intervals."""
         return int(self.plan.get("seed") or 0)
 
     @property
     def compares_methods(self) -> bool:
-        """Whether the study compares methods rather than configs of one method."""
+        """Whether the study compares methods rather than configs for one method."""
         return bool(self.plan.get("compared"))
 
     @property
     def searches_per_method(self) -> int:
-        """Number of searches per method; 1 for another study."""
+        """Number of searches per method; 1 for any other study."""
         return int(self.plan.get("searches_per_method") or 1)
 
     @property
@@ -101,12 +101,12 @@ class StudyFolder:
 
     @property
     def has_journal(self) -> bool:
-        """Whether the folder contains a journal, so that the study can be resumed or confirmed."""
+        """Whether the folder contains a journal. The study can then be resumed or confirmed."""
         return (self.directory / "journal.jsonl").is_file()
 
     @property
     def searched(self) -> tuple[Searched, ...]:
-        """Searched parameters with bounds; empty for a study that compares methods, or without a summary."""
+        """Searched parameters with bounds; empty for a comparison of methods, or without a summary."""
         parameters = [] if self.compares_methods else self.summary.get("searched", [])
         return tuple(
             Searched(each["name"], each["role"], each["low"], each["high"], tuple(each["choices"]), each["log"])
@@ -123,7 +123,7 @@ class StudyFolder:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether every trial of the confirmation has ended; before that, the result is not examined."""
+        """Whether every confirmation trial has ended; the result is not examined earlier."""
         trials = self.summary.get("confirmation", {}).get("trials")
         if not trials:
             return False
@@ -131,7 +131,7 @@ class StudyFolder:
         return ended >= int(trials["planned"])
 
     def confirmation(self) -> ConfirmationResult | None:
-        """Compute the result of the confirmation from its trials; None without one, or while it is running."""
+        """Compute the confirmation result from the confirmation trials; None without one, or while it is running."""
         if not self.is_confirmed:
             return None
         baseline = BASELINE if self.compares_methods else None
@@ -139,10 +139,10 @@ class StudyFolder:
 
 
 def find_folder(name: str, results: Path) -> Path:
-    """Return the folder of the study with that name.
+    """Return the folder of the study with the given name.
 
     Raises:
-        UsageError: there is no such study, or the folder is not a study.
+        UsageError: there is no study with this name, or the folder is not a study.
     """
     if Path(name).name != name:
         raise UsageError(f"{name!r} is not the name of a study; give the folder of the studies with --output-dir")
@@ -176,7 +176,7 @@ def _is_study(directory: Path) -> bool:
 
 
 def read_folder(directory: Path) -> StudyFolder:
-    """Read the data that a report needs.
+    """Read the data for a report.
 
     Raises:
         StudyError: a file is damaged.

@@ -1,6 +1,6 @@
-"""Health checks of a study: one line for each problem, with a command that addresses it.
+"""Health checks for a study: one line per problem, with a command to address it.
 
-The commands are the start command of the study with other options. They run a new study, except those that resume.
+The commands are the study's start command with other options. They run a new study, except those that resume.
 """
 
 import math
@@ -25,18 +25,18 @@ from trainables.spec.modality import samples_of
 _PREFIX: Final[Mapping[Split, str]] = {"validation": "val", "test": "test"}
 _NON_FINITE: Final = "NonFiniteLossError"
 _MOST_NAMED: Final = 3
-_LOWER: Final = 3.0  # factor of a lower learning rate
-_HIGHER: Final = 10.0  # factor of a higher rate of the adapter
+_LOWER: Final = 3.0  # factor for a lower learning rate
+_HIGHER: Final = 10.0  # factor for a higher adapter rate
 _ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
 class Check:
-    """Problem of a study.
+    """Problem in a study.
 
     Args:
         text: the problem in one line.
-        command: command that addresses it; empty if the study does not know the command that started it.
+        command: command to address it; empty if the study's start command is unknown.
     """
 
     text: str
@@ -44,11 +44,11 @@ class Check:
 
 
 def health_checks(study: StudyFolder, names: Mapping[str, str], ranges: Sequence[RangeWarning]) -> list[Check]:
-    """Return the problems of a study, worst first; empty if there are none.
+    """Return the problems in a study, worst first; empty if there are none.
 
     Args:
         study: the study.
-        names: names of the repeated and confirmed configs, by identifier.
+        names: names by identifier, for the repeated and confirmed configs.
         ranges: searched parameters with the best values at a bound.
     """
     found: list[Check] = []
@@ -194,11 +194,11 @@ def _longer(study: StudyFolder) -> str:
 def changed_command(
     study: StudyFolder, options: Mapping[str, str], held: str | None = None, *, wider: str | None = None
 ) -> str:
-    """Return the start command of the study with other options; empty if it is not known.
+    """Return the study's start command with other options; empty if it is not known.
 
     Args:
         study: the study.
-        options: values of options by flag.
+        options: option values by flag.
         held: `FIELD=VALUE` for `--set`.
         wider: argument `--search FIELD=BOUNDS`.
     """

@@ -1,7 +1,7 @@
-"""Place the names of points in a figure so that no name overlaps another name or a point.
+"""Place point names in a figure without overlap between two names, or between a name and a point.
 
-A chart has one layout for all screens, but letters keep their width. Names that are apart on a wide screen may overlap
-on a phone, and the other way round. Positions are therefore tested on panels of several widths.
+A chart has one layout for all screens, but letters keep their width. Names with space between them on a wide screen may
+overlap on a phone, and the other way round. Positions are therefore tested on panels with several widths.
 """
 
 import textwrap
@@ -11,20 +11,20 @@ from typing import Final
 
 WIDTHS: Final = (270.0, 450.0, 650.0, 980.0)  # panel widths in pixels, on a phone and on wider screens
 HEIGHT: Final = 330.0  # panel height in pixels, on all screens
-LETTER: Final = (6.4, 15.0)  # width and height of a letter in pixels, including spacing
-AWAY: Final = 14.0  # pixels between a point and its name
-_MARKER: Final = 10.0  # diameter of a point in pixels
+LETTER: Final = (6.4, 15.0)  # letter width and height in pixels, including spacing
+AWAY: Final = 14.0  # pixels between a point and the name
+_MARKER: Final = 10.0  # point diameter in pixels
 _MOST_LETTERS: Final = 18  # letters per line; names are broken between words
 _HALF: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Box:
-    """Area that is occupied in a panel.
+    """Occupied area in a panel.
 
     Args:
-        up: height of the centre, as a fraction of the panel.
-        height: height of the box, as a fraction of the panel.
+        up: centre height, as a fraction of the panel.
+        height: box height, as a fraction of the panel.
         ends: left and right end as fractions of the panel, for each of `WIDTHS`.
     """
 
@@ -39,16 +39,16 @@ class Box:
         return any(own[0] < its[1] and its[0] < own[1] for own, its in zip(self.ends, other.ends, strict=True))
 
     def least_apart(self, other: "Box") -> float:
-        """Return the smallest vertical distance between the centres of two boxes that do not overlap."""
+        """Return the smallest vertical distance between the centres of two boxes without overlap."""
         return (self.height + other.height) / 2
 
 
 @dataclass(frozen=True)
 class Label(Box):
-    """Name of a point.
+    """Point name.
 
     Args:
-        lines: lines of the name.
+        lines: lines in the name.
         to_left: whether the name is to the left of the point.
     """
 
@@ -57,14 +57,14 @@ class Label(Box):
 
 
 def place_labels(points: Sequence[tuple[float, float, str]]) -> list[Label]:
-    """Place the label of each point next to it, moved up or down as little as needed.
+    """Place each point's label next to the point, moved up or down as little as needed.
 
     Args:
         points: for each point, the horizontal and vertical position as fractions of the panel, and the name. A point
             with an empty name is only an obstacle.
 
     Returns:
-        Labels of the named points, in their order. A label may lie above the panel, but not below it.
+        Labels for the named points, in point order. A label may lie above the panel, but not below it.
     """
     taken = [_marker(across, up) for across, up, _ in points]
     placed: dict[int, Label] = {}

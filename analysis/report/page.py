@@ -1,7 +1,7 @@
-"""Render a report as one HTML file that makes no network requests.
+"""Render a report as one HTML file without network requests.
 
 All text from records passes the template's escaping. In addition, the page's content security policy forbids all
-requests, and allows only its own two scripts, identified by their digests.
+requests, and allows only the page's two scripts, identified by their digests.
 """
 
 import base64
@@ -21,7 +21,7 @@ from analysis.report.content import Report
 from trainables.storage.files import replace_file
 
 _JOINT: Final = re.compile(r"([_+/,:=])(?=\w)")
-_LONG_WORD: Final = 24  # letters of a word that may be broken
+_LONG_WORD: Final = 24  # letters in a breakable word
 _TEMPLATES: Final = Path(__file__).parent / "template"
 # In JSON these escapes denote the same characters. In a page they cannot end a script or begin a comment.
 _AS_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
@@ -73,7 +73,7 @@ def _policy(scripts: Sequence[str]) -> str:
 def _library() -> str:
     """Load plotly's JavaScript from the installed package."""
     text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    # The library is embedded between script tags, so it must not contain a closing tag.
+    # The library is embedded between script tags, so it must contain no closing tag.
     assert "</script" not in text.lower()
     return text
 
@@ -84,7 +84,7 @@ def _read(name: str) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """Escape a name that may be broken at spaces, and in a long word after the characters that join its parts."""
+    """Escape a name, with possible breaks at spaces, and in a long word after the characters that join its parts."""
     words = (
         _JOINT.sub(r"\1<wbr>", str(escape(word))) if len(word) > _LONG_WORD else str(escape(word))
         for word in name.split(" ")

@@ -1,4 +1,4 @@
-"""Chart of parallel coordinates. Plotly's own kind of trace has neither names on hover nor logarithmic axes."""
+"""Parallel coordinates chart. Plotly's own trace type has neither names on hover nor logarithmic axes."""
 
 import math
 from typing import Final
@@ -10,19 +10,19 @@ from analysis.figures.parallel import ParallelCoordinates, colour_of
 from analysis.report.charts import Chart, Trace, blank_chart, hover_lines, plain
 
 _HEIGHT: Final = 430
-_AXIS_WIDTH: Final = 80  # pixels that a name and the labels of an axis need
-_BEHIND_TEXT: Final = "rgba(255,255,255,0.75)"  # the page's script has another one for a dark page
+_AXIS_WIDTH: Final = 80  # pixels needed for an axis name and the axis labels
+_BEHIND_TEXT: Final = "rgba(255,255,255,0.75)"  # the page's script has another colour for a dark page
 _ROOM: Final = 0.05
-_RIGHT: Final = 0.6  # room for the labels of the last axis, in distances of axes
+_RIGHT: Final = 0.6  # room for the last axis's labels, in axis distances
 
 
 def least_width(found: ParallelCoordinates) -> int:
-    """Return the width in pixels that the axes need; narrower screens scroll the figure sideways."""
+    """Return the required width for the axes in pixels; narrower screens scroll the figure sideways."""
     return _AXIS_WIDTH * (len(found.axes) + 1)
 
 
 def parallel_chart(found: ParallelCoordinates) -> Chart:
-    """Chart one line per trial. Trials of one colour share a trace, so that a thousand trials stay usable."""
+    """Chart one line per trial. Trials with the same colour share a trace, so a thousand trials stay usable."""
     traces: list[Trace] = []
     for level in sorted(set(found.level.tolist())):
         x: list[float | None] = []

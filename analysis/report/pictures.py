@@ -1,7 +1,7 @@
-"""Figures of a report, each drawn twice: by plotly for the screen, and by matplotlib for paper or without scripts.
+"""Report figures, each drawn twice: by plotly for the screen, and by matplotlib for paper or without scripts.
 
-Title and caption are taken from the matplotlib figure and removed from it. They become text of the page, which is
-readable at any width and by a screen reader.
+Title and caption are taken from the matplotlib figure and removed from it. They become page text, readable at any
+width and by a screen reader.
 """
 
 import io
@@ -45,7 +45,7 @@ _AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": 
 
 @dataclass(frozen=True)
 class Picture:
-    """Figure of a report.
+    """Report figure.
 
     Args:
         key: anchor in the page.
@@ -85,17 +85,17 @@ def history_picture(history: History) -> Picture:
 
 
 def parallel_picture(found: ParallelCoordinates) -> Picture:
-    """Draw the trials of a search as lines over all varied parameters."""
+    """Draw the trials in a search as lines over all varied parameters."""
     picture = _picture("parallel", lambda: draw_parallel(found), parallel_chart(found))
     return replace(picture, least_width=least_width(found))
 
 
 def curves_picture(curves: Sequence[LearningCurve], *, baseline: str = BASELINE) -> Picture:
-    """Draw learning curves; if there are many, as small multiples of the accuracy.
+    """Draw learning curves; if there are many, as small multiples for accuracy.
 
     Args:
-        curves: learning curves of methods or of confirmed configs.
-        baseline: name of the curve that small multiples repeat.
+        curves: learning curves for methods or confirmed configs.
+        baseline: name of the curve repeated in all small multiples.
     """
     if len(curves) > MOST_TOGETHER:
         return _small_multiples(curves, "accuracy", baseline)
@@ -103,7 +103,7 @@ def curves_picture(curves: Sequence[LearningCurve], *, baseline: str = BASELINE)
 
 
 def gap_curves_picture(curves: Sequence[LearningCurve], *, baseline: str = BASELINE) -> Picture | None:
-    """Draw small multiples of the gap; None for few curves, which `curves_picture` draws, and without a gap."""
+    """Draw small multiples for the gap; None without a gap, and for few curves, drawn by `curves_picture` instead."""
     with_gap = [curve for curve in curves if np.isfinite(curve.gap).any()]
     return _small_multiples(with_gap, "gap", baseline) if len(curves) > MOST_TOGETHER and with_gap else None
 
@@ -115,12 +115,12 @@ def _small_multiples(curves: Sequence[LearningCurve], measure: Measure, baseline
 
 
 def reliability_picture(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> Picture:
-    """Draw reliability diagrams of teacher, adapted teacher and student.
+    """Draw reliability diagrams for teacher, adapted teacher and student.
 
     Args:
         found: reliabilities to draw.
         split: `validation` or `test`.
-        left_out: names of configs that are not drawn.
+        left_out: names of configs without a diagram.
     """
     labels = tuple(dict.fromkeys(each.label for each in found if each.label))
     styles = {label: style_of(label, labels) for label in labels} | {"": Style(INK, "o", "-")}
@@ -150,7 +150,7 @@ def cost_picture(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCos
 
 
 def importance_picture(found: Sequence[Importance]) -> Picture:
-    """Draw the importances of the parameters."""
+    """Draw the parameter importances."""
     return _picture("importance", lambda: _draw_importances(found), charts.importance_chart(found))
 
 
@@ -182,7 +182,7 @@ def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
         figure.suptitle("")
         figure.supxlabel("")
         stream = io.BytesIO()
-        fix_layout(figure, dpi=72)  # of any SVG
+        fix_layout(figure, dpi=72)  # SVG resolution
         # Without the title, some legends would extend beyond the edge.
         bounds = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
         figure.savefig(stream, format="svg", bbox_inches=bounds, metadata={"Date": None, "Creator": None})

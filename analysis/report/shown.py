@@ -1,6 +1,6 @@
 """Choose the trials for learning curves, calibration and cost: confirmation trials if there are any, else repetitions.
 
-A confirmation has more seeds, and these were not used for any choice.
+A confirmation has more seeds, and no choice used these seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from analysis.questions.methods import config_label
 from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary, control_name
 from trainables.display.numbers import counted
 
-MOST_IN_DIAGRAMS: Final = 4  # number of configs that readers can distinguish in one panel
+MOST_IN_DIAGRAMS: Final = 4  # number of distinguishable configs in one panel
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,14 @@ class Shown:
 
     Args:
         stages: stages of the shown trials.
-        is_confirmed: whether the trials are those of the confirmation.
-        configs: configs with the scores for the cost figure; the scores are on the test split if the trials are
-            confirmed.
-        rows: identifier and name of each config in the table.
+        is_confirmed: whether these are confirmation trials.
+        configs: configs with scores for the cost figure; on the test split for confirmation trials.
+        rows: identifier and name for each config in the table.
         labels: name of each config in diagrams, by identifier.
         in_diagrams: identifiers of the configs in the reliability diagrams.
-        always: names of the learning curves that are always drawn.
-        baseline: name of the config that the others are compared with.
-        note: description of the trials; None for repetitions, since their figures contain it.
+        always: names of learning curves drawn in any case.
+        baseline: name of the config to compare the others with.
+        note: description of the trials; None for repetitions, because their figures contain it.
     """
 
     stages: tuple[str, ...]
@@ -45,7 +44,7 @@ class Shown:
 
     @property
     def left_out(self) -> list[str]:
-        """Names of the configs without a reliability diagram."""
+        """Names of configs without a reliability diagram."""
         return [label for config_id, label in self.labels.items() if config_id not in self.in_diagrams]
 
 
@@ -60,8 +59,8 @@ def whom_to_show(
 
     Args:
         configs: repeated configs.
-        confirmed: result of a complete confirmation, or None.
-        confirmed_methods: confirmed methods, in a study that compares methods.
+        confirmed: complete confirmation, or None.
+        confirmed_methods: confirmed methods, in a comparison of methods.
         compares: whether the study compares methods.
     """
     own = [each for each in confirmed.configs if each.test_accuracy.n] if confirmed is not None else []
@@ -94,7 +93,7 @@ def _repeated(configs: Sequence[ConfigSummary], *, compares: bool) -> Shown:
     best = [each for each in configs if each not in beside]
     kept = [*beside, *(best if compares else best[:1])][:MOST_IN_DIAGRAMS]
     labels: dict[str, str] = {}
-    for each in [*kept, *configs]:  # the first config of a method is called by the method
+    for each in [*kept, *configs]:  # a method's first config takes the method name
         own = control_name(each) if each.stage == "control" else each.method
         labels.setdefault(each.config_id, each.name if own in labels.values() else own)
     return Shown(
@@ -111,7 +110,7 @@ def _repeated(configs: Sequence[ConfigSummary], *, compares: bool) -> Shown:
 
 
 def _summary(config: ConfirmedConfig, objective: str) -> ConfigSummary:
-    """Convert a confirmed config to the summary that the cost figure needs, with the score on the test split."""
+    """Convert a confirmed config to a summary for the cost figure, with the score on the test split."""
     is_baseline = config.control == BASELINE and config.rank is None
     return ConfigSummary(
         config_id=config.config_id,

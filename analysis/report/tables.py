@@ -1,4 +1,4 @@
-"""Tables of a report, as rows of strings."""
+"""Report tables, as rows of strings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,18 +49,18 @@ from trainables.display.numbers import (
 
 _MOST_ROWS = 40
 _MOST_TRACEBACKS = 5
-PLANNED = (0.0025, 0.005, 0.01, 0.02, 0.04)  # differences in the table of seeds
+PLANNED = (0.0025, 0.005, 0.01, 0.02, 0.04)  # differences in the seed table
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Table of a report.
+    """Report table.
 
     Args:
-        caption: caption.
-        heads: column heads; the first column names the row.
-        rows: rows with one cell per head.
+        caption: table caption.
+        heads: column headings; the first column names the row.
+        rows: rows with one cell per heading.
         notes: notes below the table.
     """
 
@@ -70,13 +70,13 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def without_empty_columns(self) -> "Table":
-        """Return the table without columns that are empty in every row."""
+        """Return the table without all-empty columns."""
         kept = [place for place in range(len(self.heads)) if not place or any(row[place] for row in self.rows)]
         rows = tuple(tuple(row[place] for place in kept) for row in self.rows)
         return Table(self.caption, tuple(self.heads[place] for place in kept), rows, self.notes)
 
     def unbroken(self) -> "Table":
-        """Return the table with intervals that are not broken at the end of a line."""
+        """Return the table with intervals kept on one line."""
         return replace(self, rows=tuple(tuple(map(unbroken, row)) for row in self.rows))
 
 
@@ -89,7 +89,7 @@ def results_table(
         study: the study.
         configs: one row each.
         costs: costs by config.
-        brief: leave out the settings of each row.
+        brief: leave out the row settings.
     """
     compares, words, confirmed = study.compares_methods, objective_of_all(configs), split_of(configs) == "test"
     heads = (
@@ -140,7 +140,7 @@ def _against_baseline(config: ConfigSummary) -> str:
 
 
 def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
-    """Tabulate the configs and the comparisons of a confirmation."""
+    """Tabulate the configs and the comparisons in a confirmation."""
     words = confirmed.objective
     rows = [
         (
@@ -184,7 +184,7 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
 
 
 def power_table(resolution: Resolution) -> Table:
-    """Tabulate the seeds that differences of several sizes need, for a study with a known spread."""
+    """Tabulate the seeds needed for several differences, for a study with a known spread."""
     tests = len(resolution.compared)
     heads: tuple[str, ...] = ("difference", "seeds")
     if tests > 1:
@@ -203,7 +203,7 @@ def power_table(resolution: Resolution) -> Table:
 
 
 def searches_table(found: SearchComparison) -> Table:
-    """Tabulate the differences of methods over seeds and searches."""
+    """Tabulate the differences between methods over seeds and searches."""
     rows = tuple(
         (name, str(found.searches[name]), str(each.n), format_difference(each))
         for name, each in sorted(found.differences.items(), key=lambda both: -both[1].value)
@@ -236,7 +236,7 @@ def samples_table(confirmed: ConfirmationResult) -> Table | None:
 
 
 def factors_table(confirmed: ConfirmationResult) -> Table | None:
-    """Tabulate the comparisons over seeds, and over teachers or splits; None for a single one."""
+    """Tabulate the comparisons over seeds, and over teachers or splits; None for a single teacher and split."""
     known = [(each, each.beyond_seeds) for each in confirmed.comparisons if each.beyond_seeds is not None]
     if not known:
         return None
@@ -269,7 +269,7 @@ def _shares(share: VarianceShare) -> tuple[str, str, str]:
 
 
 def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:
-    """Tabulate accuracy and gap of the first choice within each class, against kd; None without recorded sums."""
+    """Tabulate the first choice's accuracy and gap within each class, against kd; None without recorded sums."""
     against = confirmed.of_first(control=BASELINE)
     if confirmed.first is None or not against:
         return None
@@ -334,7 +334,7 @@ def _of_networks(error: Estimate) -> str:
 
 
 def importance_table(found: Sequence[Importance]) -> Table:
-    """Tabulate the shares of the searched parameters with their intervals, by evaluator."""
+    """Tabulate the shares for the searched parameters with their intervals, by evaluator."""
     rows = tuple(
         (
             each.parameter.replace("_", " "), each.evaluator, format_estimate(each.estimate, 2),
@@ -347,7 +347,7 @@ def importance_table(found: Sequence[Importance]) -> Table:
 
 
 def association_table(found: Sequence[Association], objective: str) -> Table:
-    """Tabulate rank correlations of the gaps with the objective, between and within configs."""
+    """Tabulate rank correlations between gaps and objective, between and within configs."""
     rows = tuple(
         (
             f"{each.gap}, {each.level} configs",
@@ -371,7 +371,7 @@ def association_table(found: Sequence[Association], objective: str) -> Table:
 def failures_table(trials: pa.Table) -> Table | None:
     """Tabulate the failed trials with their error messages; None if no trial failed.
 
-    A note has the traceback of an error in code of the user, once for all trials that fail alike.
+    A note has the traceback of an error in user code, once for all trials with the same failure.
     """
     failed = select(trials, statuses=["failed"]).to_pylist()
     if not failed:
@@ -389,7 +389,7 @@ def failures_table(trials: pa.Table) -> Table | None:
 
 
 def pruned_table(trials: pa.Table) -> Table | None:
-    """Tabulate the trials that were stopped early; None if there are none."""
+    """Tabulate the trials stopped early; None if there are none."""
     pruned = select(trials, statuses=["pruned"])
     if not pruned.num_rows:
         return None
@@ -407,7 +407,7 @@ def _shortened(caption: str, heads: tuple[str, ...], rows: tuple[tuple[str, ...]
 
 
 def trial_counts(trials: pa.Table) -> Table | None:
-    """Count the trials of each stage by status; None if there are no trials."""
+    """Count the trials by stage and status; None if there are no trials."""
     stages = trials["stage"].to_pylist()
     if not stages:
         return None

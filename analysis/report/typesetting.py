@@ -1,4 +1,4 @@
-"""Typesetting of text from elsewhere: minus signs, and intervals that are not broken at the end of a line."""
+"""Typeset text from elsewhere: minus signs, and intervals kept on one line."""
 
 import re
 from typing import Final
@@ -10,7 +10,7 @@ _SPACE_IN_INTERVAL: Final = re.compile(r"(?<=,) (?=[−+]?[\d∞][\d.]*\])")
 
 
 def with_minus(text: str) -> str:
-    """Replace hyphens before numbers by the minus sign of the formatted numbers."""
+    """Replace hyphens before numbers by the minus sign used in formatted numbers."""
     return _HYPHEN.sub("−", text)
 
 
@@ -20,5 +20,5 @@ def unbroken(text: str) -> str:
 
 
 def typeset(text: str) -> str:
-    """Set minus signs and intervals of a paragraph."""
+    """Set minus signs and intervals in a paragraph."""
     return unbroken(with_minus(text))

@@ -1,8 +1,8 @@
-"""Write the report of a study folder; shared by the command line and the end of a study.
+"""Write the report in a study folder; shared by the command line and the end of a study.
 
 `folder` reads the study folder, `answer` states the result in a few sentences, and `tables`, `charts` and `pictures`
 show it. `content` decides which sections exist, and `page` renders the file. All numbers are computed from the records.
-The plan and the summary only provide the settings of the study.
+The plan and the summary only provide the study settings.
 """
 
 from pathlib import Path
@@ -17,15 +17,15 @@ NAME: Final = "report.html"
 
 
 def write_report(directory: Path, out: Path | None = None, *, thorough: bool = False) -> Path:
-    """Write the report of a study.
+    """Write the report for a study.
 
     Args:
         directory: study folder.
-        out: path of the report. Default: `report.html` in the study folder.
-        thorough: include results that take a minute or more; see `make_report`.
+        out: report path. Default: `report.html` in the study folder.
+        thorough: include results with a run time of a minute or more; see `make_report`.
 
     Returns:
-        Path of the report.
+        Report path.
 
     Raises:
         StudyError: a file in the folder is damaged, or the report cannot be written.

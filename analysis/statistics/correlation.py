@@ -1,4 +1,4 @@
-"""Rank correlations of independent or grouped observations, plain and given covariates."""
+"""Rank correlations between independent or grouped observations, plain and given covariates."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None
     Args:
         x: (n,) values; a pair with nan is dropped.
         y: (n,) values.
-        groups: (n,) label of the independent unit of each pair, such as the config. Whole groups are then resampled,
+        groups: (n,) label of each pair's independent unit, such as the config. Whole groups are then resampled,
             and n counts groups. None if every pair is independent.
         seed: random seed for the permutations or the bootstrap.
 
@@ -57,10 +57,10 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None
 def partial_rank_correlation(
     x: ArrayLike, y: ArrayLike, covariates: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0
 ) -> Estimate:
-    """Compute the rank correlation of x and y after regressing the ranks of the covariates out of both.
+    """Compute the rank correlation between x and y after regressing the covariates' ranks out of both.
 
-    Only linear effects in the ranks of the covariates are removed. A covariate with a nonlinear effect, or one measured
-    with error, still confounds.
+    Only linear effects in the covariates' ranks are removed. A covariate with a nonlinear effect, or one measured with
+    error, still confounds.
 
     The p-value is Student's t with n − 2 − k degrees of freedom, and the interval excludes 0 if and only if it is at
     most 0.05 (`analysis.statistics.ranks`). For grouped observations there is no p-value, and the interval is a
@@ -70,7 +70,7 @@ def partial_rank_correlation(
         x: (n,) values; an observation with nan anywhere is dropped.
         y: (n,) values.
         covariates: (n,) or (n, k), values to hold; pass a categorical one as indicator columns.
-        groups: (n,) label of the independent unit of each observation, or None if every one is independent.
+        groups: (n,) label of each observation's independent unit, or None if every one is independent.
         seed: random seed for the bootstrap.
 
     Returns:
@@ -99,15 +99,15 @@ def calibrated_estimate(
     rows: int | None = None,
     unit: str = "observations",
 ) -> Estimate:
-    """Return a rank correlation with the p-value of a test, and with the interval that agrees with the test.
+    """Return a rank correlation with a test's p-value, and with the interval in agreement with the test.
 
     Args:
         name: estimator name for `method`.
         value: correlation; nan if an input does not vary.
-        test: test of the correlation, or None if there is none.
+        test: test for the correlation, or None if there is none.
         n: number of independent units.
-        rows: number of observations that were ranked. Default: n.
-        unit: name of the independent units.
+        rows: number of ranked observations. Default: n.
+        unit: name of the units.
 
     Returns:
         Estimate without bounds for fewer than 5 units, or if the test rejects no correlation.
@@ -125,7 +125,7 @@ def calibrated_estimate(
 
 
 def _correlation_of(columns: Floats) -> float:
-    """Compute the partial rank correlation of the first two columns (n, k); nan for no observations."""
+    """Compute the partial rank correlation between the first two columns (n, k); nan for no observations."""
     return float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]) if len(columns) else math.nan
 
 

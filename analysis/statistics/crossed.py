@@ -1,14 +1,15 @@
-"""Mean of a table of seeds by samples, with an interval over both.
+"""Mean over a table of seeds by samples, with an interval over both.
 
 Notation: D is (S, N), the difference between two configs on seed s and test sample i. An interval over seeds treats the
-test samples as the whole population. If a result should hold for new samples of the same kind too, the samples are a
-second source of chance, and both are resampled.
+test samples as the whole population. For a result about new samples of the same kind too, the samples are a second
+source of chance, and both are resampled.
 
-The crossed bootstrap resamples seeds and samples independently, and weights each cell by the product. Given the weights
-of the seeds, the mean over N resampled samples is nearly normal, and is drawn as such. This needs only the S × S table
-of products. Its variance counts the noise of single cells up to three times (Owen). The resamples are therefore scaled
-to the unbiased variance of the mean of a two-way table, and the quantiles moved outwards by Student's t at that
-variance's degrees of freedom (Satterthwaite). The result is never narrower than an interval over seeds alone would be.
+The crossed bootstrap resamples seeds and samples independently, and weights each cell by the product. Given the seed
+weights, the mean over N resampled samples is nearly normal, and is drawn from a normal distribution. This needs only
+the S × S table of products. The bootstrap variance counts the noise in single cells up to three times (Owen). The
+resamples are therefore scaled to the unbiased variance of a two-way table's mean. The quantiles are moved outwards by
+Student's t at the degrees of freedom for this variance (Satterthwaite). The result is never narrower than an interval
+over seeds alone.
 
 Source: McCullagh, Resampling and exchangeable arrays (2000); Owen, The pigeonhole bootstrap (2007); Searle, Casella and
 McCulloch, Variance Components (1992), chapter 4, for the mean squares; Satterthwaite (1946).
@@ -65,7 +66,7 @@ def crossed_mean(table: ArrayLike, *, seed: int = 0) -> Estimate:
 
 
 def _variance_of_mean(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Estimate the variance of the mean of a table (S, N) over both its sides, and its degrees of freedom."""
+    """Estimate the variance of a table's mean (S, N) over both sides, and the degrees of freedom."""
     seeds, samples = values.shape
     rows, columns, mean = values.mean(axis=1), values.mean(axis=0), values.mean()
     of_seeds = samples * float(((rows - mean) ** 2).sum()) / (seeds - 1)

@@ -1,12 +1,13 @@
 """Test whether a difference is too small to matter, by two one-sided tests (TOST) against a smallest effect.
 
-That a difference is not significant does not show that there is none. Equivalence is a claim of its own, and needs a
-smallest effect δ that is stated before the data are seen. Two one-sided t tests reject that the mean is at most −δ, and
-that it is at least +δ. If both reject, the difference is smaller than δ in either direction.
+A non-significant difference does not show equality. Equivalence is a separate claim, and needs a smallest effect δ
+stated before the data are seen. Two one-sided t tests reject the hypotheses mean ≤ −δ and mean ≥ +δ. If both
+reject, the difference is smaller than δ in either direction.
 
-A result is called equivalent only if both tests reject and the 95% interval shown next to it lies within ±δ. Fraction
-of simulated studies with a true difference of +δ, where this claim is false, and without a difference, where it is
-true; 20,000 studies for the tests and 1,000 for both conditions, with differences of standard deviation δ:
+A result is called equivalent only if both tests reject and the 95% interval shown next to it lies within ±δ. The table
+gives the fraction of simulated studies with this claim: with a true difference of +δ, where the claim is false, and
+without a difference, where it is true. 20,000 studies for the tests and 1,000 for both conditions, with differences of
+standard deviation δ:
 
         n     differences    false, tests   false, both    true, tests   true, both
         5     normal         0.05           0.02           0.29          0.15
@@ -26,19 +27,19 @@ from scipy import stats
 
 from analysis.statistics.resampling import complete, without_spread
 
-# Half a percentage point of accuracy: about the difference between good methods in published tables of distillation.
+# Half a percentage point of accuracy: about the difference between good methods in published distillation tables.
 SMALLEST_EFFECT: Final = 0.005
 
 
 def equivalence_p(differences: ArrayLike, smallest_effect: float) -> float:
-    """Compute the p-value of two one-sided t tests that the mean difference lies within ± the smallest effect.
+    """Compute the p-value of two one-sided t tests for a mean difference within ± the smallest effect.
 
     Args:
         differences: (n,) one difference per independent unit, such as a seed; nan is dropped.
         smallest_effect: δ in the unit of the differences, above 0.
 
     Returns:
-        The larger of both p-values; nan for fewer than two differences, or if all are equal.
+        The larger p-value; nan for fewer than two differences, or if all are equal.
 
     Raises:
         ValueError: if the smallest effect is not positive.

@@ -1,8 +1,8 @@
-"""Estimates of means, differences and mediation, each with n, an interval and a method description.
+"""Estimates for means, differences and mediation, each with n, an interval and a method description.
 
 Intervals have 95% coverage unless an argument sets another level. Every bootstrap is seeded. Observations with a
-missing value are dropped, so `n` is the number of units that an estimate actually uses. A correlation over the trials
-of a search is exploratory, because a sampler chose the configs by that same outcome.
+missing value are dropped, so `n` is the number of units actually used. A correlation over search trials is exploratory,
+because a sampler chose the configs by the same outcome.
 """
 
 import math
@@ -30,14 +30,14 @@ from analysis.statistics.resampling import (
 )
 from trainables.display.numbers import format_in_full
 
-# 2¹⁶ sign flips take about 10 ms. For more pairs, a seeded sample of flips is drawn.
+# 2¹⁶ sign flips take about 10 ms. For more pairs, a seeded sample is drawn.
 EXACT_PAIRS = 16
 SIGN_FLIPS = 20_000
 # The median width of Student's t interval is 12 standard deviations for two pairs, 4 for three and 2.8 for four.
 MIN_PAIRS = 4
 # See `paired_difference`.
 MIN_STUDENTISED = 6
-# With fewer units, resamples take so few distinct values that an interval would be an artefact of the method.
+# With fewer units, resamples take too few distinct values: an interval would be an artefact of the method.
 MIN_UNITS = 5
 _CUT: Final = ", cut to"
 
@@ -53,8 +53,8 @@ class Estimate:
         n: number of independent units.
         method: estimator, interval and confidence in words, for a caption or a footnote.
         p_value: two-sided p-value, if the method includes a test.
-        smallest_effect: smallest difference that matters, if the estimate was tested for equivalence.
-        equivalence_p: p-value of the test that the difference is smaller than `smallest_effect`.
+        smallest_effect: smallest relevant difference, if the estimate was tested for equivalence.
+        equivalence_p: p-value of the test for a difference smaller than `smallest_effect`.
     """
 
     value: float
@@ -78,7 +78,7 @@ class Estimate:
         return -self.smallest_effect < self.low and self.high < self.smallest_effect
 
     def as_json(self) -> dict[str, Any]:
-        """Return value, interval, n and method as JSON values; a number that is not defined is None."""
+        """Return value, interval, n and method as JSON values; an undefined number is None."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         known = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         return {**known, "n": self.n, "method": self.method}
@@ -88,12 +88,12 @@ class Estimate:
 
 
 def expanded_estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
-    """Return a value with the expanded interval of the resamples.
+    """Return a value with the expanded resampling interval.
 
     Args:
         name: estimator name for `method`.
         value: observed value.
-        draws: (B,) values of resamples of whole configs.
+        draws: (B,) values from resamples of whole configs.
         n: number of configs.
         freedom: n minus the number of fitted parameters.
     """
@@ -115,7 +115,7 @@ def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estim
 
     Args:
         values: (n,) one value per independent unit, such as a seed; nan is dropped.
-        confidence: coverage of the interval, between 0 and 1.
+        confidence: interval coverage, between 0 and 1.
 
     Returns:
         Mean in the unit of the values; bounds are nan for n < 2.
@@ -136,7 +136,7 @@ def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estim
 
 
 def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
-    """Clip the interval of an estimate to the possible range, which an interval from few units can exceed.
+    """Clip an estimate's interval to the possible range. An interval from few units can exceed this range.
 
     Args:
         estimate: estimate with a value inside the range.
@@ -145,7 +145,7 @@ def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
 
     Returns:
         The unchanged estimate if the interval lies in the range or is missing. Otherwise the estimate with clipped
-        bounds and a `method` that mentions the clipping.
+        bounds and a note on the clipping in `method`.
     """
     low, high = (float(np.clip(bound, least, most)) for bound in (estimate.low, estimate.high))
     if math.isnan(low) or (low, high) == (estimate.low, estimate.high):
@@ -156,9 +156,9 @@ def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
 
 
 def interval_methods(methods: Iterable[str]) -> list[str]:
-    """Return the methods of estimates for the note below a table, each once.
+    """Return the estimation methods for the note below a table, each once.
 
-    Where only some intervals of a method are cut to the possible range, the method is named once, with `some cut to`.
+    If only some intervals by a method are cut to the possible range, the method is named once, with `some cut to`.
     """
     found = set(methods)
     partly = {each for each in found if _uncut(each) in found - {each}}
@@ -172,7 +172,7 @@ def _uncut(method: str) -> str:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_effect: float | None = None) -> Estimate:
-    """Estimate the mean of a − b over pairs, such as two configs on the same replicates.
+    """Estimate the mean difference a − b over pairs, such as two configs on the same replicates.
 
     The interval is Student's t for 4 and 5 pairs, and the studentised bootstrap from 6 pairs on. The bootstrap handles
     skewed differences at the price of longer intervals. Coverage in 2,500 simulated studies each:
@@ -186,7 +186,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_eff
     For normal differences, the longest tenth of the bootstrap intervals exceeds 30 standard deviations at n = 4, 5.7 at
     5, 3.7 at 6 and 2.5 at 8 (Student's t: 4.7, 3.5, 2.9, 2.2).
 
-    A bootstrap bound is infinite if resamples of a single repeated difference are not rare. This happened in none of
+    A bootstrap bound is infinite if resamples with a single repeated difference are not rare. This happened in none of
     those studies. For normal differences rounded to a quarter of their standard deviation, it happened in 35%, 4.7%,
     0.4% and 0% of studies with 4, 5, 6 and 8 pairs. For rounding to half a standard deviation it happened in 4.1% and
     0.6% at n = 6 and 8. `method` then names the missing bound.
@@ -200,7 +200,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_eff
         a: (n,) first values, in pair order; a pair with nan is dropped.
         b: (n,) second values.
         seed: random seed for the bootstrap and the flips.
-        smallest_effect: smallest difference that matters, to test for equivalence (`analysis.statistics.equivalence`).
+        smallest_effect: smallest relevant difference, to test for equivalence (`analysis.statistics.equivalence`).
 
     Returns:
         Mean difference in the unit of the values, with `p_value`; bounds are nan for n < 4 or equal differences.
@@ -229,10 +229,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_eff
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple tests by Holm's method, which controls the family-wise error rate.
 
-    The tests may depend on each other, as they do if all compare with one baseline.
+    The tests may depend on each other, for example if all compare with one baseline.
 
     Args:
-        p_values: (m,) p-values of one family; nan stays nan and is not counted.
+        p_values: (m,) p-values in one family; nan stays nan and is not counted.
 
     Returns:
         (m,) in the same order: the i-th smallest p-value times m − i + 1, at least the one before it, at most 1.
@@ -266,27 +266,27 @@ def mediation(
     - Given the covariates, nothing unmeasured affects both treatment and mediator, treatment and outcome, or mediator
       and outcome. A randomised treatment ensures the first two, never the third.
     - The treatment affects no common cause of mediator and outcome.
-    - Effects are linear, and the treatment does not change the effect of the mediator.
+    - Effects are linear, and the treatment does not change the mediator's effect.
     - The mediator precedes the outcome and is measured without error.
 
-    Otherwise the numbers only split an association, and do not predict the effect of an intervention.
+    Otherwise the numbers only split an association, and do not predict an intervention's effect.
 
     Args:
         treatment: (n,) values; an observation with nan anywhere is dropped.
         mediator: (n,) values.
         outcome: (n,) values.
         covariates: (n,) or (n, k), values to hold, or None.
-        groups: (n,) label of the independent unit of each observation, or None if every one is independent.
+        groups: (n,) label of each observation's independent unit, or None if every one is independent.
         seed: random seed for the bootstrap.
 
     Returns:
-        Direct, indirect and total effect, in units of the outcome per unit of the treatment. An effect is nan if
+        Direct, indirect and total effect, in outcome units per treatment unit. An effect is nan if
         treatment or mediator does not vary given the rest; bounds are missing for fewer than 5 units.
 
     Raises:
         ValueError: if the lengths differ.
 
-    Source: Baron and Kenny (1986) for the product; Preacher and Hayes (2008) for its bootstrap.
+    Source: Baron and Kenny (1986) for the product; Preacher and Hayes (2008) for the bootstrap.
     """
     held = () if covariates is None else as_columns(covariates)
     columns, units = complete([treatment, mediator, outcome, *held], groups)
@@ -305,14 +305,14 @@ def mediation(
 
 
 def _student_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Compute Student's t interval of the mean of independent values (n,), n ≥ 2."""
+    """Compute Student's t interval for the mean of independent values (n,), n ≥ 2."""
     mean, n = float(values.mean()), len(values)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
     return mean - half, mean + half
 
 
 def _interval_of_differences(differences: Floats, generator: np.random.Generator) -> tuple[float, float, str]:
-    """Compute the bounds of the mean of differences (n,), with the method or the reason for missing bounds in words."""
+    """Compute the bounds for the mean difference (n,), with the method or the reason for missing bounds in words."""
     n = len(differences)
     if n < MIN_PAIRS:
         return math.nan, math.nan, f"no interval for n < {MIN_PAIRS}"
@@ -336,7 +336,7 @@ def as_columns(covariates: ArrayLike) -> tuple[Floats, ...]:
 
 
 def percentile_estimate(name: str, observed: float, values: Floats, n: int, unit: str) -> Estimate:
-    """Return the estimate with the interval of the resamples (B,); `method` gives the reason if one is missing."""
+    """Return the estimate with the resampling interval (B,); `method` gives the reason if the interval is missing."""
     value = float(observed)
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
@@ -350,8 +350,9 @@ def percentile_estimate(name: str, observed: float, values: Floats, n: int, unit
 
 def _sign_flip_test(differences: Floats, generator: np.random.Generator) -> tuple[float, str]:
     """Compute the two-sided p-value of the mean under random signs, and describe the test in words."""
-    # SciPy's `permutation_test` gives the same exact p-values, unless rounding breaks a tie. Its tolerance is relative
-    # to the observed mean: SciPy 1.17.1 gives 0.97 for -0.4, 0.2, -0.8, 1.1, 0.2, -0.3, but their mean is 0, so p is 1.
+    # SciPy's `permutation_test` gives the same exact p-values, unless rounding breaks a tie. SciPy's tolerance is
+    # relative to the observed mean: SciPy 1.17.1 gives 0.97 for -0.4, 0.2, -0.8, 1.1, 0.2, -0.3, but their
+    # mean is 0, so p is 1.
     n = len(differences)
     exact = n <= EXACT_PAIRS
     if exact:
@@ -360,7 +361,7 @@ def _sign_flip_test(differences: Floats, generator: np.random.Generator) -> tupl
     else:
         signs = generator.choice([-1.0, 1.0], size=(SIGN_FLIPS, n))
     observed = abs(differences.sum())
-    # Exact ties differ in their last bits, by the order of summation.
+    # Exact ties differ in their last bits, by summation order.
     tolerance = 1e-12 * np.abs(differences).sum()
     extreme = int(np.count_nonzero(np.abs(signs @ differences) >= observed - tolerance))
     if exact:

@@ -1,18 +1,18 @@
-"""Random-effects mean of the estimates of several studies, with heterogeneity and a prediction interval.
+"""Random-effects mean over the estimates from several studies, with heterogeneity and a prediction interval.
 
-Notation: k studies with estimates y_i of standard error s_i,
+Notation: k studies with estimates y_i and standard errors s_i,
 
     y_i = mean + u_i + e_i,   u_i ~ N(0, τ²), e_i ~ N(0, s_i²).
 
-τ² is Paule and Mandel's: the value for which the weighted squares of the estimates around their mean equal k − 1. The
-interval of the mean is Hartung and Knapp's with k − 1 degrees of freedom. It takes the spread from the estimates
-themselves, so it does not rest on the standard errors, which are uncertain if a study has few seeds. The spread is not
-taken to be smaller than the standard errors say. The prediction interval is for the effect in a further study, and is
-the one that answers whether a method will help elsewhere.
+τ² is Paule and Mandel's: at this value the weighted squares of the estimates around their mean equal k − 1. The
+interval for the mean is Hartung and Knapp's with k − 1 degrees of freedom. It takes the spread from the estimates
+themselves. It does not rest on the standard errors, which are uncertain if a study has few seeds. The spread is limited
+from below by the standard errors. The prediction interval is for the effect in a further study. It answers whether a
+method will help elsewhere.
 
-Coverage in 2,000 simulated sets of k studies with 5 seeds each, whose standard deviations differ by a factor of up to 3
-between studies; heterogeneity as the ratio of τ to the average standard error. The common mean is weighted by 1 / s_i²
-with a normal interval, as if effects were equal and standard errors known:
+Coverage in 2,000 simulated sets with k studies and 5 seeds each. Standard deviations differ by a factor of up to 3
+between studies; heterogeneity is the ratio between τ and the average standard error. The common mean is weighted by
+1 / s_i² with a normal interval, as if effects were equal and standard errors known:
 
         k     τ / s    mean    further study    common mean
         3     0        0.99    1.00             0.81
@@ -25,7 +25,7 @@ with a normal interval, as if effects were equal and standard errors known:
         10    1        0.93    0.90             0.53
         10    2        0.95    0.94             0.34
 
-Source: Paule and Mandel (1982); Hartung and Knapp (2001); Röver, Knapp and Friede (2015) for the lower limit of the
+Source: Paule and Mandel (1982); Hartung and Knapp (2001); Röver, Knapp and Friede (2015) for the lower limit on the
 spread; Higgins, Thompson and Spiegelhalter (2009) for the prediction; Higgins and Thompson (2002) for I².
 """
 
@@ -44,13 +44,13 @@ _LEAST_FOR_PREDICTION: Final = 3
 
 
 class RandomEffects(NamedTuple):
-    """Mean over studies, and how far studies differ.
+    """Mean over studies, with the differences between studies.
 
     Args:
         mean: random-effects mean; n counts studies. The p-value is Hartung and Knapp's.
-        tau: standard deviation of the effect between studies, in the unit of the estimates.
-        heterogeneity: I², the share of the variation between estimates that exceeds their standard errors, 0 to 1.
-        heterogeneity_p: p-value of equal effects, by Cochran's Q.
+        tau: standard deviation of the effect between studies, in estimate units.
+        heterogeneity: I², the fraction of variation between estimates in excess of their standard errors, 0 to 1.
+        heterogeneity_p: p-value for equal effects, by Cochran's Q.
         prediction: interval for the effect in a further study, around the mean; without bounds for fewer than 3.
     """
 
@@ -62,7 +62,7 @@ class RandomEffects(NamedTuple):
 
 
 def random_effects_mean(estimates: ArrayLike, errors: ArrayLike) -> RandomEffects:
-    """Combine the estimates of several studies.
+    """Combine the estimates from several studies.
 
     Args:
         estimates: (k,) one estimate per study.
@@ -106,7 +106,7 @@ def random_effects_mean(estimates: ArrayLike, errors: ArrayLike) -> RandomEffect
 
 
 def paule_mandel(estimates: Floats, variances: Floats) -> float:
-    """Compute the variance τ² between studies, at least 0, for which the weighted squares equal k − 1."""
+    """Compute the variance τ² between studies, at least 0, with weighted squares equal to k − 1."""
     k = len(estimates)
     if _spread(estimates, variances, 0.0) <= k - 1:
         return 0.0
@@ -115,7 +115,7 @@ def paule_mandel(estimates: Floats, variances: Floats) -> float:
 
 
 def _spread(estimates: Floats, variances: Floats, between: float) -> float:
-    """Compute the squares of the estimates around their weighted mean, weighted by the inverse of their variances."""
+    """Compute the squares around the weighted mean of the estimates, weighted by inverse variance."""
     weights = 1 / (variances + between)
     mean = weights @ estimates / weights.sum()
     return float(weights @ (estimates - mean) ** 2)

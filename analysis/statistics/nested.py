@@ -1,17 +1,17 @@
-"""Mean of values that are nested in groups, such as seeds in teachers, with an interval for new groups.
+"""Mean over values nested in groups, such as seeds in teachers, with an interval for new groups.
 
-Groups may be nested in groups themselves, such as teachers in the splits that they were trained on. The outermost
-groups then take the place of the groups below: their means are independent, whatever varies within them.
+Groups may be nested in groups themselves, such as teachers in their training splits. The outermost groups then replace
+the inner groups: the outermost means are independent, whatever varies within them.
 
-Notation: y_kr is the value of repetition r with group k, k = 1 … K, n_k values in group k, N in all; m_k is the mean of
-group k. The model is y_kr = μ + a_k + e_kr, with independent a_k of variance τ² and e_kr of variance σ². Two
-repetitions with one teacher share a_k, so they are not independent, and an interval over all N values is too short for
-a statement on new teachers.
+Notation: y_kr is the value from repetition r in group k, k = 1 … K, n_k values in group k, N in all; m_k is the mean in
+group k. The model is y_kr = μ + a_k + e_kr, with independent a_k with variance τ² and e_kr with variance σ². Two
+repetitions with one teacher share a_k, so they are not independent. An interval over all N values is too short for a
+statement on new teachers.
 
-The interval of μ is Student's t over the K group means, with K − 1 degrees of freedom. For equal n_k and normal values
-it is exact whatever τ² is: the mean square between groups is the right error term, and no variance is estimated and
-then assumed. For unequal n_k, K · Var(mean of the m_k) is still estimated without bias by the variance of the m_k, and
-its distribution is close to a multiple of χ² with K − 1 degrees of freedom (Thomas and Hultquist).
+The interval for μ is Student's t over the K group means, with K − 1 degrees of freedom. For equal n_k and normal values
+it is exact for any τ²: the mean square between groups is the right error term, and no estimated variance is taken as
+known. For unequal n_k, the variance of the m_k still estimates K · Var(mean of the m_k) without bias. The distribution
+is close to a multiple of χ² with K − 1 degrees of freedom (Thomas and Hultquist).
 
 Two alternatives were rejected. Satterthwaite's degrees of freedom for a sum of estimated components are the same K − 1
 here, because a single mean square estimates the variance of the mean. A cluster bootstrap over the groups, and
@@ -49,7 +49,7 @@ FEW_GROUPS: Final = 5
 
 @dataclass(frozen=True)
 class VarianceShare:
-    """Share of the variance of a single value that lies between groups; the rest lies within groups.
+    """Share of a single value's variance between groups; the rest lies within groups.
 
     Args:
         between: τ²/(τ² + σ²); nan if it cannot be estimated.
@@ -58,8 +58,8 @@ class VarianceShare:
         groups: number of groups, K.
         n: number of values, N.
         method: estimator, interval and confidence in words.
-        inner: share of the variance between inner groups of one group; None without inner groups, or if it cannot be
-            told apart.
+        inner: variance share between the inner groups in one group; None without inner groups, or if the data do not
+            separate the two.
     """
 
     between: float
@@ -77,20 +77,20 @@ class VarianceShare:
 
 
 def student_quantile(freedom: int) -> float:
-    """Return the quantile of Student's t that an interval uses; infinite without degrees of freedom."""
+    """Return the Student's t quantile used in an interval; infinite without degrees of freedom."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if freedom > 0 else math.inf
 
 
 def nested_mean(values: ArrayLike, groups: Sequence[Any], *, unit: str = "teacher") -> Estimate:
-    """Average the means of groups, with Student's t interval over the groups.
+    """Average the group means, with Student's t interval over the groups.
 
     Args:
         values: (N,) values; nan is dropped.
-        groups: (N,) label of the group of each value.
+        groups: (N,) group label for each value.
         unit: name of a group, for `method`.
 
     Returns:
-        Mean in the unit of the values; n counts groups. Bounds are nan for fewer than 2 groups.
+        Mean, in the values' unit; n counts groups. Bounds are nan for fewer than 2 groups.
 
     Raises:
         ValueError: if the lengths differ.
@@ -109,14 +109,14 @@ def nested_mean(values: ArrayLike, groups: Sequence[Any], *, unit: str = "teache
 
 
 def variance_share(values: ArrayLike, groups: Sequence[Any]) -> VarianceShare:
-    """Estimate the share of the variance that lies between groups, by analysis of variance.
+    """Estimate the variance share between groups, by analysis of variance.
 
-    The estimate of τ² is cut at 0. The interval comes from the F distribution of the ratio of mean squares, and is
-    exact for groups of equal size and normal values. For few groups it is nearly the whole range from 0 to 1.
+    The estimate of τ² is cut at 0. The interval comes from the F distribution for the ratio of mean squares. It is
+    exact for equal group sizes and normal values. For few groups it is nearly the whole range from 0 to 1.
 
     Args:
         values: (N,) values; nan is dropped.
-        groups: (N,) label of the group of each value.
+        groups: (N,) group label for each value.
 
     Returns:
         The share; nan for fewer than 2 groups, one value per group, or values without spread.
@@ -148,18 +148,19 @@ def variance_share(values: ArrayLike, groups: Sequence[Any]) -> VarianceShare:
 
 
 def two_shares(values: ArrayLike, groups: Sequence[Any], inner: Sequence[Any]) -> VarianceShare:
-    """Estimate the shares of the variance between groups and between inner groups of one group.
+    """Estimate the variance shares between groups and between the inner groups in one group.
 
-    The three mean squares of the nested analysis of variance are set equal to their expectations, from the innermost
-    outwards. Estimates of variances are cut at 0. There is no interval: the ratio of two estimates has no simple one.
+    The three mean squares in the nested analysis of variance are set equal to their expectations, from the innermost
+    outwards. Variance estimates are cut at 0. There is no interval: the ratio of two estimates has no simple interval.
 
     Args:
         values: (N,) values; nan is dropped.
-        groups: (N,) label of the group of each value.
-        inner: (N,) label of the inner group of each value. Labels may repeat in other groups.
+        groups: (N,) group label for each value.
+        inner: (N,) inner group label for each value. Labels may repeat in other groups.
 
     Returns:
-        The shares; `variance_share` of the groups if each has a single inner group, so the two cannot be told apart.
+        The shares; `variance_share` over the groups if each has a single inner group, because the data then do not
+        separate the two.
 
     Raises:
         ValueError: if the lengths differ.
@@ -196,7 +197,7 @@ def two_shares(values: ArrayLike, groups: Sequence[Any], inner: Sequence[Any]) -
 
 
 def _share_of(ratio: float, size: float) -> float:
-    """Return the share that a ratio of mean squares stands for, for groups of the given size, cut to [0, 1]."""
+    """Return the share for a ratio of mean squares, for groups with the given size, cut to [0, 1]."""
     return 1.0 if math.isinf(ratio) else max(0.0, (ratio - 1) / (ratio - 1 + size))
 
 

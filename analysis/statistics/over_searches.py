@@ -1,13 +1,13 @@
-"""Means and differences of methods over two levels of chance: searches for hyperparameters, and seeds.
+"""Means and differences between methods over two levels of chance: hyperparameter searches, and seeds.
 
-Notation: Y is (R, n), the scores of the configs that R independent searches found for one method, each on the same n
-seeds. Two searches of a method differ by luck, with variance τ² between configs beyond the seeds. Every config has
-noise σ² of its own on each seed, beyond what a seed does to all configs of a method.
+Notation: Y is (R, n), the scores of R configs on the same n seeds, one config from each independent search for one
+method. Two searches for a method differ by chance, with variance τ² between configs beyond the seeds. Every config has
+separate noise σ² on each seed, in addition to the seed effect common to all configs of a method.
 
 The mean over searches and seeds has variance S/n + τ²/R. S is the variance over seeds of the mean over searches, which
-contains what a seed does to all configs, and σ²/R. The variance M between the means of the configs of a method
-estimates τ² + σ²/n, so τ² is estimated by M − σ²/n, pooled over methods and not below 0. With two searches per method,
-one method alone would leave one degree of freedom. Pooling takes τ² to be alike for all methods.
+contains the seed effect common to all configs, and σ²/R. The variance M between the config means in a method estimates
+τ² + σ²/n. τ² is therefore estimated by M − σ²/n, pooled over methods and not below 0. With two searches per method, one
+method alone would leave one degree of freedom. Pooling assumes the same τ² for all methods.
 
 The degrees of freedom are Satterthwaite's for the mean squares S, M and σ². If τ² is estimated as 0, only S remains.
 Coverage of differences in 4,000 simulated studies each, with two searches, 5 to 30 seeds, and τ from 0 to 2.5 σ:
@@ -17,7 +17,7 @@ Coverage of differences in 4,000 simulated studies each, with two searches, 5 to
         5         0.95 to 0.98    0.94 to 0.96
         8         0.95 to 0.97    0.94 to 0.96
 
-A bootstrap over both levels was not taken: resamples of two searches have three values.
+A bootstrap over both levels was rejected: resamples from two searches have three values.
 
 Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 4, for the mean squares; Satterthwaite, An
 approximate distribution of estimates of variance components (1946); Bouthillier et al., Accounting for variance in
@@ -38,18 +38,18 @@ from analysis.statistics.resampling import CONFIDENCE
 Scores = NDArray[np.float64]
 
 MIN_SEEDS: Final = 2
-_ROUNDING: Final = 1e-24  # of a variance of equal scores
+_ROUNDING: Final = 1e-24  # rounding error of the variance between equal scores
 
 
 class SearchSpread(NamedTuple):
-    """Spread between searches of one method, pooled over methods.
+    """Spread between searches for one method, pooled over methods.
 
     Args:
         variance: τ², variance between searches beyond seeds, at least 0; nan if no method has two searches.
-        freedom: degrees of freedom of `mean_square`: searches less methods.
-        mean_square: variance between the means of the configs of a method.
-        noise: part of `mean_square` that seeds explain, σ²/n.
-        noise_freedom: degrees of freedom of `noise`.
+        freedom: degrees of freedom for `mean_square`: searches less methods.
+        mean_square: variance between the config means in a method.
+        noise: part of `mean_square` from seeds, σ²/n.
+        noise_freedom: degrees of freedom for `noise`.
     """
 
     variance: float
@@ -60,10 +60,10 @@ class SearchSpread(NamedTuple):
 
 
 def between_searches(tables: Sequence[Scores]) -> SearchSpread:
-    """Estimate the variance between searches of one method, beyond seeds.
+    """Estimate the variance between searches for one method, beyond seeds.
 
     Args:
-        tables: (R, n) scores of each method, one row per search, columns paired by seed. A method with one search or
+        tables: (R, n) scores by method, one row per search, columns paired by seed. A method with one search or
             one seed adds nothing.
     """
     squares = noise = 0.0
@@ -88,10 +88,10 @@ def mean_over_searches(table: Scores, spread: SearchSpread) -> Estimate:
 
     Args:
         table: (R, n) scores, without nan.
-        spread: spread between searches of one method.
+        spread: spread between searches for one method.
 
     Returns:
-        Mean in the unit of the scores; n counts seeds. Bounds are nan for fewer than two seeds.
+        Mean, in the scores' unit; n counts seeds. Bounds are nan for fewer than two seeds.
     """
     searches, seeds = table.shape
     name = f"mean over {searches} searches and {seeds} seeds"
@@ -101,16 +101,16 @@ def mean_over_searches(table: Scores, spread: SearchSpread) -> Estimate:
 def difference_over_searches(
     own: Scores, other: Scores, spread: SearchSpread, *, smallest_effect: float | None = None
 ) -> Estimate:
-    """Estimate the mean difference of two methods over searches and seeds, paired by seed.
+    """Estimate the mean difference between two methods over searches and seeds, paired by seed.
 
-    The p-value is that of the t-test of the same variance and degrees of freedom as the interval. The equivalence test
-    is two one-sided tests with them.
+    The p-value is from the t-test with the same variance and degrees of freedom as the interval. The equivalence test
+    is two one-sided t-tests with the same values.
 
     Args:
-        own: (R, n) scores of the first method, without nan.
-        other: (Q, n) scores of the second method on the same seeds.
-        spread: spread between searches of one method.
-        smallest_effect: smallest difference that matters, to test for equivalence.
+        own: (R, n) scores for the first method, without nan.
+        other: (Q, n) scores for the second method on the same seeds.
+        spread: spread between searches for one method.
+        smallest_effect: smallest relevant difference, to test for equivalence.
 
     Returns:
         First minus second; n counts seeds. Bounds are nan for fewer than two seeds.
@@ -131,7 +131,7 @@ def _estimate(
     tested: bool = False,
     smallest_effect: float | None = None,
 ) -> Estimate:
-    """Return the mean of a series over seeds (n,), with `share` times τ² added to its variance."""
+    """Return the mean of per-seed values (n,), with `share` times τ² added to the variance."""
     n, value = len(series), float(series.mean()) if len(series) else math.nan
     if n < MIN_SEEDS or not spread.freedom:
         return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for n < {MIN_SEEDS}")

@@ -1,4 +1,4 @@
-"""Pareto front: the points that no other point dominates."""
+"""Pareto front: the points not dominated by any other point."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ def non_dominated(points: Sequence[Sequence[float]], maximised: Sequence[bool]) 
     Equal points do not dominate each other.
 
     Args:
-        points: values of each point, finite.
+        points: finite values of each point.
         maximised: for each value, whether more is better; else less is better.
     """
     signed = [[value if up else -value for value, up in zip(point, maximised, strict=True)] for point in points]

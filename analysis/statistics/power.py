@@ -1,17 +1,17 @@
 """Power of a paired comparison: seeds needed for a difference, and the least detectable difference.
 
 Notation: δ is a true mean difference, σ the standard deviation of the paired differences over seeds, n the number of
-seeds, and m the number of comparisons of one family.
+seeds, and m the number of comparisons in one family.
 
-The formula is that of the paired t-test. The tests of this package flip signs instead. For normal differences the two
-have nearly the same power, but the p-value of n exact sign flips is a multiple of 2/2ⁿ. The formula therefore uses the
-largest such multiple up to the level. With few seeds that multiple is 0, and no difference is detectable.
+The formula is for the paired t-test. The tests in this package flip signs instead. For normal differences the two have
+nearly the same power, but the p-value from n exact sign flips is a multiple of 2/2ⁿ. The formula therefore uses the
+largest multiple up to the level. With few seeds this multiple is 0, and no difference is detectable.
 
 Holm's correction compares the smallest of m p-values with level/m. Power at level/m is therefore the power of the first
-step, and a lower bound on the power of Holm's method.
+step, and a lower bound on the power with Holm's method.
 
 Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2, with the noncentral t
-distribution in place of its tables.
+distribution instead of the tables.
 """
 
 import itertools
@@ -33,11 +33,11 @@ _QUANTILES: Final = 4000
 
 
 def attainable_level(n: int, *, level: float = LEVEL, tests: int = 1) -> float:
-    """Return the largest level up to `level` / `tests` that the sign-flip test of n pairs can have.
+    """Return the largest possible level up to `level` / `tests` for the sign-flip test on n pairs.
 
     Args:
         n: number of pairs.
-        level: two-sided level of the whole family, between 0 and 1.
+        level: two-sided family-wise level, between 0 and 1.
         tests: number of comparisons, at least 1.
     """
     wanted = level / tests
@@ -48,23 +48,23 @@ def attainable_level(n: int, *, level: float = LEVEL, tests: int = 1) -> float:
 
 
 def fewest_pairs(*, level: float = LEVEL, tests: int = 1) -> int:
-    """Return the smallest number of pairs whose sign-flip test can reach the level at all.
+    """Return the smallest number of pairs with a sign-flip test that can reach the level at all.
 
     Args:
-        level: two-sided level of the whole family.
+        level: two-sided family-wise level.
         tests: number of comparisons, corrected for by Holm's method.
     """
     return next(n for n in itertools.count(2) if attainable_level(n, level=level, tests=tests))
 
 
 def paired_power(difference: float, spread: float, n: int, *, level: float = LEVEL, tests: int = 1) -> float:
-    """Compute the probability that n pairs show a true difference.
+    """Compute the power to show a true difference with n pairs.
 
     Args:
         difference: true mean difference δ, in the unit of `spread`.
         spread: standard deviation σ of the paired differences, above 0.
         n: number of pairs.
-        level: two-sided level of the whole family.
+        level: two-sided family-wise level.
         tests: number of comparisons, corrected for by Holm's method.
 
     Returns:
@@ -81,13 +81,13 @@ def paired_power(difference: float, spread: float, n: int, *, level: float = LEV
 def seeds_needed(
     difference: float, spread: float, *, power: float = POWER, level: float = LEVEL, tests: int = 1
 ) -> int | None:
-    """Return the smallest number of pairs that shows a true difference with the given power.
+    """Return the smallest number of pairs to show a true difference with the given power.
 
     Args:
         difference: true mean difference δ, not 0.
         spread: standard deviation σ of the paired differences; 0 if pairs do not differ.
         power: wanted probability, between 0 and 1.
-        level: two-sided level of the whole family.
+        level: two-sided family-wise level.
         tests: number of comparisons, corrected for by Holm's method.
 
     Returns:
@@ -104,7 +104,7 @@ def seeds_needed(
     def enough(n: int) -> bool:
         return paired_power(difference, spread, n, level=level, tests=tests) >= power
 
-    # Power grows with n, except for the steps of the exact test.
+    # Power grows with n, except for the steps in the exact test.
     few = next((n for n in range(2, EXACT_PAIRS + 1) if enough(n)), None)
     if few is not None:
         return few
@@ -118,13 +118,13 @@ def seeds_needed(
 
 
 def least_detectable(spread: float, n: int, *, power: float = POWER, level: float = LEVEL, tests: int = 1) -> float:
-    """Return the smallest true difference that n pairs show with the given power.
+    """Return the smallest true difference detectable from n pairs with the given power.
 
     Args:
         spread: standard deviation σ of the paired differences.
         n: number of pairs.
         power: wanted probability, between 0 and 1.
-        level: two-sided level of the whole family.
+        level: two-sided family-wise level.
         tests: number of comparisons, corrected for by Holm's method.
 
     Returns:
@@ -151,9 +151,9 @@ def least_detectable(spread: float, n: int, *, power: float = POWER, level: floa
 
 @lru_cache(maxsize=64)
 def _relative_spreads(freedom: int) -> NDArray[np.float64]:
-    """Return equally likely values of the estimated spread over the true one, at the midpoints of `_QUANTILES` steps.
+    """Return equally likely ratios of estimated to true spread, at the midpoints of `_QUANTILES` steps.
 
-    The mean over them integrates the noncentral t distribution. SciPy's own returns nan for some large shifts.
+    The mean over them integrates the noncentral t distribution. SciPy's own function returns nan for some large shifts.
     """
     middles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     return np.asarray(np.sqrt(stats.chi2.ppf(middles, freedom) / freedom), dtype=np.float64)

@@ -1,16 +1,16 @@
 """Rank correlations with one method for the interval and the p-value.
 
-Let r be the rank correlation of n observations, and c the critical value of the test: the smallest absolute correlation
-that the test rejects at level 0.05. The interval is, on Fisher's scale z = artanh,
+Let r be the rank correlation over n observations, and c the critical value: the smallest absolute correlation rejected
+by the test at level 0.05. The interval is, on Fisher's scale z = artanh,
 
     tanh(z(r) ± z(c) · √((1 + r²/2) / (1 + c²/2))).
 
-The shape of the standard error, √(1 + r²/2), is that of Bonett and Wright. Its size is not 1.96 / √(n − 3), which is
-too large for few observations, but is taken from the test. The interval therefore excludes 0 if and only if the test
-rejects. For a rank correlation the test permutes one input, and for a partial one it is Student's t.
+The standard error has the shape √(1 + r²/2), from Bonett and Wright. The size is not 1.96 / √(n − 3), which is too
+large for few observations, but is taken from the test. The interval therefore excludes 0 if and only if the test
+rejects. For a rank correlation the test permutes one input. For a partial one it is Student's t.
 
-Coverage and power in 10,000 to 20,000 simulated normal samples each; ρ is Pearson's correlation of the population. The
-power is the fraction of intervals that exclude 0, which is the fraction of tests that reject; at ρ = 0 it is the size.
+Coverage and power in 10,000 to 20,000 simulated normal samples each; ρ is the population's Pearson correlation. The
+power is the fraction of intervals without 0, equal to the fraction of rejecting tests; at ρ = 0 it is the size.
 
         n    coverage at ρ = 0, 0.3, 0.6, 0.9    power at ρ = 0, 0.3, 0.6, 0.9
         6    0.97  0.97  0.97  0.98              0.03  0.05  0.14  0.51
@@ -35,20 +35,20 @@ from scipy import stats
 from analysis.statistics.resampling import CONFIDENCE, Floats
 
 PERMUTATIONS: Final = 4000
-# All orders of so few observations are enumerated: 5,040 orders of 7.
+# For this few observations, all orders are enumerated: 5,040 orders of 7.
 EXACT_ORDERS: Final = 7
 _LEVEL: Final = 1 - CONFIDENCE
-# Equal correlations differ in their last bits, by the order of summation. Different ones of n ranks differ by at least
+# Equal correlations differ in their last bits, by summation order. Different correlations of n ranks differ by at least
 # 12 / (n³ - n).
 _TIE: Final = 1e-9
 
 
 class CorrelationTest(NamedTuple):
-    """Two-sided test of a correlation.
+    """Two-sided test for a correlation.
 
     Args:
-        p_value: p-value of the observed correlation.
-        critical: every absolute correlation from this one on is rejected at level 0.05; nan if none is.
+        p_value: p-value for the observed correlation.
+        critical: the test rejects every absolute correlation from this value on at level 0.05; nan if it rejects none.
         method: the test in words.
     """
 
@@ -58,20 +58,20 @@ class CorrelationTest(NamedTuple):
 
 
 def orders_of(n: int, seed: int) -> tuple[NDArray[np.intp], bool]:
-    """Return orders (B, n) of n observations, and whether they are all orders rather than a seeded sample."""
+    """Return orders (B, n) for n observations, and whether these are all orders rather than a seeded sample."""
     if n <= EXACT_ORDERS:
         return np.array(list(itertools.permutations(range(n))), dtype=np.intp), True
     return np.argsort(np.random.default_rng(seed).random((PERMUTATIONS, n)), axis=1), False
 
 
 def permutation_test(x: Floats, y: Floats, orders: NDArray[np.intp], *, exact: bool = False) -> CorrelationTest:
-    """Test the rank correlation of two values by permuting the second.
+    """Test the rank correlation between two values by permuting the second.
 
     Args:
         x: (n,), not constant.
         y: (n,), not constant.
         orders: (B, n) orders of y.
-        exact: whether the orders are all possible ones; else the observed order is counted as one more.
+        exact: whether these are all possible orders; else the observed order is added to the count.
     """
     ranks, scores = (stats.rankdata(each) - (len(x) + 1) / 2 for each in (x, y))
     norm = math.sqrt(float(ranks @ ranks) * float(scores @ scores))
@@ -79,7 +79,7 @@ def permutation_test(x: Floats, y: Floats, orders: NDArray[np.intp], *, exact: b
     null = np.abs(scores[orders] @ ranks) / norm
     drawn = 0 if exact else 1
     p_value = (int(np.count_nonzero(null >= observed - _TIE)) + drawn) / (len(null) + drawn)
-    # A value is rejected if at most so many of the permutations reach it.
+    # A value is rejected if at most this many permutations reach it.
     most = math.floor(_LEVEL * (len(null) + drawn) + 1e-9) - drawn
     largest_accepted = float(np.sort(null)[::-1][most]) if most >= 0 else 1.0
     beyond = [
@@ -93,7 +93,7 @@ def permutation_test(x: Floats, y: Floats, orders: NDArray[np.intp], *, exact: b
 
 
 def t_test(value: float, freedom: int) -> CorrelationTest:
-    """Test a correlation by Student's t with so many degrees of freedom, at least 1."""
+    """Test a correlation by Student's t with the given degrees of freedom, at least 1."""
     statistic = abs(value) * math.sqrt(freedom / max(1 - value**2, 1e-300))
     quantile = float(stats.t.isf(_LEVEL / 2, freedom))
     critical = quantile / math.sqrt(freedom + quantile**2)
@@ -101,12 +101,12 @@ def t_test(value: float, freedom: int) -> CorrelationTest:
 
 
 def calibrated_interval(value: float, critical: float, n: int) -> tuple[float, float]:
-    """Compute the interval of a rank correlation that excludes 0 if and only if its test rejects.
+    """Compute the interval for a rank correlation, with 0 excluded if and only if the test rejects.
 
     Args:
         value: the correlation, −1 to 1.
-        critical: smallest absolute correlation that the test rejects; nan if it rejects none.
-        n: number of observations that were ranked.
+        critical: smallest absolute correlation rejected by the test; nan if it rejects none.
+        n: number of ranked observations.
 
     Returns:
         Bounds; nan if the test rejects no correlation. A correlation of ±1 ends at itself.
@@ -114,7 +114,7 @@ def calibrated_interval(value: float, critical: float, n: int) -> tuple[float, f
     if math.isnan(critical):
         return math.nan, math.nan
     critical -= _TIE
-    # Fisher's z of ±1 is infinite. The next correlation is 12 / (n³ - n) away, and ±1 stands a quarter of it inside.
+    # Fisher's z for ±1 is infinite. The next correlation is 12 / (n³ - n) away; ±1 moves a quarter of it inside.
     inside = min(abs(value), max(1 - 3 / (n**3 - n), (1 + critical) / 2))
     reach = math.atanh(critical) * math.sqrt((1 + inside**2 / 2) / (1 + critical**2 / 2))
     low, high = math.tanh(math.atanh(inside) - reach), math.tanh(math.atanh(inside) + reach)

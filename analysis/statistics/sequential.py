@@ -1,21 +1,20 @@
-"""Group-sequential comparison of paired differences: stop each comparison as soon as the seeds so far decide it.
+"""Group-sequential comparison of paired differences: stop each comparison when the available seeds decide it.
 
-The differences of one comparison are looked at after n₁ < n₂ < … < n_K pairs, fixed in advance. At look k the
-comparison stops with
+Each comparison is examined after n₁ < n₂ < … < n_K pairs, fixed in advance. At look k the comparison stops with
 
-- *better* or *worse*, if the paired t-test of a zero mean has p ≤ a_k;
-- *small*, if the one-sided t-tests of a mean of δ and of −δ both have p ≤ b_k, in the direction of zero.
+- *better* or *worse*, if the paired t-test for a zero mean has p ≤ a_k;
+- *small*, if the one-sided t-tests for means δ and −δ both have p ≤ b_k, in the direction of zero.
 
-Otherwise it continues, and it stays open after the last look. The nominal levels a_k spend the two-sided level α of the
-comparison over the looks, and b_k spend the error 1 − power likewise. Stopping for *small* never raises the error of
-*better* and *worse*, because those levels do not count on it.
+Otherwise it continues, and it stays open after the last look. The nominal levels a_k spend the comparison's two-sided
+level α over the looks. The levels b_k spend the error 1 − power in the same way. Stopping for *small* never raises the
+error of *better* and *worse*, because the levels a_k do not rely on this stopping.
 
 The levels are exact for normal differences with known variance. For estimated variances the same nominal levels are
 applied to the t-test. Simulated errors are in `tests/analysis/statistics/test_sequential.py`.
 
 Source: Lan and DeMets, Discrete sequential boundaries for clinical trials (1983), with their Pocock-type spending
 function; Jennison and Turnbull, Group Sequential Methods (2000), sections 4.4 (t-tests at nominal levels) and 19.2
-(integration over the looks). Bonferroni's correction over comparisons, so that each can stop by itself.
+(integration over the looks). Bonferroni's correction over comparisons lets each comparison stop by itself.
 """
 
 import math
@@ -35,19 +34,19 @@ Decision = Literal["better", "worse", "small"]
 FIRST_LOOK: Final = 6
 _GROWTH: Final = 1.3
 _GRID: Final = 801
-_WIDEST: Final = 9.0  # standard errors of the score's distribution that the grid covers
+_WIDEST: Final = 9.0  # half-width of the score grid, in standard errors
 
 
 @dataclass(frozen=True)
 class SequentialPlan:
-    """Looks and nominal levels of a group of comparisons.
+    """Looks and nominal levels for a group of comparisons.
 
     Args:
-        detect: difference δ that matters.
+        detect: relevant difference δ.
         looks: numbers of pairs at the looks, ascending.
         tests: number of comparisons.
-        levels: two-sided nominal level a_k of each look.
-        small_levels: one-sided nominal level b_k of each look.
+        levels: two-sided nominal level a_k at each look.
+        small_levels: one-sided nominal level b_k at each look.
     """
 
     detect: float
@@ -61,7 +60,7 @@ class SequentialPlan:
 
         Args:
             differences: (n,) paired differences so far; nan is dropped.
-            look: number of the look, from 0.
+            look: look number, from 0.
         """
         values = np.asarray(differences, dtype=np.float64)
         values = values[np.isfinite(values)]
@@ -77,13 +76,13 @@ class SequentialPlan:
 
 
 def plan_looks(detect: float, most: int, tests: int, *, level: float = LEVEL, power: float = POWER) -> SequentialPlan:
-    """Plan the looks of a group of comparisons.
+    """Plan the looks for a group of comparisons.
 
     Args:
-        detect: difference that matters, above 0.
+        detect: relevant difference, above 0.
         most: largest number of pairs.
         tests: number of comparisons, which share the level equally.
-        level: two-sided level of the whole group.
+        level: two-sided family-wise level.
         power: probability not to stop with *small* if the true difference is `detect`.
 
     Raises:
@@ -106,15 +105,15 @@ def plan_looks(detect: float, most: int, tests: int, *, level: float = LEVEL, po
 
 @lru_cache(maxsize=64)
 def spent_levels(fractions: Sequence[float], level: float) -> tuple[float, ...]:
-    """Return the two-sided nominal level of each look, so that all looks together have the given level.
+    """Return the two-sided nominal level at each look, for the given level over all looks together.
 
     Args:
-        fractions: (K,) share of the largest number of pairs at each look, ascending to 1.
-        level: two-sided level of all looks, between 0 and 1.
+        fractions: (K,) fraction of the largest number of pairs at each look, ascending to 1.
+        level: two-sided level over all looks, between 0 and 1.
     """
     found: list[float] = []
     spent = earlier = 0.0
-    # Density of the score √t·Z on a grid of points, while no bound was crossed. At t = 0 it is a point mass at 0.
+    # Density of the score √t·Z on a grid, before any bound was crossed. At t = 0 it is a point mass at 0.
     points, density = np.zeros(1), np.ones(1)
     for fraction in fractions:
         target, step = level * math.log(1 + (math.e - 1) * fraction), fraction - earlier
@@ -133,7 +132,7 @@ def spent_levels(fractions: Sequence[float], level: float) -> tuple[float, ...]:
 def _excess(
     bound: float, target: float, density: NDArray[np.float64], points: NDArray[np.float64], fraction: float, step: float
 ) -> float:
-    """Return the probability to cross ± bound at this look, minus the target."""
+    """Return the probability of crossing ± bound at this look, minus the target."""
     edge, spread = bound * math.sqrt(fraction), math.sqrt(step)
     beyond = special.ndtr((-edge - points) / spread) + special.ndtr((points - edge) / spread)
     return float(_integral(density * beyond, points)) - target

@@ -1,12 +1,12 @@
-"""Trimmed mean, for scores of which a few collapsed.
+"""Trimmed mean, for scores with a few collapsed seeds.
 
-If a training collapses on some seeds, the scores have two clusters, and the mean with Student's t describes neither. In
-most small samples no seed collapses, and the interval is then too short for a population in which some do. The trimmed
-mean leaves out the lowest and the highest fifth. It estimates the trimmed mean of the population, which hardly depends
-on collapses in up to a fifth of the seeds.
+If training collapses on some seeds, the scores have two clusters, and the mean with Student's t describes neither. In
+most small samples no seed collapses. The interval is then too short for a population with some collapses. The trimmed
+mean leaves out the lowest and the highest fifth. It estimates the population's trimmed mean, which hardly depends on
+collapses in up to a fifth of the seeds.
 
-Coverage in 20,000 simulated studies of scores 0.82 ± 0.01 of which a share collapses to 0.1; each interval for the
-population value of its own estimate:
+Coverage in 20,000 simulated studies with scores 0.82 ± 0.01, a share of them collapsed to 0.1; each interval for the
+population value of the same estimate:
 
         collapsed     trimmed mean, n = 5, 10, 16, 29    mean, n = 5, 10, 16, 29
         none          0.93  0.93  0.94  0.95             0.95  0.95  0.95  0.95
@@ -15,7 +15,7 @@ population value of its own estimate:
         20%           0.94  0.94  0.94  0.94             0.67  0.89  0.86  0.94
         30%           0.45  0.61  0.75  0.88             0.83  0.96  0.97  0.95
 
-If more than a fifth collapse, the trimmed mean contains collapses as well, and only the share of collapses describes
+If more than a fifth collapse, the trimmed mean contains collapses as well, and only the collapsed share describes
 the config.
 
 Source: Tukey and McLaughlin (1963); Yuen, The two-sample trimmed t for unequal population variances (1974).
@@ -43,7 +43,7 @@ def trimmed_mean(values: ArrayLike) -> Estimate:
         values: (n,) one value per independent unit, such as a seed; nan is dropped.
 
     Returns:
-        Trimmed mean; n counts all values. It is nan for n < 5, where a fifth is less than one value.
+        Trimmed mean; n counts all values. It is nan for n < 5, because a fifth is then less than one value.
     """
     kept = np.sort(complete([values])[0][:, 0])
     n, cut = len(kept), int(TRIMMED * len(kept))

@@ -1,1 +1,1 @@
-"""Conversion of results to words."""
+"""Results in words."""

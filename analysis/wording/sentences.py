@@ -1,6 +1,6 @@
-"""Describe estimates in words, so that the text is computed from the same numbers as the tables.
+"""Describe estimates in words, computed from the same numbers as the tables.
 
-An estimate is *clear* if its interval excludes 0 and the corrected test, if there is one, agrees. With few units the
+An estimate is *clear* if the interval excludes 0 and the corrected test, if there is one, agrees. With few units the
 two can disagree, and the estimate is then open.
 """
 
@@ -46,7 +46,7 @@ def verdict(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
 
     Args:
         estimate: estimate with an interval.
-        corrected_p: p-value corrected for multiple tests. Default: the p-value of the estimate.
+        corrected_p: p-value corrected for multiple tests. Default: the estimate's own p-value.
 
     Returns:
         `up` or `down` if the sign is clear, `open` if 0 is possible, `undefined` without a value or an interval.
@@ -62,7 +62,7 @@ def verdict(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
 def by_verdict(
     estimate: Estimate, *, up: str, down: str, unsure: str, undefined: str, corrected_p: float | None = None
 ) -> str:
-    """Return the phrase that matches the verdict on the estimate (`verdict`)."""
+    """Return the phrase for the verdict on the estimate (`verdict`)."""
     return {"up": up, "down": down, "open": unsure, "undefined": undefined}[verdict(estimate, corrected_p)]
 
 
@@ -82,10 +82,10 @@ def how_many(number: int) -> str:
 
 
 def study_in_words(trials: pa.Table, name: str) -> str:
-    """Describe the setting and the size of a study in a paragraph of Markdown.
+    """Describe a study's setting and size in a Markdown paragraph.
 
     Raises:
-        ValueError: no trial of the study has ended.
+        ValueError: no trial in the study has ended.
     """
     if not trials.num_rows:
         raise ValueError(f"no trial of {name} has ended yet, so there is nothing to describe; try again later")
@@ -119,7 +119,7 @@ def study_in_words(trials: pa.Table, name: str) -> str:
 
 
 def association_in_words(found: Association) -> str:
-    """Describe the level and the configs of an association, and the held fields."""
+    """Describe an association's level and configs, and the held fields."""
     configs = "searched" if found.evidence == "exploratory" else "repeated"
     held = found.held if len(found.held) < 3 else [f"{len(found.held)} fields"]
     return f"{found.level} {configs} configs" + (f", {listed(held)} held" if held else "")
@@ -130,13 +130,13 @@ def comparisons_in_words(
 ) -> str:
     """Compare promising configs with the baseline on fresh seeds, as a Markdown list with corrected p-values.
 
-    The correction covers all listed configs. If no difference could have been clear, because the exact test of so few
-    pairs cannot reach a small enough p-value, the text states this.
+    The correction covers all listed configs. With few pairs, the exact test may never reach a small enough p-value for
+    a clear difference. The text then states this.
 
     Args:
-        summaries: repeated configs of the study.
-        baseline: method that they are compared with.
-        controls: include the controls, which are the compared methods in a study of methods.
+        summaries: repeated configs in the study.
+        baseline: method to compare with.
+        controls: include the controls, which are the compared methods in a comparison of methods.
     """
     compared = _compared(summaries, controls)
     if not compared:
@@ -204,10 +204,10 @@ def _too_few(compared: Sequence[tuple[ConfigSummary, Estimate, float]]) -> list[
 
 
 def stability_in_words(stability: RankStability, names: Mapping[str, str]) -> str:
-    """Describe how far seeds agree on the order of the repeated configs.
+    """Describe the agreement between seeds on the order of the repeated configs.
 
     Args:
-        stability: rank stability of a study.
+        stability: a study's rank stability.
         names: config names by digest.
     """
     if not math.isfinite(stability.agreement.value):
@@ -241,10 +241,10 @@ def _only(trials: pa.Table, name: str) -> str:
 
 
 def confirmed_in_words(found: ConfirmationResult | None, name: str) -> str:
-    """Describe the result of a study's confirmation on the test split as Markdown, or state that there is none.
+    """Describe the confirmation result on the test split as Markdown, or state that there is none.
 
     Args:
-        found: result of a complete confirmation, else None.
+        found: complete confirmation, else None.
         name: study name.
     """
     if found is None:

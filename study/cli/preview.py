@@ -65,7 +65,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY and not plan.objectives else []),
         *(f"{name:<11}{text}" for name, text in objective_lines(plan)),
         f"varies     {_varies(plan)}",
-        *(f"starts at  {each.words}" for each in plan.warm_start),
+        *(f"earlier    {each.words}" for each in plan.warm_start),
         *(f"{name:<11}{text}" for name, text in belief_lines(plan)),
         *([f"until      the search ends {RULE}"] if plan.until is not None else []),
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"

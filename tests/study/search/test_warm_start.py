@@ -291,7 +291,7 @@ def test_earlier_studies_are_part_of_the_question_and_a_study_without_has_its_ol
     assert with_earlier(plan, str(tmp_path / "old")).digest == warm.digest  # wherever the study is
     assert "--warm-start old" in start_command(warm)
     assert "warm_start: old\n" in config_text(warm, {})
-    assert "starts at  12 trials of old with their values" in describe_plan(warm, first_configs(warm))
+    assert "earlier    12 trials of old with their values" in describe_plan(warm, first_configs(warm))
     assert len(first_configs(warm)) == 1
     notes = plan_summary(warm, None)["notes"]
     assert "The search started from an earlier study: 12 trials of old with their values." in notes

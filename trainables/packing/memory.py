@@ -58,18 +58,18 @@ class Layout:
         }
 
     def own(self, memory: Tensor, trial: int) -> dict[str, Tensor]:
-        """Return views of the parameters of one trial, each in the shape of that trial."""
+        """Return views of one trial's parameters, in the trial's own shapes."""
         return {
             name: memory.as_strided(place.own_sizes[trial], place.strides, place.start + trial * place.numel)
             for name, place in self._places.items()
         }
 
     def spread(self, value: Callable[[str, int], float], like: Tensor) -> float | Tensor:
-        """Expand a value per (parameter name, trial) to one value per number of the memory.
+        """Expand a value per (parameter name, trial) to one value per number in the memory.
 
         Args:
             value: function from parameter name and trial index to the value.
-            like: tensor that determines dtype and device.
+            like: tensor with the wanted dtype and device.
 
         Returns:
             Tensor (numel,), or a single number if all values are equal.
@@ -86,7 +86,7 @@ class Layout:
 
 
 def _strides(like: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a dense tensor; convolution weights use channels last where that is faster."""
+    """Return the strides of a dense tensor; convolution weights use channels last where faster."""
     if len(size) == 4:
         # On one core, packed steps up to 28 × 28 took 1.1 to 2.0 times as long with channels first as with them last.
         if like.device.type == "cpu":

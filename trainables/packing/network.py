@@ -1,11 +1,11 @@
-"""Several students of one architecture as one network with K times the channels and grouped convolutions.
+"""Several students of one architecture, as one network with K times the channels and grouped convolutions.
 
 Channels of a map are ordered by trial, (B, K · C, H, W). Channelwise operations and the layers below keep trials
 separate: no value of a trial affects another trial, not even a non-finite value.
 
 `torch.vmap` over `torch.func.functional_call` with `stack_module_state` computes the same. On one core, its forward and
-backward pass took 2.7 times as long as the packed network (median of n = 60 rounds that alternate both, 20 passes each;
-K = 8 students cnn_3_4, 64 images of 8 × 8 in common, float32, torch 2.15).
+backward pass took 2.7 times as long as the packed network (median of n = 60 rounds alternating both, 20 passes each; K
+= 8 students cnn_3_4, 64 images of 8 × 8 in common, float32, torch 2.15).
 """
 
 import copy
@@ -24,7 +24,8 @@ from trainables.models.resnet import BasicBlock, ResNet, ZeroPad, ZeroPadResNet
 from trainables.models.vgg import VGG
 from trainables.models.wide_resnet import PreActivationBlock, WideResNet, WideStage
 
-# Modules that mix channels only in their layers. ShuffleNets are missing, because they permute channels of a whole map.
+# Modules with channel mixing only inside the layers. ShuffleNets are missing, because they permute channels of a whole
+# map.
 _CHANNELWISE: Final = (
     BasicBlock, BottleneckBlock, BottleneckResNet, InvertedResidual, MobileNetV2, PreActivationBlock, ResNet, SmallCNN,
     VGG, WideResNet, WideStage, ZeroPad, ZeroPadResNet, nn.Identity, nn.ModuleList, nn.ReLU, nn.Sequential,
@@ -32,7 +33,7 @@ _CHANNELWISE: Final = (
 
 
 class PackingError(ValueError):
-    """Error for trials that cannot be packed."""
+    """Trials cannot be packed."""
 
 
 class GroupedConv2d(nn.Module):
@@ -147,7 +148,7 @@ class PackedNetwork:
                 self.model.get_submodule(parent)._modules[attribute] = packed
 
     def begin_batch(self) -> None:
-        """Increase the number of training batches that each BatchNorm has seen."""
+        """Increase each BatchNorm's count of training batches."""
         for counter in self._counters:
             counter += 1
 
@@ -168,7 +169,7 @@ class PackedNetwork:
         return joined
 
     def _packed(self, name: str, module: nn.Module) -> nn.Module | None:
-        """Return the packed version of a layer; None for a module that stays unchanged."""
+        """Return the packed version of a layer; None for a module to keep unchanged."""
         get = self._tensors.get
         weight, bias = get(f"{name}.weight"), get(f"{name}.bias")
         if isinstance(module, nn.Conv2d):
@@ -193,7 +194,7 @@ def check_packable(student: DistillationModel, architecture: str) -> None:
     """Check that several students of this architecture can be packed.
 
     Raises:
-        PackingError: with the first module that does not allow packing.
+        PackingError: with the first module not suitable for packing.
     """
     for name, module in student.named_modules():
         fits = type(module) in _CHANNELWISE

@@ -19,9 +19,9 @@ class PackedOptimiser:
 
     Args:
         trainers: for each trial, trainers by name of the modules to update together; the students' come first.
-        like: tensor that determines dtype and device of the memory.
-        graph: name of the trainers with modules that take part in a backward pass, which computes the gradients. All
-            other gradients are written to `gradients_of`.
+        like: tensor with the wanted dtype and device of the memory.
+        graph: name of the trainers with modules in a backward pass, which computes the gradients. All other gradients
+            are written to `gradients_of`.
 
     Attributes:
         leaves: leaves of the graph by parameter name, views of the memory; see `Layout.end_to_end`.

@@ -36,8 +36,8 @@ class PackEpoch(NamedTuple):
     """Result of one epoch.
 
     Args:
-        measures: measures of each trial that completed the epoch, by trial name.
-        failures: error of each trial that failed and was removed from the pack, by trial name.
+        measures: measures of each trial with a completed epoch, by trial name.
+        failures: error of each trial removed from the pack after a failure, by trial name.
     """
 
     measures: dict[str, dict[str, float]]
@@ -45,13 +45,13 @@ class PackEpoch(NamedTuple):
 
 
 class Pack:
-    """Trials in progress that train together.
+    """Trials in progress, trained together.
 
     Args:
         runs: trials by name, fresh or resumed, at any epoch, all on one device.
 
     Raises:
-        PackingError: with the field or module that prevents packing.
+        PackingError: with the field or module preventing packing.
     """
 
     def __init__(self, runs: Mapping[str, DistillationRun]) -> None:
@@ -93,11 +93,11 @@ class Pack:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Names of the trials that train in this pack."""
+        """Names of the trials in this pack."""
         return tuple(self._members)
 
     def run_of(self, name: str) -> DistillationRun:
-        """Return a trial by name, including trials that left; members must not be trained separately."""
+        """Return a trial by name, including former members. Current members must not be trained separately."""
         if name not in self._runs:
             raise ValueError(f"there is no trial {name!r} in the pack; it had {', '.join(map(repr, self._runs))}")
         return self._runs[name]
@@ -122,7 +122,7 @@ class Pack:
             self._step = PackedStep(self._training())
 
     def remove(self, name: str) -> DistillationRun:
-        """Remove a trial from the pack, with its full state, so that it can continue alone.
+        """Remove a trial from the pack, with the full state. The trial can then continue alone.
 
         Raises:
             ValueError: for an unknown name.
@@ -136,9 +136,9 @@ class Pack:
         """Train the next epoch of every trial and evaluate; epoch numbers may differ between trials.
 
         Returns:
-            The measures of `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are those of the pack
-            divided by the trial count. Examples per second and seconds per step are computed from that share.
-            Teacher forward passes shared by several trials are counted for the first of these trials.
+            The measures of `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are the pack's values
+            divided by the trial count. Examples per second and seconds per step are computed from this share. Teacher
+            forward passes shared by several trials are counted for the first of these trials.
         """
         started, meter = time.perf_counter(), energy_meter(next(iter(self._runs.values())).device)
         energy = meter.read()
@@ -228,10 +228,10 @@ class Pack:
 
 
 def check_alike(configs: Sequence[TrialConfig]) -> None:
-    """Check that the configs agree in all shared fields, so that the trials may be packed.
+    """Check that the configs agree in all shared fields, as packing requires.
 
     Raises:
-        PackingError: with the first shared field that differs.
+        PackingError: with the first differing shared field.
     """
     for name in SHARED_FIELDS:
         values = sorted({repr(getattr(config, name)) for config in configs})

@@ -1,6 +1,6 @@
-"""Training of the trials of many clients in packs: clients that wait for an epoch at the same time share a pack.
+"""Training of many clients' trials in packs: clients waiting for an epoch at the same time share a pack.
 
-This module does not depend on Ray. Clients are identified by names, and the function that builds a trial from a
+This module does not depend on Ray. Clients are identified by names, and the function for building a trial from a
 client's settings is passed in.
 """
 
@@ -113,7 +113,7 @@ class PackedTrials:
         try:
             measures, failures = pack.run_epoch()
         except Exception as error:
-            # The progress of each trial is unknown after an unexpected error, so all trials of the pack fail.
+            # After an unexpected error, the progress of each trial is unknown, so all trials in the pack fail.
             return {name: EpochResult(run, error=error) for name, run in runs.items()}
         self._packs[kind] = pack
         return {name: EpochResult(run, measures.get(name, {}), failures.get(name)) for name, run in runs.items()}

@@ -18,7 +18,7 @@ from trainables.steps.loss_log import EpochLosses, LossLog
 from trainables.steps.step import AutogradStep, BatchLosses, ClosedFormStep, FormulaInputs, TrainingStep
 from trainables.teacher_outputs.batch import TeacherBatch
 
-# Config fields that all trials of a pack share. All other fields may differ.
+# Config fields shared by all trials in a pack. All other fields may differ.
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
     "adapter_count", "adapter_training", "adapter_dropout", "detach_adapter_target", "pesf_variant", "distance",
@@ -30,7 +30,7 @@ _ADAPTER: Final = "adapter"
 
 
 class PackedStep:
-    """K packed trials, as a training step sees them: one network, one optimiser, and separate objectives.
+    """K packed trials in a training step: one network, one optimiser, and separate objectives.
 
     If the method has gradients in closed form, the adapters are packed as well. Otherwise the losses are
     computed trial by trial. Adapters and other trainable modules besides the student then make separate steps.
@@ -39,7 +39,7 @@ class PackedStep:
     them out again.
 
     Args:
-        runs: trials that agree in all `SHARED_FIELDS`.
+        runs: trials with equal values of all `SHARED_FIELDS`.
 
     Attributes:
         step: implementation of the training step.

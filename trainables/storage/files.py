@@ -35,9 +35,9 @@ def is_no_room(error: BaseException | None) -> bool:
 
 
 def describe_full_disk(error: OSError, path: Path, size: int | None = None) -> OSError:
-    """Return an error that names the file, the bytes needed and the bytes free.
+    """Return an error with the file, the bytes needed and the bytes free.
 
-    An error that reports no full disk is returned as it is, except that a missing file name is added.
+    Errors other than a full disk are returned unchanged, with a file name added if missing.
 
     Args:
         error: error raised while writing.
@@ -59,7 +59,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
     """Convert errors raised in the block with `describe_full_disk`.
 
     Args:
-        path: file that the block writes.
+        path: file written by the block.
         size: size of the file in bytes, if known.
     """
     try:
@@ -74,9 +74,9 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
     Args:
         path: file to replace.
         content: new content.
-        durable: whether to wait for the disk, so that the file survives a power cut, as in
-            `trainables.storage.tensors.write_atomically`. Not needed for files that can be recreated, or that are
-            written once per trial.
+        durable: whether to wait for the disk. The file then survives a power cut, as in
+            `trainables.storage.tensors.write_atomically`. Not needed for files that can be recreated or are written
+            once per trial.
 
     Raises:
         OSError: the file cannot be written (see `describe_full_disk`). No partial file is left behind.
@@ -104,7 +104,7 @@ def sync(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be written to a folder, which is created and removed again if it is missing.
+    """Check that a folder is writable. A missing folder is created and removed again.
 
     Raises:
         OSError: a file cannot be written.
@@ -115,7 +115,7 @@ def check_writable(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return
-        except FileNotFoundError:  # another process has removed the folder, after a check of its own
+        except FileNotFoundError:  # another process has removed the folder after the same check
             if not tries_left:
                 raise
         finally:
@@ -123,12 +123,12 @@ def check_writable(folder: Path) -> None:
 
 
 def missing_folders(folder: Path) -> list[Path]:
-    """Return the folders that `mkdir` would create for a folder, innermost first."""
+    """Return the folders to be created by `mkdir` for a folder, innermost first."""
     return list(itertools.takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders in the given order, except those that have content."""
+    """Remove empty folders, in the given order."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# MLflow would print two lines for every run that ends on a server. The study itself prints the location of the runs.
+# MLflow would print two lines for every finished run on a server. The study itself prints the location of the runs.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import sqlalchemy
@@ -60,19 +60,19 @@ _TIMEOUTS: Final = {
 }  # fmt: skip
 _PACKAGES: Final = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _OR_DEFAULT_STORE: Final = "or leave out --tracking-uri to use a store in the output folder"
-# Arbitrary, but equal in all processes, so that only one at a time creates the tables of a database.
+# Arbitrary, but equal in all processes, so only one process at a time creates a database's tables.
 _ADVISORY_LOCK: Final = 7_291_533
 
 
 class TrackingError(StudyError):
-    """MLflow store or server that cannot be used. The message contains no secrets."""
+    """MLflow store or server cannot be used. The message contains no secrets."""
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Check that a tracking store or server can be used, before any work starts.
+    """Check a tracking store or server before any work starts.
 
-    The check takes at most 30 seconds if nothing answers. Missing tables of a database are created. A missing SQLite
-    file is not created: `open_client` does that once a study begins.
+    The check takes at most 30 seconds if nothing answers. Missing database tables are created. A missing SQLite file is
+    created later, by `open_client` at the start of a study.
 
     Args:
         uri: URI of a server (`http://`), a database or an SQLite file.
@@ -120,7 +120,7 @@ def _check_server(uri: str) -> None:
     answers: list[bytes] = []
     untrusted = None
     try:
-        # The timeout of `urlopen` covers neither the name look-up nor a server that sends byte by byte.
+        # The timeout of `urlopen` covers neither the name look-up nor a server sending byte by byte.
         _with_time_limit(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_response_to(request)))
     except HTTPError:
         pass  # something answers; MLflow's client checks it below
@@ -231,7 +231,7 @@ def _check_schema(engine: sqlalchemy.Engine, upgrade: str) -> None:
 
 
 def _check_other(uri: str, scheme: str) -> None:
-    """Check a URI that names neither a server nor a database.
+    """Check a URI of neither a server nor a database.
 
     Raises:
         TrackingError: the URI is a path or a folder of files, or MLflow rejects the URI.
@@ -279,10 +279,10 @@ def _check_search(client: MlflowClient, *, accepts_no_experiments: bool = True) 
 
 
 def _with_time_limit(seconds: float, action: Callable[[], Any]) -> None:
-    """Run an action that may hang, such as a name look-up, and give up after a time limit.
+    """Run an action, such as a name look-up, with a time limit.
 
     Raises:
-        TimeoutError: the action did not finish. The thread of the action keeps running.
+        TimeoutError: the action did not finish. The action's thread keeps running.
         Exception: any error of the action.
     """
     raised: list[BaseException | None] = []
@@ -376,7 +376,7 @@ def _nothing_left_without(path: Path, new: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a store, waiting for another process that is creating the same store."""
+    """Hold the lock of a store. Wait for other processes creating the same store."""
     lock = lock_of(path)
     deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
     with ExitStack() as stack:

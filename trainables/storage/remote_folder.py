@@ -1,4 +1,4 @@
-"""Files in a folder that all nodes can reach, under any URI known to `pyarrow.fs` (S3, GCS, Azure, HDFS, file).
+"""Files in a folder shared by all nodes, under any URI known to `pyarrow.fs` (S3, GCS, Azure, HDFS, file).
 
 A file appears under the final name only when complete. Object stores make an object visible when the upload completes.
 On other storage, the file is written under another name and then moved.
@@ -31,7 +31,7 @@ _MARKER_TEXT: Final = (
     b"Written by pesfkd: outputs of frozen teachers, recomputed if deleted, and checkpoints of running studies.\n"
 )
 _OBJECT_STORES: Final = frozenset({"s3", "gcs", "abfs"})
-# Errors that waiting does not resolve.
+# Permanent errors: waiting does not help.
 _FINAL_ANSWER: Final = re.compile(
     r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CLIENT_TOKEN|AUTHENTICATION|EXPIRED_TOKEN|"
     r"PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|AuthorizationFailure|ContainerNotFound",
@@ -51,7 +51,7 @@ Result = TypeVar("Result")
 
 
 class RemoteFolderError(OSError):
-    """Storage that does not answer or refuses a request. The message contains no secrets."""
+    """Storage does not answer or refuses a request. The message contains no secrets."""
 
 
 class RemoteFolder:
@@ -167,7 +167,7 @@ class RemoteFolder:
             raise
 
     def _with_retries(self, action: Callable[[], Result]) -> Result:
-        """Return the result of `action`, retrying after errors that may be temporary."""
+        """Return the result of `action`. Retry after possibly temporary errors."""
         if time.monotonic() < self._resting_until:
             raise RemoteFolderError(f"{self}: did not answer recently; not retried yet")
         for pause in (*_SECONDS_BETWEEN_TRIES, None):
@@ -206,11 +206,11 @@ def check_remote_folder(
 ) -> None:
     """Check within half a minute that a folder on storage can be written and read.
 
-    The check runs in a separate process, because a client that waits for a dead server cannot be interrupted.
+    The check runs in a separate process, because a client waiting for a dead server cannot be interrupted.
 
     Args:
         uri: URI of the folder.
-        flag: command line option that named the folder.
+        flag: command line option for the folder.
         purpose: purpose of the folder, for the error message.
 
     Raises:

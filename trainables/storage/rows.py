@@ -35,11 +35,11 @@ _BLOCK_BYTES: Final = 1 << 20
 
 
 class TeacherOutputsFileError(StoredFileError):
-    """File of teacher outputs that is damaged or not the requested one."""
+    """File of teacher outputs is damaged or not the requested one."""
 
 
 def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
-    """Write a file for `map_rows`, which appears at `path` only when complete and on disk.
+    """Write a file for `map_rows`. The file appears at `path` only when complete and on disk.
 
     Args:
         path: file to write. A missing folder is created.

@@ -1,4 +1,4 @@
-"""Conversion between paths and SQLite URIs, such that SQLAlchemy and MLflow open the right file for any characters."""
+"""Conversion between paths and SQLite URIs. SQLAlchemy and MLflow open the right file for any characters."""
 
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ _URI_OF_SQLITE: Final = "file:"  # SQLite's own notation, which needs `uri=true`
 
 
 class SQLitePathError(ValueError):
-    """Path that no URI can name."""
+    """No URI can name the path."""
 
 
 def sqlite_uri(path: Path) -> str:
@@ -22,7 +22,7 @@ def sqlite_uri(path: Path) -> str:
         path: SQLite file, made absolute.
 
     Raises:
-        SQLitePathError: the path contains a character that is not possible in such a URI.
+        SQLitePathError: the path contains a character that is impossible in an SQLite URI.
     """
     text = str(path.absolute())
     try:
@@ -48,7 +48,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """Make the path in an SQLite URI absolute, so that it is valid in every working folder. Keep any other URI."""
+    """Make the path in an SQLite URI absolute, and thus valid in every working folder. Keep any other URI."""
     path = sqlite_file(uri)
     if path is None or path.is_absolute():
         return uri
@@ -65,7 +65,7 @@ def lock_of(store: Path) -> Path:
 
 
 def _kept(text: str) -> str:
-    """Return the characters of a path that need no encoding."""
+    """Return the path characters that need no encoding."""
     return "".join(set(text) - _READ_OTHERWISE)
 
 

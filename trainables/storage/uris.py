@@ -1,9 +1,9 @@
 """Places given as a URI or a path, and the redaction of secrets in URIs.
 
-Secrets are neither stored nor shown. Each URI is read by the parsers of the libraries that open it: urllib's, and for
-all schemes except web protocols also SQLAlchemy's. If one parser takes a part for a secret, that part is replaced. If a
-parser cannot read a URI, everything after the scheme is replaced. Query parameters keep their values only if they are
-on a list of harmless parameters.
+Secrets are neither stored nor shown. Each URI is read by the parsers of the libraries used for opening: urllib's, and
+for all schemes except web protocols also SQLAlchemy's. If one parser takes a part for a secret, that part is replaced.
+If a parser cannot read a URI, everything after the scheme is replaced. Query parameters keep their values only if they
+are on a list of harmless parameters.
 """
 
 import re
@@ -142,7 +142,7 @@ def _split(rest: str) -> tuple[str, str | None, str | None]:
 
 
 def _without_values(query: str) -> str:
-    """Replace the values of all parameters of a query that are not known to be harmless."""
+    """Replace the values of all query parameters except known harmless ones."""
     parts = re.split(r"([&;])", query)
     return "".join(part if index % 2 else _without_value(part) for index, part in enumerate(parts))
 
@@ -229,7 +229,7 @@ def _without_settings(text: str) -> str:
 
 
 def _secrets_of(uris: Iterable[str | None]) -> set[str]:
-    """Return the secrets of URIs in all forms that a text may repeat: unchanged, decoded and encoded."""
+    """Return the secrets of URIs in all possible forms in a text: unchanged, decoded and encoded."""
     found = {secret for uri in uris if uri is not None and is_uri(uri) for secret in _secrets(uri)}
     plain = found | {unquote(each) for each in found} | {unquote_plus(each) for each in found}
     forms = plain | {quote(each, safe="") for each in plain} | {quote_plus(each) for each in plain}

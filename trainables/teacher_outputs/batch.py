@@ -31,7 +31,7 @@ class TeacherOutputs(Protocol):
     """Source of the frozen teacher's outputs.
 
     Attributes:
-        forwards: total number of samples that have passed through the teacher.
+        forwards: total number of samples passed through the teacher.
         stored: whether outputs are looked up. Otherwise they are computed from the images, in the student's precision.
         numbers_per_sample: number of values in a feature and the logits together.
     """
@@ -42,7 +42,7 @@ class TeacherOutputs(Protocol):
 
     @property
     def source(self) -> object:
-        """Object that provides the outputs. Sources with the same object give the same outputs."""
+        """Provider of the outputs. Sources with the same provider give the same outputs."""
 
     def stored_bytes(self, slots: int) -> int:
         """Return the size in bytes of the stored rows for the first `slots` slots and the validation split."""

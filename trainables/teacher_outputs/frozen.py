@@ -35,7 +35,7 @@ class Renormalisation(NamedTuple):
         """Compute the conversion from images with `mean` and `std` to images with `own_mean` and `own_std`.
 
         Returns:
-            The conversion. None if both normalisations are equal, so that nothing is computed and no bit changes.
+            The conversion. None if both normalisations are equal: nothing is computed, and no bit changes.
         """
         if (*mean, *std) == (*own_mean, *own_std):
             return None
@@ -69,7 +69,7 @@ class FrozenTeacher(nn.Module):
         self.model = model.requires_grad_(False)
         self.digest = tensors_digest(model.state_dict())
         for name in Renormalisation._fields:
-            # Stored in float64 and rounded to the dtype of the images on use, so that all dtypes start from the same
+            # Stored in float64 and rounded to the dtype of the images on use. All dtypes thus start from the same
             # values.
             values = None if renormalise is None else torch.tensor(getattr(renormalise, name), dtype=torch.float64)
             self.register_buffer(f"_{name}", None if values is None else values.view(1, -1, 1, 1), persistent=False)
@@ -83,7 +83,7 @@ class FrozenTeacher(nn.Module):
         return self.model.head
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stay in eval mode for any `mode`, so that batch statistics never change the teacher."""
+        """Stay in eval mode for any `mode`, so batch statistics never change the teacher."""
         return super().train(False)
 
     @torch.no_grad()
@@ -97,7 +97,7 @@ class FrozenTeacher(nn.Module):
         return TeacherBatch(*forward_pass(self.model, self.renormalised(images), maps=maps))
 
     def renormalised(self, images: Tensor) -> Tensor:
-        """Convert images from the normalisation of the study to the normalisation that the model was trained with."""
+        """Convert images from the study's normalisation to the model's training normalisation."""
         if self._scale is None or self._shift is None:
             return images
         return images * self._scale.to(images.dtype) + self._shift.to(images.dtype)

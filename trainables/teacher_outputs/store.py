@@ -3,16 +3,16 @@
 The store keeps the penultimate features. The logits are recomputed with the frozen head, at no measurable cost.
 
 There is one file for every slot of views (see `trainables.data.views`) and one for the validation split. The first
-process that needs a missing slot computes the rows, in one pass of the teacher over the train split. A live teacher
-costs the same in every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of
-the machine: samples pass through the teacher in their own order, in batches of a fixed size, on one thread. Any process
-may therefore compute them, and a trial gives the same bits with stored and with computed rows.
+process to need a missing slot computes the rows, in one teacher pass over the train split. A live teacher costs the
+same in every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of the
+machine: samples pass through the teacher in their own order, in batches of a fixed size, on one thread. Any process may
+therefore compute them, and a trial gives the same bits with stored and with computed rows.
 
 Files can also be filled in advance, shard by shard (`missing`, `fill`). A shard is a whole file, or a range of rows of
 a large file. Each range is kept in a separate file until all ranges exist.
 
-With storage that all nodes reach (`RemoteFolder`), the folder of a node holds copies. A node fetches each file once,
-and uploads the files that it computes.
+With storage shared by all nodes (`RemoteFolder`), a node's folder holds copies. A node fetches each file once, and
+uploads every computed file.
 """
 
 import logging
@@ -30,8 +30,8 @@ from trainables.teacher_outputs.batch import TeacherBatch
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.table import FILL_BATCH, Table, TeacherTables
 
-# Files with more rows are split into shards of this size. It is a multiple of the batch size, so that splitting changes
-# no batch.
+# Files with more rows are split into shards of this size. The shard size is a multiple of the batch size, so splitting
+# changes no batch.
 ROWS_PER_SHARD: Final = 128 * FILL_BATCH
 _log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class StoredRows(NamedTuple):
     """Features as stored in a file.
 
     Args:
-        rows: (N, D), in the dtype of the store, read-only.
-        forwards: samples that passed through the teacher for this request; 0 if the rows existed.
+        rows: (N, D), in the store's dtype, read-only.
+        forwards: samples passed through the teacher for this request; 0 if the rows existed.
     """
 
     rows: Tensor
@@ -49,7 +49,7 @@ class StoredRows(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Rows of one file that a worker fills in one step.
+    """Rows of one file, filled by a worker in one step.
 
     Args:
         slot: slot of the train split; None for the validation split.
@@ -66,8 +66,8 @@ class FilledShard(NamedTuple):
     """Result of filling a shard.
 
     Args:
-        forwards: samples that passed through the teacher; 0 if the rows existed.
-        stored: whether the file is now in the place where all processes look for it.
+        forwards: samples passed through the teacher; 0 if the rows existed.
+        stored: whether the file is now in the final place, known to all processes.
     """
 
     forwards: int
@@ -75,22 +75,22 @@ class FilledShard(NamedTuple):
 
 
 class TeacherOutputsStore:
-    """Outputs of one teacher on one dataset, in a folder named by a digest of everything that they depend on.
+    """Outputs of one teacher on one dataset, in a folder named by a digest of all dependencies.
 
     Each process verifies a file once, on first use. A damaged or wrong file is noted (`take_notes`) and rebuilt. If
     several processes of a node need the same rows, one computes them and the others wait. If a file cannot be written,
-    the process that computed the rows continues with them.
+    the computing process continues with the rows in memory.
 
     Args:
         folder: folder for the outputs of any number of teachers. Each teacher has a subfolder named by the key.
         teacher: frozen teacher.
         dataset: dataset of the outputs.
-        architecture: name of the teacher's architecture.
+        architecture: name of the teacher architecture.
         augmentation: choice of views, as in `TrialConfig`.
-        dtype: dtype of the stored rows. With float16, the divergence between a teacher and the stored outputs changed
-            by at most 1e-6 nats, with bfloat16 by 6e-5 (CIFAR networks; a hundredth of that on the digits).
-        device: device of the teacher and of the looked-up outputs.
-        remote: storage that all nodes reach. With it, `folder` holds this node's copies.
+        dtype: dtype of stored rows. With float16, the divergence between a teacher and the stored outputs changed by at
+            most 1e-6 nats, with bfloat16 by 6e-5 (CIFAR networks; a hundredth of that on the digits).
+        device: device for the teacher and the looked-up outputs.
+        remote: storage shared by all nodes. If given, `folder` holds this node's copies.
         rows_per_shard: rows per shard, a multiple of the batch size for filling (`FILL_BATCH`).
     """
 
@@ -127,7 +127,7 @@ class TeacherOutputsStore:
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits of the digest of everything that the rows depend on."""
+        """Sixteen hex digits of the digest of all dependencies of the rows."""
         return self.tables.key
 
     def slot(self, slot: int) -> StoredRows:
@@ -189,7 +189,7 @@ class TeacherOutputsStore:
         return FilledShard(forwards, stored)
 
     def take_notes(self) -> list[str]:
-        """Return and clear the notes for the user about files that were rejected or could not be stored."""
+        """Return and clear the notes for the user about rejected files and files that could not be stored."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -222,10 +222,9 @@ class TeacherOutputsStore:
         return StoredRows(self._mapped[table.name], 0)
 
     def _build_rows(self, table: Table) -> StoredRows:
-        """Return the rows of a file that is missing or damaged on this node.
+        """Return the rows of a file, missing or damaged on this node.
 
-        The rows come from another process that has written the file in the meantime, from remote storage, or are
-        computed.
+        The rows come from a file written by another process in the meantime, from remote storage, or are computed.
         """
         computed: StoredRows | None = None
         path = self._path(table)
@@ -256,7 +255,7 @@ class TeacherOutputsStore:
         except FileNotFoundError:
             return None
         except TeacherOutputsFileError as error:
-            if add_note:  # only in the process that rebuilds the file
+            if add_note:  # only in the rebuilding process
                 self._note(f"{error}; the file is rebuilt")
             return None
 

@@ -1,4 +1,4 @@
-"""Tables of teacher outputs: the rows of each file, their origin and their computation."""
+"""Tables of teacher outputs: rows of each file, with origin and computation."""
 
 import copy
 import hashlib
@@ -25,7 +25,7 @@ _FORMAT: Final = "pesfkd-teacher-outputs-1"
 
 
 class TeacherOutputsError(ValueError):
-    """Teacher outputs that cannot be stored as requested."""
+    """Teacher outputs cannot be stored as requested."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class TeacherTables:
 
     @property
     def num_views(self) -> int:
-        """Number of views, which is also the largest possible number of slots."""
+        """Number of views; also the largest possible number of slots."""
         return len(self._views_table)
 
     def count_rows(self, slots: int) -> int:
@@ -196,7 +196,7 @@ class TeacherTables:
     @cached_property
     def _placed_teacher(self) -> FrozenTeacher:
         # A separate copy with a fixed memory layout. Trials convert their teacher to the layout for their precision,
-        # but the rows must not depend on the trial that computes them.
+        # but the rows must not depend on the computing trial.
         return place(copy.deepcopy(self._teacher), self._device, "fp32")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Error for code of the user, and the user's part of a traceback."""
+"""Error for user code, and the user's part of a traceback."""
 
 import importlib
 import traceback
@@ -14,15 +14,15 @@ _IMPORTING: Final = (str(Path(__file__).parent), importlib.__file__, "<frozen im
 
 
 class UserCodeError(ValueError):
-    """Code of the user that cannot be found, imported or used. The message gives the reason and a remedy."""
+    """User code cannot be found, imported or used. The message gives the reason and a remedy."""
 
 
 def user_traceback(error: BaseException, files: Collection[str]) -> str:
-    """Format an error as Python does, from the first frame in one of the user's files on.
+    """Format an error as Python does, starting at the first frame in a user's file.
 
     Args:
         error: error raised in the user's code, or because of it.
-        files: file names of the user's code, as its frames have them.
+        files: file names of the user's code, as in the frames.
 
     Returns:
         The traceback. Type and message alone if no frame is in one of the files.

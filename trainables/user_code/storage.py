@@ -18,7 +18,7 @@ _ORIGINS: Final = "origins.json"
 
 
 def save_sources(sources: Iterable[Sources], folder: Path) -> None:
-    """Write sources below a folder, each under its digest. Files that were changed there are replaced.
+    """Write sources below a folder, in subfolders named by digest. Changed files are replaced.
 
     Raises:
         OSError: a file cannot be written.
@@ -39,9 +39,9 @@ def save_sources(sources: Iterable[Sources], folder: Path) -> None:
 
 
 def remember_saved(folder: Path) -> None:
-    """Make all sources in a folder known to this process.
+    """Register all sources in a folder with this process.
 
-    Sources that were changed there are reported when they are needed, because a report needs none.
+    Changed sources are reported on first use, because a report needs no sources.
     """
     origins = _origins(folder)
     for place in sorted(folder.glob("*")) if folder.is_dir() else ():
@@ -68,11 +68,11 @@ def _origins(folder: Path) -> dict[str, str]:
 
 
 def _read(place: Path, shown: str) -> Sources | None:
-    """Return the sources in a folder named by their digest, or None if no module has that digest.
+    """Return the sources in a folder named by digest, or None if no module has this digest.
 
     Args:
         place: the folder.
-        shown: folder that tracebacks show.
+        shown: folder shown in tracebacks.
     """
     paths = (path for path in sorted(place.rglob("*.py")) if path.is_file())
     texts = {path.relative_to(place).as_posix(): path.read_bytes().decode() for path in paths}

@@ -27,15 +27,15 @@ def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
     """Return the specification of a method.
 
     Args:
-        name: name of a registered method, or canonical name of one of the user's own.
-        adapter: whether to enable the adapter of a method with an optional one.
+        name: name of a registered method, or canonical name of a user method.
+        adapter: whether to enable the method's optional adapter.
     """
     spec = own_spec(name) if is_own(name) else METHOD_SPECS[name]
     return replace(spec, has_adapter=True) if adapter and spec.takes_adapter else spec
 
 
 def own_spec(name: str) -> MethodSpec:
-    """Return the specification of a method of the user's own, by its canonical name.
+    """Return the specification of a user method by canonical name.
 
     Raises:
         UserCodeError: the code cannot be loaded, or is not a method that can be used. The message gives the reason.
@@ -55,7 +55,7 @@ def registered_settings(*methods: str) -> tuple[type[MethodSettings], ...]:
 
 
 def is_known_method(name: str) -> bool:
-    """Return whether a method is registered, or has the form of a method of the user's own."""
+    """Return whether a method is registered, or has the form of a user method's name."""
     return name in METHOD_SPECS or is_own(name)
 
 
@@ -109,6 +109,6 @@ def _is_same(first: FieldInfo, second: FieldInfo) -> bool:
 
 @cache
 def _combined(models: tuple[type[MethodSettings], ...]) -> type[MethodSettings]:
-    """Return a model with the fields of all `models`, for values that the trial's method does not read."""
+    """Return a model with the fields of all `models`, for values not read by the trial's method."""
     fields: dict[str, Any] = {name: (field.annotation, field) for name, field in settings_fields(models).items()}
     return create_model("SettingsOfAllMethods", __base__=MethodSettings, **fields)

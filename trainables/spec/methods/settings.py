@@ -26,7 +26,7 @@ class MethodSettings(BaseModel):
 
 
 class WeightSettings(MethodSettings):
-    """Weights of the student's cross-entropy and of the distillation loss."""
+    """Weights of the student's cross-entropy and the distillation loss."""
 
     ce_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the student's cross-entropy")
     kd_weight: float = Field(
@@ -41,7 +41,7 @@ class DistanceSettings(MethodSettings):
 
 
 class AdapterLossSettings(MethodSettings):
-    """Losses of the adapter, or of a teacher that is trained with the student."""
+    """Losses of the adapter, or of a teacher trained with the student."""
 
     adapter_ce_weight: float = Field(
         1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the adapted teacher's cross-entropy"
@@ -65,7 +65,7 @@ class AdapterModuleSettings(MethodSettings):
 
 
 class AdapterOptimiserSettings(MethodSettings):
-    """Optimiser of the adapter, or of a teacher that is trained with the student."""
+    """Optimiser of the adapter, or of a teacher trained with the student."""
 
     adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
@@ -78,7 +78,7 @@ class AdapterOptimiserSettings(MethodSettings):
 
 # Pydantic takes the fields of the last base first.
 class AdapterTrainingSettings(AdapterOptimiserSettings, AdapterLossSettings):
-    """Training of the adapter, or of a teacher that is trained with the student."""
+    """Training of the adapter, or of a teacher trained with the student."""
 
 
 class VariantSettings(MethodSettings):
@@ -91,7 +91,7 @@ class VariantSettings(MethodSettings):
 
 # Pydantic takes the fields of the last base first.
 class AdapterTermSettings(VariantSettings):
-    """Distillation through an adapter beside a method whose own loss has no logits of the teacher."""
+    """Distillation through an adapter, in addition to a method without teacher logits in the loss."""
 
     adapter_kd_weight: float = Field(
         1.0, ge=0, le=LARGEST_WEIGHT, description="crd and others with --adapter: weight of pesf_kd's distance"

@@ -12,7 +12,7 @@ _FORMAT: Final = "pesfkd-trial-1"
 
 
 class CheckpointError(ValueError):
-    """Error for a checkpoint that is missing, damaged or belongs to another trial."""
+    """Checkpoint is missing, damaged or belongs to another trial."""
 
 
 def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, Any] | None = None) -> Path:

@@ -11,7 +11,7 @@ from trainables.steps.sgd import Trainer
 
 
 class Companion:
-    """Network that takes part in every step of the student and is trained in the same step.
+    """Network with a part in every step of the student, trained in the same step.
 
     The companion sees each batch once per step in train mode, so BatchNorm statistics are updated as in the student.
 
@@ -37,7 +37,7 @@ class Companion:
         self._prepare = prepare
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return logits (B, C), float32, for inputs in the form that all networks of the study get."""
+        """Return logits (B, C), float32, for inputs in the common form of the study's networks."""
         self.forwards += len(inputs)
         prepared = inputs if self._prepare is None else self._prepare(inputs)
         return feature_and_logits(self.model, prepared)[1]

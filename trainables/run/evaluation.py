@@ -14,7 +14,7 @@ from trainables.losses.sharpness import entropy, expected_calibration_error, rel
 from trainables.spec.glue import Metric
 from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, TEACHER_GAPS
 
-# For each bin: number of predictions, sum of their confidences, number of correct predictions; see
+# For each bin: number of predictions, sum of confidences, number of correct predictions; see
 # `trainables.spec.measures`.
 Calibration: TypeAlias = dict[str, dict[str, list[float]]]
 # Of a confirmed trial: `samples`, number of test samples; `bits`, in base64, whether each is correct; and for each
@@ -34,12 +34,12 @@ def validation_measures(
     member_logits: Sequence[Tensor] = (),
     metrics: Collection[Metric] = _ACCURACY_ALONE,
 ) -> dict[str, float]:
-    """Compute all measures that the given logits allow, named as in `trainables.spec.measures`.
+    """Compute all possible measures for the given logits, named as in `trainables.spec.measures`.
 
     The gaps and the agreement compare the student with the adapted teacher if there is one, otherwise with the frozen
     teacher. `val/sharpness_gap_frozen` always uses the frozen teacher. A control without a teacher is compared with
-    the study's frozen teacher if `teacher_logits` is given, so that all students of a study have a gap. Without
-    teacher logits, the peer takes the teacher's place.
+    the study's frozen teacher if `teacher_logits` is given, so all students of a study have a gap. Without teacher
+    logits, the peer takes the teacher's place.
 
     Args:
         student_logits: (B, C).
@@ -48,7 +48,7 @@ def validation_measures(
         teacher_logits: (B, C), frozen teacher's logits.
         adapted_logits: (B, C), adapted teacher's logits.
         peer_logits: (B, C), logits of a peer trained together with the student.
-        member_logits: (B, C) of each member of an ensemble of teachers; empty for a single teacher.
+        member_logits: (B, C) of each ensemble member; empty for a single teacher.
         metrics: dataset metrics; accuracy is always computed.
 
     Returns:

@@ -167,7 +167,7 @@ def build_companion(
     device: torch.device,
     steps: int,
 ) -> Companion | None:
-    """Build the network that is trained together with the student; None if the method has none."""
+    """Build the network trained together with the student; None if the method has none."""
     if method.spec.trains_teacher:
         assert teacher is not None
         model = copy.deepcopy(teacher.model).requires_grad_(True)

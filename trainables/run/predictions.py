@@ -25,7 +25,7 @@ class SplitPredictor:
         student: the student; left in eval mode.
         dataset: trial dataset.
         batches: converts samples to network inputs.
-        workers: processes that train the trial together; None if this process trains alone.
+        workers: processes training the trial together; None if this process trains alone.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SplitPredictor:
         return FoldedCopy(self._student, self._batches.normalise(split.images[:2].to(device)))
 
     def _shares(self, split: Split) -> Iterator[tuple[Tensor, Tensor, slice]]:
-        """Yield the batches of a split, each with the slice of rows that this worker computes."""
+        """Yield the batches of a split, each with this worker's slice of rows."""
         for rows, inputs in self._batches.evaluation(split):
             yield rows, inputs, slice(0, len(rows)) if self._workers is None else self._workers.rows(len(rows))
 

@@ -69,12 +69,12 @@ class DistillationRun:
     Args:
         config: trial config.
         dataset: trial dataset, split by `config.split_seed`. Only `evaluate_test` evaluates on the test split.
-        teacher: the frozen teacher. If given, a method that needs no teacher is still measured against it.
+        teacher: the frozen teacher. Even methods without a teacher are measured against it, if given.
         device: device for all networks and batches.
         teacher_outputs: source of the teacher outputs. Defaults to forward passes through `teacher`.
         method: replaces the method named in the config. Used to train a teacher for a specific method.
         reads_test: whether the last epoch also reports `test/accuracy`.
-        workers: group of processes that train this trial together, each with a `DistillationRun`; see
+        workers: group of processes training this trial together, each with a `DistillationRun`; see
             `trainables.run.workers`. None if this process trains alone.
 
     Attributes:
@@ -83,9 +83,8 @@ class DistillationRun:
         predictor: predictions of the trial's networks for whole splits.
         calibration: data of the reliability diagrams, filled when the last epoch is evaluated; see
             `trainables.spec.measures`.
-        class_distances: (C, C), distances between the classes for methods that use them; otherwise None.
-        answers: of a trial that reads the test split, which samples are correct, and sums per class; see
-            `trainables.run.evaluation`.
+        class_distances: (C, C), distances between the classes if used by the method; otherwise None.
+        answers: correct samples and sums per class, if the trial reads the test split; see `trainables.run.evaluation`.
 
     Raises:
         ValueError: if the method needs a teacher and none is given, or if the dataset, the teacher or the teacher
@@ -247,10 +246,10 @@ class DistillationRun:
         return losses
 
     def adapt_first(self) -> None:
-        """Before the first epoch, take the adapter of a whole trial with another student, if the config asks for it.
+        """Before the first epoch, take the adapter of a whole trial with another student, if set in the config.
 
-        That trial differs only in its seed, and trains its adapter together with its student. The adapter of this trial
-        is therefore friendly to students of the architecture, and does not react to this trial's student.
+        The other trial differs only in the seed, and trains adapter and student together. This trial's adapter is
+        therefore friendly to students of the architecture, and does not react to this trial's student.
         """
         if self.adapter is None or self.epoch or self.config.settings_of(AdapterSettings).adapter_training != "first":
             return
@@ -465,7 +464,7 @@ class DistillationRun:
             yield inputs
 
     def own_its_memory(self) -> None:
-        """Move all tensors of the trial into memory of their own, for example out of a pack's memory."""
+        """Move all tensors of the trial into separate memory, for example out of a pack's memory."""
         for trainer in self.trainers.values():
             trainer.leave()
         for module in self.student.modules():
@@ -496,7 +495,7 @@ class DistillationRun:
         return {"epoch": self.epoch, "identity": self.identity, "tensors": tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned for this same trial.
+        """Continue from the result of `state_dict` for this same trial.
 
         Raises:
             ValueError: with the difference, if the state belongs to another trial or is incomplete. The run is then

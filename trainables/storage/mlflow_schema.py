@@ -90,7 +90,7 @@ def check_database(connection: sqlalchemy.Connection, upgrade: str) -> None:
 
     Args:
         connection: connection to the database.
-        upgrade: command that upgrades the store, for the error message.
+        upgrade: upgrade command for the store, for the error message.
 
     Raises:
         SchemaError: the schema is damaged, incomplete, or belongs to another MLflow version or another program.

@@ -32,7 +32,7 @@ class Proportion(NamedTuple):
 
     @classmethod
     def of(cls, correct: int, samples: int) -> "Proportion":
-        """Compute the proportion and the interval for samples that are independent given the network.
+        """Compute the proportion and the interval for samples, independent given the network.
 
         Args:
             correct: number of correct predictions.
@@ -125,7 +125,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
 
 
 def teacher_options(metadata: Mapping[str, Any], folder: str, file_name: str) -> str:
-    """Return the options that make a teacher that of a study.
+    """Return the options for using a teacher in a study.
 
     Args:
         metadata: metadata of the teacher file.
@@ -144,10 +144,10 @@ def with_kept_code(command: str, folder: str) -> str:
 
 
 def kept_code(name: str, folder: str) -> str:
-    """Return the text that names a network or dataset on the command line. Files of the user are kept with a teacher.
+    """Return the command-line text for a network or dataset. User files are kept with a teacher.
 
     Args:
-        name: canonical name, or another one, which is returned as it is.
+        name: canonical name. Other names are returned unchanged.
         folder: folder of the teacher as a prefix, with a slash at the end, or an empty text.
     """
     if not is_canonical(name):

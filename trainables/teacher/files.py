@@ -1,4 +1,4 @@
-"""Teacher files on disk, named by a digest of the teacher's origin or, for a given teacher, of the content."""
+"""Teacher files on disk, named by a digest of the teacher's origin, or of the content of a given teacher."""
 
 import hashlib
 import json
@@ -49,11 +49,11 @@ TeacherProgress = Callable[[int, int, float], None]
 
 
 class TeacherFileError(ValueError):
-    """Stored teacher that is damaged or not the requested one."""
+    """Stored teacher is damaged or not the requested one."""
 
 
 def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
-    """Return sixteen hex digits that identify a teacher.
+    """Return sixteen hex digits to identify a teacher.
 
     For a trained teacher, the digest covers the origin: data, split, architecture, recipe and seed. For a given
     teacher, it covers the teacher itself.
@@ -89,7 +89,7 @@ def teacher_metadata(
 
 
 def text_origin(architecture: str) -> dict[str, Any]:
-    """Return the additional origin of a teacher on text: settings of the training and digest of the initial weights."""
+    """Return the additional origin of a text teacher: training settings and digest of the initial weights."""
     origin: dict[str, Any] = {"training": TEACHER_TRAINING}
     if is_pretrained_text_name(architecture):
         from trainables.models.pretrained import find_folder, folder_digest
@@ -104,18 +104,18 @@ def train_teacher(
     """Train the teacher of `config` on the train split and store it. Resume an interrupted training.
 
     The stored weights are those of the last epoch. Choosing an epoch by validation accuracy would bias that accuracy
-    upwards. Training runs on one thread of the CPU, so that every machine trains the same teacher.
+    upwards. Training runs on one CPU thread, so every machine trains the same teacher.
 
     Args:
-        config: trial config that names the teacher.
+        config: trial config with the teacher.
         dataset: dataset of the config.
-        path: file to write, which appears when the teacher is complete. Until then, a folder with the suffix
+        path: file to write. The file appears when the teacher is complete. Until then, a folder with the suffix
             `.training` holds the training checkpoint. A file with the suffix `.cost.json` records the training time.
         progress: function to call after each epoch.
     """
     trial = teacher_trial(config)
     # On several threads, sums differ in their last bits. Two threads are also slow when both of two cores are busy:
-    # they took 66 s for a teacher that one thread trains in 1 to 4.
+    # they took 66 s for a teacher, and one thread takes 1 to 4 s.
     with one_thread():
         training = TeacherTraining(
             trial,
@@ -132,8 +132,8 @@ def train_teacher(
         "validation_accuracy": training.history[-1]["val/accuracy"],
         **described(training.model),
     }
-    # A separate file keeps the teacher file independent of the machine and of the speed of training: the same teacher
-    # has the same bytes.
+    # A separate file keeps the teacher file independent of the machine and the training speed: the same teacher has the
+    # same bytes.
     write_atomically(_cost_path(path), json.dumps({"training_seconds": training.seconds}).encode())
     write_tensors(path, training.model.state_dict(), metadata)
     training.forget()
@@ -142,8 +142,8 @@ def train_teacher(
 def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
     """Load the teacher of `config` from a file.
 
-    A given teacher may need images with another normalisation than that of the dataset. The returned teacher then
-    renormalises the images.
+    A given teacher may need another image normalisation than the dataset. The returned teacher then renormalises the
+    images.
 
     Raises:
         TeacherFileError: the file is damaged or holds another teacher. The message gives the file, the value found and
@@ -182,7 +182,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
 
 
 def described(model: DistillationModel) -> dict[str, Any]:
-    """Return the metadata that the architecture name does not determine: the configuration of a language model."""
+    """Return the metadata not determined by the architecture name: the configuration of a language model."""
     return {MODEL: getattr(model, "description")} if hasattr(model, "description") else {}  # noqa: B009
 
 
@@ -204,15 +204,15 @@ def rebuild_model(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> D
 def ensure_teacher(
     config: TrialConfig, dataset: Dataset, folder: Path, *, progress: TeacherProgress | None = None
 ) -> Path:
-    """Return the file of the teacher of `config`, and train the teacher if the file is missing.
+    """Return the teacher file for `config`. Train the teacher if the file is missing.
 
     If several processes call this at once, one trains and the others wait.
 
     Args:
-        config: trial config that names the teacher.
+        config: trial config with the teacher.
         dataset: dataset of the config.
         folder: folder of stored teachers.
-        progress: function to call after each epoch, in the process that trains.
+        progress: function to call after each epoch, in the training process.
 
     Returns:
         `<folder>/<teacher_digest>.safetensors`. The content is verified by `load_teacher`.
@@ -263,14 +263,14 @@ def stored_path(folder: Path, digest: str) -> Path:
 
 
 def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
-    """Store a teacher from a checkpoint under the digest, so that the checkpoint is no longer needed.
+    """Store a teacher from a checkpoint under the digest. The checkpoint is no longer needed then.
 
     Returns:
         Path of the stored file.
     """
     path = stored_path(folder, teacher.digest)
     if teacher.tokeniser is not None:
-        from trainables.teacher.given_text import keep_tokeniser  # imports what text needs
+        from trainables.teacher.given_text import keep_tokeniser  # imports modules for text
 
         keep_tokeniser(teacher, path)
     classes = {CLASSES: teacher.classes} if teacher.classes else {}

@@ -48,7 +48,7 @@ class Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
-# Normalisation that RepDistiller and mdistiller train teachers with, by dataset. Other datasets have no usual
+# Normalisation for training teachers in RepDistiller and mdistiller, by dataset. Other datasets have no usual
 # normalisation.
 _USUAL: Final[dict[str, Normalisation]] = {
     "cifar100": Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
@@ -84,15 +84,15 @@ class DataShape(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenTeacher:
-    """Teacher from a checkpoint, in the form that studies store.
+    """Teacher from a checkpoint, in the form stored by studies.
 
     Args:
         identity: architecture, classes, channels, normalisation and digest of the weights.
         weights: tensors by name.
-        data_digest: digest of the training data, or `UNKNOWN_DATA` if the checkpoint does not state it.
-        tokeniser: content of the tokenizer.json of a teacher on text.
+        data_digest: digest of the training data, or `UNKNOWN_DATA` if not stated in the checkpoint.
+        tokeniser: content of a text teacher's tokenizer.json.
         classes: description of how the model's classes map to the classes of the task, for Hugging Face's layout.
-        taken: set of weights in the file that was loaded; None for a teacher on text.
+        taken: loaded set of weights in the file; None for a text teacher.
     """
 
     identity: dict[str, Any]
@@ -109,12 +109,12 @@ class GivenTeacher:
 
     @property
     def normalisation(self) -> Normalisation:
-        """Normalisation that the teacher was trained with."""
+        """Normalisation used for training the teacher."""
         return Normalisation(tuple(self.identity["mean"]), tuple(self.identity["std"]))
 
 
 def identity_digest(metadata: Mapping[str, Any]) -> str:
-    """Return sixteen hex digits of the identity of a stored given teacher."""
+    """Return sixteen hex digits for the identity of a stored given teacher."""
     names = (*_IDENTITY, *_IDENTITY_OF_TEXT) if "model" in metadata else _IDENTITY
     content = json.dumps({name: metadata.get(name) for name in names}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -223,10 +223,10 @@ def _check_metadata(
 
 
 def _own_architecture(path: Path, found: str, architecture: str | None) -> str:
-    """Return the network to load for a checkpoint of a network of the user's own.
+    """Return the network to load for a checkpoint of a user network.
 
-    Code is executed only if the user names it, so that reading a checkpoint never does. It may be another version of
-    the same code, or the same network elsewhere: all weights must fit, and the teacher gets the name of what was given.
+    Code is executed only if named by the user. Reading a checkpoint thus never executes code. The named code may be
+    another version, or the same network in another place: all weights must fit, and the teacher gets the given name.
 
     Args:
         path: the checkpoint.
@@ -245,7 +245,7 @@ def _own_architecture(path: Path, found: str, architecture: str | None) -> str:
 
 
 def _required_architecture(path: Path, architecture: str | None) -> str:
-    """Return the architecture given by the user, for weights that do not state it."""
+    """Return the architecture given by the user, for weights without a stated architecture."""
     if architecture is not None:
         return architecture
     likely = likely_architecture(path)
@@ -279,7 +279,7 @@ def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataSh
 
 @torch.no_grad()
 def _check_logits(model: DistillationModel, path: Path, shape: DataShape) -> None:
-    """Check that the model accepts images of this size, which not every architecture does, and gives finite logits."""
+    """Check that the model accepts images of this size and gives finite logits. Some architectures need other sizes."""
     images = torch.zeros(2, shape.in_channels, shape.image_size, shape.image_size)
     try:
         logits = model.eval()(images)

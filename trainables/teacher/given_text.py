@@ -1,6 +1,6 @@
 """Given teachers on text: read an existing checkpoint, check it against the task and describe it.
 
-The tokeniser is part of such a teacher and is stored with it.
+The tokeniser is part of the teacher and is stored in the same file.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def tokeniser_of(dataset: "Dataset") -> str:
-    """Return the tokeniser of a text dataset, as the content of a tokenizer.json."""
+    """Return a text dataset's tokeniser, as the content of a tokenizer.json."""
     from trainables.data.text.dataset import TextDataset
 
     assert isinstance(dataset, TextDataset)

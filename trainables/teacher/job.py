@@ -62,7 +62,7 @@ class Result:
     Args:
         folder: folder of the teacher.
         metadata: metadata of `teacher.safetensors`.
-        tracking_error: error that kept data from MLflow, if any.
+        tracking_error: error in the delivery to MLflow, if any.
     """
 
     folder: Path
@@ -136,7 +136,7 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
 
 
 def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None:
-    """Check, without loading weights, that a language model's folder is complete and can read the dataset's sentences.
+    """Check a language model's folder without loading weights: all files exist, and the sentences can be read.
 
     Raises:
         ValueError: the folder is incomplete, or the model cannot read the sentences.
@@ -149,14 +149,14 @@ def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None
 
 
 def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> None:
-    """Check that the model accepts the dataset's samples, before any sample is read.
+    """Check before reading any sample that the model accepts the dataset's samples.
 
     Args:
         request: request for the teacher.
-        fetched_later: whether a Hub model may be missing, as in a dry run of a training that will download the model.
+        fetched_later: whether a Hub model may be missing, as in a dry run before the download.
 
     Raises:
-        RequestError: the model does not fit. The message gives the reason and a model that fits.
+        RequestError: the model does not fit. The message gives the reason and a fitting model.
     """
     info = dataset_info(request.dataset)
     try:
@@ -172,7 +172,7 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
 
 
 def check_images(request: TeacherRequest, *, keep: bool) -> None:
-    """Check that every image of a folder, or of the user's own dataset, can be decoded, including the test split.
+    """Check that every image of a folder or user dataset can be decoded, including the test split.
 
     Args:
         request: request for the teacher.
@@ -227,7 +227,7 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
 
 
 def refuse_other_data(folder: Path, request: TeacherRequest, dataset: Dataset) -> None:
-    """Check that an existing teacher was trained on the data of the request.
+    """Check that an existing teacher was trained on the requested data.
 
     Raises:
         RequestError: the teacher was trained on other data, or on another split.

@@ -92,7 +92,7 @@ class TeacherRequest:
 
     @property
     def command(self) -> str:
-        """Command that trains this teacher, independent of future defaults."""
+        """Command for training this teacher, independent of future defaults."""
         words = ["python", "-m", "trainables.teacher"]
         for name, value in self.values.items():
             flag = f"--{name.replace('_', '-')}"
@@ -135,8 +135,8 @@ def resolve_request(
         dataset: canonical name.
         model: architecture.
         recipe: literature, short or one_cycle.
-        overrides: values that replace fields of the recipe. None keeps the value of the recipe.
-        seed: seed of the training.
+        overrides: replacement values for recipe fields. None keeps the recipe's value.
+        seed: training seed.
         split_seed: seed of the data splits.
         precision: auto, fp32 or bf16.
         device: cpu, cuda or cuda:N.
@@ -182,7 +182,7 @@ def _named(flag: str) -> Iterator[None]:
 
 
 def _image_model(model: str) -> str:
-    """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
+    """Return the name of a known model, or the canonical name of a user network such as `net.py:make`."""
     model = installed_reference("model", model, is_ours=_is_known_model) or model
     if is_model_code(model):
         return canonical_name(model)

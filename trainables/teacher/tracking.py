@@ -1,8 +1,7 @@
-"""Training of a teacher in MLflow: a separate run in the experiment `teachers`.
+"""Teacher training in MLflow: a separate run in the experiment `teachers`.
 
-Epochs that MLflow already has are not delivered again. A training that was killed and resumed is therefore one run with
-every epoch once. Errors of MLflow do not stop a training. Missing data are delivered at the end, or later by the same
-command.
+Epochs already in MLflow are not delivered again. A killed and resumed training is therefore one run with every epoch
+once. MLflow errors do not stop a training. Missing data are delivered at the end, or later by the same command.
 """
 
 import time
@@ -28,7 +27,7 @@ class TeacherTracker:
     Args:
         uri: URI of the store or server.
         artifacts: artifact folder for a store in a file.
-        teacher_id: ID that marks the run in later searches.
+        teacher_id: ID for finding the run in later searches.
         name: name of the run.
         params: values of the request.
         tags: further tags of the run.
@@ -70,7 +69,7 @@ class TeacherTracker:
             raise TrackingError(f"MLflow gave an unexpected answer: {redact(str(error), uri)}") from None
 
     def deliver(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Deliver all epochs that MLflow does not have yet.
+        """Deliver all epochs still missing in MLflow.
 
         Args:
             history: measures of each finished epoch.

@@ -16,14 +16,14 @@ from trainables.run.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_che
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 
-# Measures that a teacher does not have, or that are recorded once instead of every epoch.
+# Measures missing for a teacher, or recorded once instead of every epoch.
 _LEFT_OUT: Final = ("cost/teacher_forwards", "cost/adapter_parameters", "cost/trainable_parameters")
 
 
 class TeacherTraining:
-    """Training of one teacher, which resumes after an interruption.
+    """Training of one teacher. Resumes after an interruption.
 
-    On one machine, a training that was killed and resumed gives the same bits as an uninterrupted one.
+    On one machine, a killed and resumed training gives the same bits as an uninterrupted one.
 
     Args:
         config: trial config from `trainables.spec.teacher_trial`.

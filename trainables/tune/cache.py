@@ -59,8 +59,8 @@ def teacher_of(path: str, config: TrialConfig, dataset: Dataset) -> FrozenTeache
 
     Args:
         path: file path.
-        config: config of a trial that uses the teacher.
-        dataset: dataset of that trial.
+        config: config of a trial with this teacher.
+        dataset: dataset of this trial.
     """
     key = path, teacher_digest(config, dataset)
     if key not in _teachers:
@@ -95,9 +95,9 @@ def store_of(
 
     Args:
         settings: `location` and `dtype` of the store, and optionally `rows_per_shard`.
-        config: config of a trial that reads the store.
-        dataset: dataset of that trial.
-        teacher: the teacher that computes the outputs.
+        config: config of a trial using the store.
+        dataset: dataset of this trial.
+        teacher: teacher for computing the outputs.
         device: device for computing missing outputs.
     """
     location, rows_per_shard = settings["location"], settings.get("rows_per_shard", ROWS_PER_SHARD)

@@ -1,7 +1,7 @@
-"""Packed trials in Ray Tune: each is a separate Tune trial with a process that only forwards Tune's calls.
+"""Packed trials in Ray Tune: each is a separate Tune trial. The trial's process only forwards Tune's calls.
 
-A trial's process is a client with 1/K of the resources that an unpacked trial has. A client holds no network and does
-not import torch. The trials of up to K clients on a node are computed by a pack actor on that node
+A trial's process is a client with 1/K of the resources of an unpacked trial. A client holds no network and does not
+import torch. The trials of up to K clients on a node are computed by a pack actor on that node
 (`trainables.packing.server`). An actor owned by the driver, the desk, assigns clients to packs. Desk and packs end
 together with the driver.
 """
@@ -22,14 +22,14 @@ _CLIENT_SETTINGS: Final = ("desk",)
 
 
 class PackActor:
-    """Actor that serves the clients of one pack; see `PackServer`.
+    """Actor for the clients of one pack; see `PackServer`.
 
     Args:
         size: maximum number of clients.
     """
 
     def __init__(self, size: int) -> None:
-        # Imported here, so that clients and the desk can import this module without torch.
+        # Imported here, so clients and the desk can import this module without torch.
         from trainables.packing.server import PackServer
         from trainables.tune.session import Reporting, begin_run
         from trainables.tune.settings import resolved
@@ -84,7 +84,7 @@ class PackActor:
 
 
 class PackDesk:
-    """Actor that starts packs and assigns clients to them.
+    """Actor for starting packs and assigning clients to packs.
 
     Args:
         size: maximum number of clients per pack.
@@ -102,8 +102,8 @@ class PackDesk:
             for each in packs:
                 if await each.admit.remote(client, process):
                     return each
-            # The pack reserves no CPU, because the clients hold the resources that the pack uses. After a crash, the
-            # pack restarts empty. The clients then fail, and Tune restarts their trials from the checkpoints.
+            # The pack reserves no CPU, because the clients hold the resources for the pack. After a crash, the pack
+            # restarts empty. The clients then fail, and Tune restarts their trials from the checkpoints.
             options = {"num_cpus": 0, "max_restarts": -1}
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             pack: Any = ray.remote(PackActor).options(**options, scheduling_strategy=there).remote(self._size)
@@ -121,7 +121,7 @@ def start_desk(size: int) -> tuple[str, Any]:
 class PackedTrainable(tune.Trainable):
     """One trial, trained by a pack actor.
 
-    The Tune config is that of `DistillationTrainable` plus `desk`, the name of the study's desk.
+    The Tune config is the one of `DistillationTrainable` plus `desk`, the name of the study's desk.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from trainables.tune.session import WorkerFailedError, WorkerLostError, begin_ru
 from trainables.tune.settings import resolved
 from trainables.tune.trainable import DistillationTrainable
 
-# Long, because the first trial that needs a slot of the teacher outputs may have to compute the slot.
+# Long, because the first trial to need a slot of the teacher outputs may have to compute the slot.
 _TIMEOUT: Final = timedelta(minutes=30)
 _dist: Any = dist  # the type stubs lack the names used here
 _SECONDS_FOR_ERRORS: Final = 60.0
@@ -50,7 +50,7 @@ def process_group(store: Any, rank: int, size: int, *, device: str, address: str
 
 
 class TrialWorker:
-    """Actor that trains a trial together with the process started by Tune.
+    """Actor for training a trial together with the process started by Tune.
 
     Args:
         device: `cuda` or `cpu`.
@@ -71,22 +71,22 @@ class TrialWorker:
         self._run = begin_run({**resolved(settings), "checkpoints": []}, workers=self._workers)
 
     def load(self, state: bytes) -> None:
-        """Load the state of a checkpoint, given as the content of the file."""
+        """Load a checkpoint's state from the file content."""
         _load(self._run, state)
 
     def run_epoch(self) -> str | None:
         """Take part in an epoch.
 
         Returns:
-            Description of an error in this worker, or None. An error that all workers raise, such as a non-finite loss,
-            is reported by the first worker only.
+            Description of an error in this worker, or None. If all workers raise an error, as for a non-finite loss,
+            only the first worker reports it.
         """
         try:
             run_epoch(self._run)
         except NonFiniteLossError:
             return None
         except Exception as error:
-            self._workers.group = None  # closes the connections, so that no other worker waits for this one
+            self._workers.group = None  # closes the connections, so no other worker waits for this one
             return describe_failure(error)
         return None
 
@@ -193,7 +193,7 @@ class WorkerGroup:
 class ParallelTrainable(DistillationTrainable):
     """One trial, trained by several workers.
 
-    The Tune config is that of `DistillationTrainable` plus `workers`: `count`, and `cpus` and `gpus` per worker.
+    The Tune config is the one of `DistillationTrainable` plus `workers`: `count`, and `cpus` and `gpus` per worker.
     """
 
     _worker_group: WorkerGroup | None = None

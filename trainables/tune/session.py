@@ -34,7 +34,7 @@ class WorkerLostError(RuntimeError):
 
 
 class WorkerFailedError(RuntimeError):
-    """Error for errors that other workers of a trial raised. The message is that of `describe_failure`."""
+    """Other workers of a trial raised errors. The message comes from `describe_failure`."""
 
 
 class Reporting:
@@ -42,11 +42,11 @@ class Reporting:
 
     Args:
         settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
-        trials: number of trials that share the time of this process.
+        trials: number of trials sharing the time of this process.
 
     Attributes:
         saved_at: time of the trial's last checkpoint, or of the trial's start.
-        error: description of the error that ended the trial, or None.
+        error: description of the error at the end of the trial, or None.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, trials: int = 1) -> None:
@@ -144,7 +144,7 @@ def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> Di
 
     Args:
         settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
-        workers: group of processes that train the trial together; None if this process trains alone.
+        workers: group of processes training the trial together; None if this process trains alone.
     """
     remember_json(settings.get("user_code", ()))
     trial = TrialConfig(**settings["config"])
@@ -197,8 +197,8 @@ def report(
         run: the trial.
         epochs: `epoch` and measures of each epoch since the last report, at least one.
         saved_at: time of the last checkpoint, or of the trial's start.
-        trials: number of trials that share the time of this process. The interval between checkpoints grows by this
-            factor, because each trial gets only that share of the time.
+        trials: number of trials sharing the time of this process. The interval between checkpoints grows by this
+            factor, because each trial gets only this share of the time.
     """
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
@@ -250,7 +250,7 @@ def add_note(note: str) -> None:
 
 
 def note_unwritten_checkpoint(trial_name: str, error: OSError) -> None:
-    """Add a note about a checkpoint that could not be written. The trial continues; only time on a resume is lost."""
+    """Add a note about a checkpoint not written because of an error. The trial continues; only a resume loses time."""
     add_note(f"could not write a checkpoint of {trial_name} ({error}); the trial continues without it")
 
 
@@ -262,7 +262,7 @@ def take_notes() -> list[str]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return the description of an error and, if code of the user raised it, the traceback from the user's file on."""
+    """Return the description of an error and, for an error in user code, the traceback from the user's file on."""
     if isinstance(error, WorkerFailedError):
         return str(error)
     cause = error.__context__
@@ -273,11 +273,11 @@ def describe_failure(error: Exception) -> str:
 
 
 def describe_error(error: BaseException, what: str = "") -> str:
-    """Return type and message of an error, and where it was raised, in the user's code if that called others.
+    """Return type, message and place of an error. The place is the last line in user code, if there is one.
 
     Args:
         error: the error.
-        what: description of what failed, which is added to the message.
+        what: description of the failed action, added to the message.
     """
     where = traceback.extract_tb(error.__traceback__)[-1]
     name, file, line = line_of(error) or (where.name, where.filename, where.lineno)

@@ -26,7 +26,7 @@ class PreparedTeacher(NamedTuple):
 
     Args:
         path: teacher file.
-        notes: notes for the user about a teacher that was given.
+        notes: notes for the user about a given teacher.
     """
 
     path: str
@@ -41,13 +41,13 @@ def prepare_teacher(
     *,
     user_code: Sequence[Mapping[str, Any]] = (),
 ) -> PreparedTeacher:
-    """Train the teacher of a study, or find it if an earlier study trained it or the user gave it.
+    """Train the teacher of a study, or find a teacher trained earlier or given by the user.
 
     Args:
-        config: fields of a `TrialConfig` that uses this teacher.
+        config: fields of a `TrialConfig` with this teacher.
         data_root: dataset folder.
         folder: folder with all teachers.
-        progress: function to call after each epoch of the training.
+        progress: function to call after each training epoch.
         user_code: sources of the user's code, as `Sources.to_json`.
     """
     use_one_thread()
@@ -62,7 +62,7 @@ def prepare_teacher(
 
 
 def progress_to_file(path: str) -> TeacherProgress:
-    """Return a function that writes the progress of a training to a file in JSON: `epoch`, `epochs`, `accuracy`."""
+    """Return a function for writing training progress to a JSON file: `epoch`, `epochs`, `accuracy`."""
 
     def report_epoch(epoch: int, epochs: int, accuracy: float) -> None:
         text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
@@ -97,11 +97,11 @@ class FillReport(NamedTuple):
 
     Args:
         missing: shards missing at the start; empty if the shards to fill were given.
-        filled: shards that now have a file.
+        filled: shards with a file now.
         forwards: samples passed through the teacher.
         seconds: time taken by filling.
         notes: notes for the user.
-        node: Ray's id of the node that ran the task; empty without Ray.
+        node: Ray's id of the task's node; empty without Ray.
     """
 
     missing: list[Shard]
@@ -113,11 +113,11 @@ class FillReport(NamedTuple):
 
 
 def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = None) -> FillReport:
-    """Fill shards of the teacher outputs one by one; stop at a shard that cannot be stored.
+    """Fill shards of the teacher outputs one by one; stop if a shard cannot be stored.
 
     Args:
-        settings: settings of a trial. The outputs to fill are those the trial uses: the validation split and all slots
-            of the trial's epochs.
+        settings: settings of a trial. The trial's outputs are filled: the validation split and all slots of the trial's
+            epochs.
         shards: shards to fill; if None, the first missing shard.
     """
     use_one_thread()

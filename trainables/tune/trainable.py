@@ -52,7 +52,7 @@ class DistillationTrainable(tune.Trainable):
     _session: TrialSession
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Receive a trial in a new process; the first step begins the trial, so that slow work is part of a step."""
+        """Receive a trial in a new process; the first step begins the trial, so slow work is part of a step."""
         use_one_thread()
         self._to_begin: dict[str, Any] | None = config
 

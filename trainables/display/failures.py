@@ -27,7 +27,7 @@ def summary_of(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return the summary of an error of a trial in one line: the first line of the message, and the place.
+    r"""Return a trial's error in one line: the first line of the message, and the place.
 
     Example:
         >>> one_line("KeyError: 'mine' (in losses, method.py:21)\nTraceback (most recent call last):\n  ...")
@@ -38,7 +38,7 @@ def one_line(text: str) -> str:
 
 
 def message_of(text: str) -> str:
-    """Return type and message of an error of a trial, without the place."""
+    """Return type and message of a trial's error, without the place."""
     summary = summary_of(text)
     return summary.rpartition(_PLACE)[0] or summary
 
@@ -50,5 +50,5 @@ def place_of(text: str) -> str:
 
 
 def kind_of(text: str) -> tuple[str, str]:
-    """Return type and place of an error. Errors that agree in both have one cause."""
+    """Return type and place of an error. Errors with equal type and place have one cause."""
     return message_of(text).partition(":")[0], place_of(text)

@@ -4,10 +4,10 @@ Tables, reports, model cards, notebooks and progress lines all use these functio
 everywhere:
 
 - Means of scores, scores in a search and differences of scores have three decimals. The accuracy of one network on one
-  split has four, so that one prediction of 10,000 shows. Gaps in nats and correlations have two, slopes per nat four.
-- Negative numbers have the typographic minus sign, and a number that rounds to zero has no sign.
-- A value that is missing or nan is an empty string, and so is the interval of an estimate without bounds.
-- A p-value has three decimals. A smaller one is `< 0.001`, so that no p-value is shown as 0.
+  split has four, so one prediction of 10,000 shows. Gaps in nats and correlations have two, slopes per nat four.
+- Negative numbers have the typographic minus sign. Numbers rounded to zero have no sign.
+- A missing or nan value is an empty string, and so is the interval of an estimate without bounds.
+- A p-value has three decimals. A smaller one is `< 0.001`, so no p-value is shown as 0.
 
 The module imports only the standard library. It lies in the lowest room of the lowest package, because `trainables`,
 `study` and `analysis` can all import it from there.
@@ -92,7 +92,7 @@ def format_interval(found: WithInterval, places: int = SCORE_PLACES, *, signed: 
 
 
 def format_estimate(found: WithInterval, places: int = SCORE_PLACES, *, signed: bool = False) -> str:
-    """Format an estimate with its interval as `0.886 [0.870, 0.902]`.
+    """Format an estimate and interval as `0.886 [0.870, 0.902]`.
 
     Without an interval, only the value is shown. Without a value, the result is empty.
     """
@@ -159,7 +159,7 @@ def p_clause(p: float | None, how: str = "") -> str:
 
 
 def p_bound(p: float) -> str:
-    """Format the smallest p-value that a test can reach, with two significant digits.
+    """Format a test's smallest possible p-value, with two significant digits.
 
     The bound of an exact test can lie far below 0.001, and the number itself then matters.
     """

@@ -29,7 +29,7 @@ class CheckpointInfo:
         num_classes: number of classes, C.
         in_channels: image channels.
         mean: mean of each channel, subtracted from images scaled to [0, 1].
-        std: divisor of each channel after that.
+        std: divisor of each channel after the subtraction.
         data_digest: digest of the training dataset.
     """
 
@@ -107,7 +107,7 @@ def load_checkpoint(
     A safetensors file is a plain state dict, verified by checksum if written here. Any other file is read as a torch
     checkpoint, without running code from it. Weights are found under any key, with or without a prefix such as
     `module.`, `_orig_mod.`, `model.` or, in mdistiller's distillers, `student.` and `teacher.`; see
-    `trainables.models.layouts`. Weights of torchvision and timm models may use the key names of the library or ours.
+    `trainables.models.layouts`. Weights of torchvision and timm models may use the library's key names or ours.
 
     Args:
         model: model with the checkpoint's architecture, number of classes and input channels.
@@ -116,7 +116,7 @@ def load_checkpoint(
         wanted: `raw`, `ema`, or the key of the weights in the file. If None, raw weights are preferred to averages.
 
     Returns:
-        The weights that were loaded, and the other weights in the file.
+        The loaded weights, and the other weights in the file.
 
     Raises:
         CheckpointError: the file is missing or damaged; the weights belong to another architecture or number of classes
@@ -136,7 +136,7 @@ def load_checkpoint(
 
 
 def likely_architecture(path: str | os.PathLike[str]) -> str | None:
-    """Return the name of a known architecture that fits the weights in a file, or None.
+    """Return the name of a known architecture fitting the weights in a file, or None.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another format.
@@ -188,7 +188,7 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _as_needed(key: str, value: Tensor, needed: Tensor, file: Path) -> Tensor:
-    """Convert a tensor to the dtype and layout that the network needs.
+    """Convert a tensor to the network's dtype and layout.
 
     Raises:
         CheckpointError: the tensor has no values (meta), is quantised or complex, or is not finite.

@@ -1,4 +1,4 @@
-"""Small CNNs that train in seconds on one core, with accuracies low enough to distinguish methods."""
+"""Small CNNs, trained in seconds on one core, with accuracies low enough to distinguish methods."""
 
 import math
 

@@ -10,11 +10,12 @@ class StageOutputs(NamedTuple):
     """Outputs of one forward pass up to the head.
 
     Args:
-        maps: maps after the stem and after each stage, (B, C_i, H_i, W_i), which the feature methods of the literature
-            match. Maps are after the ReLU, except in architectures with stages that end without one: the sums of wide
-            residual nets and the linear bottlenecks of MobileNetV2. Empty for models of other libraries.
-        preactivations: the same maps before the ReLU that follows or ends the stage, with the same shapes. For the
-            stem, and for stages without such a ReLU, they are the same tensors as in `maps`.
+        maps: maps after the stem and after each stage, (B, C_i, H_i, W_i), as matched by the feature methods of the
+            literature. Maps are after the ReLU, except in architectures with a last layer other than ReLU in the
+            stages: the sums of wide residual nets and the linear bottlenecks of MobileNetV2. Empty for models of other
+            libraries.
+        preactivations: the same maps before the ReLU at the end of the stage or after the stage, with the same shapes.
+            For the stem, and for stages without this ReLU, they are the same tensors as in `maps`.
         feature: input of the head, (B, D).
     """
 
@@ -24,7 +25,7 @@ class StageOutputs(NamedTuple):
 
 
 class FeatureMaps(NamedTuple):
-    """`StageOutputs` with the logits (B, C) of the same pass, for methods that also match maps."""
+    """`StageOutputs` with the logits (B, C) of the same pass, for methods with map matching."""
 
     maps: tuple[Tensor, ...]
     preactivations: tuple[Tensor, ...]
@@ -36,7 +37,7 @@ class DistillationModel(nn.Module, ABC):
     """Classifier split into a penultimate feature and a last linear layer.
 
     Subclasses implement `stages` and `head`. The head keeps the attribute name of the literature's checkpoints (`fc`,
-    `linear`, `classifier`), and the property `head` returns that layer.
+    `linear`, `classifier`), and the property `head` returns the layer.
     """
 
     @property
@@ -49,7 +50,7 @@ class DistillationModel(nn.Module, ABC):
         """Return the maps of every stage and the feature for images (B, in_channels, H, W)."""
 
     def resume(self, index: int, maps: Tensor) -> Tensor:  # noqa: ARG002
-        """Compute the penultimate feature (B, D) from maps that replace those of a stage.
+        """Compute the penultimate feature (B, D) from replacement maps of a stage.
 
         Args:
             index: index of the maps in `StageOutputs.maps`, except the last index.

@@ -23,7 +23,7 @@ STAGES = (
 )
 STEM_CHANNELS = 16
 FEATURE_DIM = 1280
-# Stages (from 0) that the feature methods of the literature match.
+# Stages (from 0) matched by the feature methods of the literature.
 MATCHED_STAGES = (1, 2, 4, 6)
 
 

@@ -31,7 +31,7 @@ _LARGEST: Final = 10_000  # upper bound for plausible classes, image channels an
 
 
 def recognise(candidates: Sequence[Mapping[str, Tensor]]) -> str | None:
-    """Return the first architecture that fits the weights: ours are tried first, then torchvision's, then timm's.
+    """Return the first fitting architecture: ours are tried first, then torchvision's, then timm's.
 
     Args:
         candidates: state dicts to try, without prefixes.

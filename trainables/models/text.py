@@ -16,7 +16,7 @@ from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.spec.architectures import BERT_PATTERN
 from trainables.spec.layer_matching import matched_layers
 
-# By model type: the path of the attention module in a layer, and the names of its query and key projections.
+# By model type: the path of a layer's attention module, and the names of the query and key projections.
 _ATTENTION: Final[dict[str, tuple[str, str, str]]] = {
     "bert": ("attention.self", "query", "key"),
     "electra": ("attention.self", "query", "key"),
@@ -32,7 +32,7 @@ _SHARES: Final = "pesfkd_shared_layers"
 
 
 class Layout(NamedTuple):
-    """Paths of the modules that distillation needs, for one model type.
+    """Paths of the modules needed for distillation, for one model type.
 
     Args:
         head: path of the last linear layer in the model for sequence classification.
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     segments: bool
 
 
-# By `model_type` of the configuration: encoders that read a sentence as [CLS] ... [SEP] and pad with 0.
+# By `model_type` of the configuration: encoders for sentences as [CLS] ... [SEP], padded with 0.
 LAYOUTS: Final[dict[str, Layout]] = {
     "bert": Layout("classifier", "bert.encoder.layer", segments=True),
     "distilbert": Layout("classifier", "distilbert.transformer.layer", segments=False),
@@ -54,7 +54,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
 
 
 class TextModelError(ValueError):
-    """Language model that cannot be built or used here; the message gives the remedy."""
+    """Language model cannot be built or used here; the message gives the remedy."""
 
 
 class TextClassifier(DistillationModel):
@@ -92,7 +92,7 @@ class TextClassifier(DistillationModel):
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of rows of the token embedding."""
+        """Number of token embedding rows."""
         return int(self.network.config.vocab_size)
 
     @property
@@ -125,7 +125,7 @@ class TextClassifier(DistillationModel):
         return f"network.{key}" if name == key else f"_head.{name}"
 
     def foreign_state(self) -> dict[str, Tensor]:
-        """Return the state dict with the keys of transformers, for a folder that transformers can load."""
+        """Return the state dict with the keys of transformers, for a folder readable by transformers."""
         own = self.state_dict()
         prefix = f"{self._layout.head}."
         named = {key: f"{prefix}{key.removeprefix('_head.')}" for key in own}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trainables.models.taken_weights import CheckpointError
 
-# Modules that no checkpoint of weights needs. A file that names one of them was made to run commands.
+# Modules not needed by any checkpoint of weights. If a file names one of them, the file was made to run commands.
 _DANGEROUS_MODULES: Final = frozenset({
     "commands", "ctypes", "importlib", "nt", "os", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
     "webbrowser",
@@ -169,7 +169,7 @@ def _names_of_globals(file: Path) -> set[str]:
 
 
 def _pickles(file: Path) -> Iterator[IO[bytes]]:
-    """Yield a stream at the start of each pickle in the file that may name classes."""
+    """Yield a stream at the start of each pickle in the file with possible class names."""
     if _is_archive(file):
         with zipfile.ZipFile(file) as archive:
             for entry in archive.namelist():
@@ -197,7 +197,7 @@ def _check_harmless(file: Path, names: set[str]) -> None:
 
 
 def _check_format(file: Path) -> None:
-    """Refuse formats that torch.load cannot read; the message gives the remedy, where known as a command."""
+    """Refuse formats not readable by torch.load; the message gives the remedy, where known as a command."""
     with file.open("rb") as stream:
         start = stream.read(512)
     if not start:
@@ -264,7 +264,7 @@ def _check_archive(file: Path) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
-    # torch's message starts with advice about its own arguments; the reason follows.
+    # torch's message starts with advice about torch's arguments; the reason follows.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     reason = re.sub(r"\s+", " ", text.partition("\n")[0].partition(" <")[0])[:200]
     if any(words in reason for words in ("Unsupported operand", "persistent_load", "unrecognized function")):
@@ -315,7 +315,7 @@ def _to_builtin(content: object, done: dict[int, object], depth: int = 0) -> obj
 
 
 def _attributes(stand_in: object) -> Mapping[str, Any]:
-    """Return the attributes that the pickle set on an object."""
+    """Return the attributes set on an object by the pickle."""
     found = stand_in.state if isinstance(stand_in, _Recorded) else getattr(stand_in, "__dict__", None)
     return found if isinstance(found, Mapping) else {}
 

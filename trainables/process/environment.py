@@ -11,7 +11,7 @@ from typing import Final
 KEEP_FREED_MEMORY: Final = "GLIBC_TUNABLES"
 
 WORKERS: Final = {
-    # Two processes with two threads each, on two cores, run at a fraction of the speed of two with one thread each.
+    # On two cores, two processes with two threads each are much slower than two processes with one thread each.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     KEEP_FREED_MEMORY: (
@@ -27,7 +27,7 @@ def set_unless_set(names: dict[str, str]) -> None:
 
 
 def restart_as_worker() -> None:
-    """Restart this program with the environment of a worker, unless it already has that environment.
+    """Restart this program with a worker's environment, unless the environment is already set.
 
     Measurements then also hold for workers.
     """

@@ -1,4 +1,4 @@
-"""Errors that stop a study, and the exit codes of the command line."""
+"""Errors for stopping a study, and the exit codes of the command line."""
 
 import os
 import sys

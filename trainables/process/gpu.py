@@ -1,20 +1,20 @@
-"""GPUs that this process sees, and the memory that one of them has."""
+"""GPUs visible to this process, and the memory of a GPU."""
 
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 
 class GpuReading(NamedTuple):
-    """Memory of a GPU, and how much of it a trial takes. All sizes are in bytes.
+    """GPU memory, in total and as used by a trial. All sizes are in bytes.
 
     Args:
-        name: name of the GPU.
-        total: memory of the GPU.
+        name: GPU name.
+        total: total memory.
         in_use: memory in use before the first trial, by other programs and by the context of this process.
-        context: memory of a process besides the tensors of its trial, such as the CUDA context.
-        reserved: largest memory reserved for the tensors of a trial.
-        largest: the trial that reserved most.
-        out_of_memory: the trial that did not fit, or empty.
+        context: memory of a process in addition to the trial's tensors, such as the CUDA context.
+        reserved: largest memory reserved for a trial's tensors.
+        largest: the trial with the largest reserved memory.
+        out_of_memory: the trial without enough memory, or empty.
     """
 
     name: str
@@ -31,7 +31,7 @@ class GpuMemory(Protocol):
 
     Attributes:
         device: device of the trials.
-        name: name of the GPU.
+        name: GPU name.
         total: memory of the GPU in bytes.
     """
 
@@ -53,7 +53,7 @@ class GpuMemory(Protocol):
 
 
 class CudaMemory:
-    """Memory of the first CUDA device that this process may use.
+    """Memory of the first CUDA device available to this process.
 
     Raises:
         RuntimeError: PyTorch finds no GPU.
@@ -86,5 +86,5 @@ class CudaMemory:
 
 
 def count_gpus() -> int:
-    """Return the number of GPUs that PyTorch finds for this process."""
+    """Return the number of GPUs found by PyTorch for this process."""
     return int(import_module("torch").cuda.device_count())

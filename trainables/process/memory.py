@@ -17,7 +17,7 @@ _RESET_PEAK: Final = Path("/proc/self/clear_refs")
 def forget_peak_memory(device: torch.device) -> None:
     """Reset the value of `peak_memory`, because the trials of a study run one after another in one process.
 
-    Memory that earlier trials freed and the allocator kept is returned to the system. Some systems, such as macOS,
+    Memory freed by earlier trials and kept by the allocator is returned to the system. Some systems, such as macOS,
     cannot reset the peak. There, `peak_memory` covers the whole process.
     """
     if device.type == "cuda":

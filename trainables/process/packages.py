@@ -1,4 +1,4 @@
-"""Import of this project's packages before a user's modules of the same names.
+"""Import this project's packages before user modules with the same names.
 
 The packages have short names, such as `study`. Python looks for a module in the folder of a script, or in the working
 directory of `python -m`, before it looks where packages are installed. A file `study.py` there would replace ours.
@@ -16,7 +16,7 @@ OWN: Final = ("analysis", "pesfkd", "search_spaces", "study", "trainables")
 
 
 class OwnPackages:
-    """Finder of the packages that lie next to each other in one folder.
+    """Finder for the packages in one folder.
 
     Args:
         root: folder with the packages.

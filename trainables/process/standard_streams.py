@@ -41,7 +41,7 @@ def show_result(text: str, stream: TextIO, *, elsewhere: str) -> None:
     Args:
         text: text of the result.
         stream: output stream such as stdout. Closing the stream later does not fail.
-        elsewhere: end of the warning, which names another place of the result.
+        elsewhere: end of the warning, with another place of the result.
     """
     try:
         stream.write(text)
@@ -53,7 +53,7 @@ def show_result(text: str, stream: TextIO, *, elsewhere: str) -> None:
 
 
 class ForgivingStream:
-    """Text stream that drops output when a write fails.
+    """Text stream. Output is dropped when a write fails.
 
     Args:
         stream: underlying stream.

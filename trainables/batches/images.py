@@ -1,7 +1,7 @@
-"""Batches of images for an epoch: samples, their views, and the stored teacher outputs.
+"""Image batches for an epoch: samples, views, and the stored teacher outputs.
 
 Several batches, as many as fit into a processor's cache, are gathered at once and then split. For small images, the
-calls that gather one batch would take longer than the copying.
+calls for gathering one batch would take longer than the copying.
 """
 
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ class BatchSource(Protocol):
         """Yield a split without augmentation, in any order: rows of the split, (B,) int64, and inputs."""
 
     def example(self, count: int) -> Tensor:
-        """Return inputs with the shape, or for text the average shape, of a batch of `count` samples."""
+        """Return inputs shaped like a batch of `count` samples; for text, with the average length."""
 
     def shape(self) -> tuple[int, ...]:
         """Return the shape of one sample, without the batch dimension."""

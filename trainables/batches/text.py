@@ -1,4 +1,4 @@
-"""Batches of text for an epoch: samples of similar length, with the stored teacher outputs."""
+"""Text batches for an epoch: samples of similar length, with the stored teacher outputs."""
 
 from collections.abc import Callable, Iterator
 
@@ -64,7 +64,7 @@ class TextBatches:
         Args:
             epoch: counted from 0.
             teacher_outputs: stored teacher outputs to add to each share, or None.
-            rows: maps the number of samples in a batch to the slice of this worker's share.
+            rows: maps a batch's sample count to the slice of this worker's share.
         """
         for indices, length in self._indices_of_epoch(epoch):
             own = self._gathered(indices[rows(len(indices))], 0, teacher_outputs, length)

@@ -33,7 +33,7 @@ class Split:
     """Subset of a dataset's samples.
 
     Args:
-        source: (M, C, H, W) uint8, images that contain the samples.
+        source: (M, C, H, W) uint8, images including the samples.
         labels: (N,) int64.
         indices: (N,) int64, row of each sample in `source`.
         image_size: height and width of model inputs; defaults to the size of the source. Larger source images are
@@ -66,10 +66,10 @@ class Dataset:
         validation: data for the search and for all per-epoch metrics.
         read_test: builds the test split. Called on first access to `test`, never earlier.
         seed: split seed.
-        split_number: number of the split into train and validation; see `stratified_split`.
+        split_number: number of the train/validation split; see `stratified_split`.
         digest: sha256 of the source's content and of the split, hexadecimal.
-        decoded: decoded part of the files that contains the train split. None for a dataset small enough to be held in
-            memory by every process.
+        decoded: decoded part of the files with the train split. None for datasets small enough for every process's
+            memory.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ def stratified_split(
     split_number: int = 0,
     names: Sequence[str] = (),
 ) -> tuple[np.ndarray, ...]:
-    """Draw three disjoint splits in which each class has its proportional share, to within one sample.
+    """Draw three disjoint splits. Each class has a proportional share of every split, to within one sample.
 
     Every class keeps a training sample. A class with two or more samples also keeps a validation sample; see
     `trainables.data.splits`.
@@ -165,8 +165,8 @@ def stratified_split(
         labels: (N,) integers.
         sizes: samples in (train, validation, test), with sum N.
         seed: draws the samples of each split.
-        split_number: draws train and validation again from their samples, unless it is 0. The test split stays: samples
-            that a study has trained on or chosen by are never tested.
+        split_number: draws train and validation again from their samples, unless it is 0. The test split stays: a
+            study's training and validation samples are never tested.
         names: class names by label, for the error message.
 
     Returns:

@@ -94,10 +94,10 @@ def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -
 
 
 class Source(Protocol):
-    """Samples of one part of a dataset that are not decoded yet.
+    """Samples of one dataset part, not decoded yet.
 
     Attributes:
-        key: hash of everything that decides what `decode` returns.
+        key: hash of everything relevant for the result of `decode`.
     """
 
     key: str

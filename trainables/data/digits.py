@@ -1,4 +1,4 @@
-"""The 8×8 handwritten digits that ship with scikit-learn."""
+"""The 8×8 handwritten digits shipped with scikit-learn."""
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """Listing of an image folder: files, classes and splits. Reads file names only, never file contents.
 
-The layout is that of torchvision's `ImageFolder`. Class folders are numbered in the order of sorted names. A class
+The layout is the one of torchvision's `ImageFolder`. Class folders are numbered in the order of sorted names. A class
 contains all images below the class folder, and links are followed. Hidden files and files left by operating systems are
 ignored.
 """
@@ -98,7 +98,7 @@ def _is_text(name: str, *, besides: Sequence[str] = ()) -> bool:
 
 
 def shown(name: object) -> str:
-    """Return a printable path: bytes that are not UTF-8 and line breaks are escaped."""
+    """Return a printable path: non-UTF-8 bytes and line breaks are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
@@ -116,7 +116,7 @@ def list_image_folder(path: Path) -> ImageFolder:
         raise ValueError(f"{shown(path)} is not valid UTF-8: rename the folder, or give a link with another name")
     try:
         there = path.is_dir()
-    except OSError as error:  # an unreadable parent folder, or a name that is too long
+    except OSError as error:  # an unreadable parent folder, or too long a name
         raise _cannot_be_listed(path, error) from None
     if not there:
         raise ValueError(_no_folder(path))

@@ -25,7 +25,7 @@ def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield results unchanged while showing progress towards `total`.
 
     Args:
-        results: results of the work, as they arrive.
+        results: results in order of arrival.
         what: description of the work, such as "reading images".
         total: number of results.
     """

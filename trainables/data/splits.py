@@ -4,8 +4,8 @@ Each class has a proportional share of every split, to within one sample. Every 
 sample. A class with two or more samples also keeps at least one validation sample. If proportional shares break this
 rule, as few samples as possible are exchanged, and the split sizes stay the same.
 
-There is no such guarantee for a test split drawn from the same samples. A class of two samples has no test sample, and
-a larger class may have none. A class of one sample is in the train split only.
+This guarantee does not hold for a test split drawn from the same samples. A class of two samples has no test sample,
+and a larger class may have none. A class of one sample is in the train split only.
 """
 
 import math

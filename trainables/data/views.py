@@ -1,4 +1,4 @@
-"""Augmentation as a finite table of deterministic views, and the schedule of views over the epochs of a trial.
+"""Augmentation as a finite table of deterministic views, and the schedule of views over a trial's epochs.
 
 A frozen teacher in eval mode returns the same outputs for the same view. With finitely many views, teacher outputs can
 be computed once and stored. To limit this cost, a trial of E epochs uses V = min(number of views, E) *slots*:
@@ -6,10 +6,10 @@ be computed once and stored. To limit this cost, a trial of E epochs uses V = mi
 - Slot s of sample i shows the view π_i(s). Each π_i is a permutation of all views, drawn per sample from the split
   seed. All trials share these permutations, so one table of teacher outputs by (slot, sample) serves all trials.
 - Epoch e uses one slot σ(e) for all samples. σ goes through all slots before repeating one. Each trial's data seed
-  draws a new order of the slots for every such cycle.
+  draws a new slot order for every cycle.
 
-An epoch uses a single slot, so computing the outputs for that slot costs one teacher pass over the data. A teacher that
-runs live costs the same in that epoch. A trial therefore never pays for views that it does not use.
+An epoch uses a single slot, so computing the slot's outputs costs one teacher pass over the data. A live teacher costs
+the same in this epoch. A trial therefore never pays for unused views.
 """
 
 import functools
@@ -180,7 +180,7 @@ class ResizedCrops:
 
 @dataclass(frozen=True)
 class OwnViewTable:
-    """Views that code of the user computes. View 0 is the unchanged image.
+    """Views computed by user code. View 0 is the unchanged image.
 
     Args:
         count: number of views.
@@ -194,19 +194,19 @@ class OwnViewTable:
         return self.count
 
 
-# Returns views of images (B, C, H, W) uint8, given the number of each image and of its view.
+# Returns views of images (B, C, H, W) uint8, given the image numbers and view numbers.
 ComputeViews = Callable[[Tensor, list[int], list[int]], Tensor]
-# Of the datasets whose code this process has loaded, by canonical name.
+# Functions of the datasets with code loaded in this process, by canonical name.
 _own_views: dict[str, ComputeViews] = {}
 
 
 def set_own_views(name: str, compute: ComputeViews) -> None:
-    """Make the function known that computes the views of a dataset of the user's own."""
+    """Register the function for computing the views of a user dataset."""
     _own_views[name] = compute
 
 
 def own_views_of(name: str) -> ComputeViews:
-    """Return the function that computes the views of a dataset of the user's own, which must have been loaded."""
+    """Return the function for computing the views of a user dataset. The dataset must have been loaded."""
     return _own_views[name]
 
 

@@ -64,7 +64,7 @@ def swapped_kd_loss(
 ) -> Tensor:
     """Compute the distance of PESF-KD's vision code, T² (KL(swap(teacher) || student) + KL(adapted || swap(student))).
 
-    swap exchanges the largest logit of a row and the logit of the label. Both swapped sides are constants. The student
+    swap exchanges the largest logit of a row and the label's logit. Both swapped sides are constants. The student
     therefore learns from the corrected frozen teacher, and the adapted teacher from the corrected student.
 
     Args:
@@ -79,7 +79,7 @@ def swapped_kd_loss(
 
     Source:
         Rao et al. (2022), `train_distill` in cv/helper/loops.py of github.com/1170300319/PESF-KD at commit d3f6aa8. The
-        logarithm of the target is exact here. There, a probability that underflows to 0 adds 0.
+        logarithm of the target is exact here. There, a probability with underflow to 0 adds 0.
     """
     teacher, student = (swap_top_and_label(each.detach(), labels) for each in (teacher_logits, student_logits))
     return kd_loss(student_logits, teacher, temperature=temperature) + kd_loss(

@@ -1,4 +1,4 @@
-"""Architecture names that `build_model` accepts; imports no torch, so plans are checked quickly."""
+"""Architecture names for `build_model`; imports no torch, so plans are checked quickly."""
 
 import difflib
 import re
@@ -70,7 +70,7 @@ LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
 _HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _HIDDEN_MULTIPLE: Final = 32  # units of the smallest attention head
 
-# Names of torchvision and timm models that are unknown here, or name other networks here.
+# Torchvision and timm model names without a meaning here, or with another meaning.
 _TORCHVISION_FORM: Final = re.compile(
     r"resnet(18|34|50|101|152)|wide_resnet(50|101)_2|resnext(50_32x4d|101_32x8d|101_64x4d)|vgg(11|13|16|19)(_bn)?|"
     r"densenet(121|161|169|201)|mobilenet_v(2|3_small|3_large)|efficientnet_(b[0-7]|v2_[sml])|mnasnet\d_\d+|alexnet|"
@@ -109,9 +109,9 @@ def check_model_name(name: str) -> str:
 
 
 def ensemble_members(name: str) -> tuple[str, ...]:
-    """Return the architectures of an ensemble of teachers, such as `resnet20+vgg8`; empty for a single network.
+    """Return the architectures of a teacher ensemble, such as `resnet20+vgg8`; empty for a single network.
 
-    A path of a file or folder is never an ensemble, because it may contain a plus.
+    A file or folder path is never an ensemble, because the path may contain a plus.
     """
     members = tuple(name.split(_BETWEEN_MEMBERS))
     return members if len(members) > 1 and all(map(_can_be_member, members)) else ()
@@ -122,7 +122,7 @@ def _can_be_member(name: str) -> bool:
 
 
 def ensemble_name(members: Sequence[str]) -> str:
-    """Return the name of an ensemble of teachers."""
+    """Return the name of a teacher ensemble."""
     return _BETWEEN_MEMBERS.join(members)
 
 
@@ -141,7 +141,7 @@ def check_teacher_name(name: str) -> str:
 
 
 def check_text_model_name(name: str, *, student: bool = False) -> str:
-    """Return `name` if it names a text model; does not check that a folder or Hub name exists.
+    """Return `name` if it names a text model, without checking for an existing folder or Hub name.
 
     Args:
         name: `bert_L_H`, a folder in Hugging Face's layout, a name on the Hub, or, for a student, `bert:N`.
@@ -235,7 +235,7 @@ def is_model_code(text: str) -> bool:
 
 
 def _library_of(text: str) -> str | None:
-    """Return the library that is meant by a name such as `torchvision:resnet18`, also if it is misspelt."""
+    """Return the library in a name such as `torchvision:resnet18`, even if misspelt."""
     library, colon, model = text.partition(":")
     near = difflib.get_close_matches(library, _LIBRARY_FORMS, n=1, cutoff=0.75) if colon and model else []
     return near[0] if near else None

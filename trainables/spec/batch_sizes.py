@@ -1,7 +1,7 @@
-"""Batch sizes of an epoch: one rule for images and text, and for single, packed and data-parallel trials.
+"""Batch sizes in an epoch: one rule for images and text, and for single, packed and data-parallel trials.
 
 Imports no torch, so plans can use it. A last batch of one sample must be avoided. BatchNorm cannot normalise a single
-value, so training would fail for networks with maps of one position. Losses that compare samples would be zero or
+value, so training would fail for networks with maps of one position. Losses over pairs of samples would be zero or
 undefined. A single left-over sample therefore joins the previous batch.
 """
 

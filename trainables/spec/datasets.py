@@ -34,16 +34,16 @@ class DatasetInfo:
         padding: width in pixels of the black border. Augmented views are all crops of the padded image.
         mirrored: whether the mirror images of these crops are augmented views too.
         layouts: alternative sets of files, relative to the data root. One set must exist, each file uncompressed or
-            compressed (.gz, .xz). Empty for datasets that are part of a library.
+            compressed (.gz, .xz). Empty for datasets from a library.
         source: origin of the dataset.
         download: whether torchvision can download it.
-        resized_crops: number of random resized crops, which replace the padded crops as augmented views. Usual for
+        resized_crops: number of random resized crops. They replace the padded crops as augmented views. Usual for
             photographs.
         task: text task, without image channels and size, and with a single view. None for images.
         class_names: class names, in label order. Empty if only the files contain them (see
             `trainables.data.class_names`).
         largest_pixel: largest possible pixel value; the smallest is 0.
-        own_views: number of views that the user's code computes, which replace the crops as augmented views.
+        own_views: number of views computed by user code. They replace the crops as augmented views.
     """
 
     name: str

@@ -13,7 +13,7 @@ from typing import Final, Literal
 GLUE_PREFIX: Final = "glue:"
 HUB_DATASET: Final = "nyu-mll/glue"
 Metric = Literal["accuracy", "matthews", "f1"]
-# Rule that groups rows of the training part by source; see `trainables.data.text.source_split`.
+# Rule for grouping training rows by source; see `trainables.data.text.source_split`.
 SourceRule = Literal["phrase", "first", "any"]
 _VALIDATION_SHARE: Final = 0.1
 _LARGEST_VALIDATION: Final = 5_000
@@ -26,21 +26,21 @@ class GlueTask:
     Args:
         name: part of the dataset's name after `glue:`.
         title: name in papers.
-        labels: names of the classes. A label is an index into this tuple.
+        labels: class names. A label is an index into this tuple.
         spellings: class names in the TSV files.
         columns: text columns in the TSV files, one or two. Positions for files without a header.
         label_column: label column in the TSV files, likewise.
         parquet_columns: text columns in the Parquet files, one or two. Their label column is `label`.
         folder: folder of the TSV files.
         parquet_folder: folder of the Parquet files.
-        test_part: name of the development part, which serves as the test split: in the TSV files, in the Parquet files.
+        test_part: name of the development part, used as the test split: in the TSV files, in the Parquet files.
         rows: number of samples in (training part, development part).
         metrics: reported metrics, always including accuracy.
         objective: metric to maximise.
-        sources: rule that groups rows of the training part by source, to draw the validation split.
+        sources: rule for grouping training rows by source, to draw the validation split.
         columns_without_header: number of columns in TSV files without a header, else 0.
-        broken_rows: maximum number of rows in the training part with missing cells. Such rows exist in the published
-            file and are skipped.
+        broken_rows: maximum number of training rows with missing cells. Such rows exist in the published file and are
+            skipped.
     """
 
     name: str
@@ -217,7 +217,7 @@ def check_classes(task: GlueTask, num_classes: int, *, where: str) -> None:
     Args:
         task: task to compare with.
         num_classes: number of classes in the checkpoint.
-        where: name of the checkpoint for the message.
+        where: checkpoint name for the message.
 
     Raises:
         ValueError: the numbers differ; the message gives both.

@@ -18,15 +18,14 @@ TeacherOrigin = Literal["short", "literature", "one_cycle", "checkpoint"]
 
 RECIPES: Final[tuple[str, ...]] = get_args(RecipeName)
 
-# Fractions of the epochs: 150, 180 and 210 of 240, as in CRD, PESF-KD and most of the CIFAR-100 distillation
-# literature.
+# Fractions of the epochs: 150, 180 and 210 of 240, as in CRD, PESF-KD and most CIFAR-100 distillation papers.
 STEP_MILESTONES: Final = (0.625, 0.75, 0.875)
 # The same papers train these architectures with a fifth of the usual learning rate.
 _SLOWER: Final = frozenset({"MobileNetV2", "ShuffleV1", "ShuffleV2"})
 _LEARNING_RATE: Final = 0.05
 _SLOWER_LEARNING_RATE: Final = 0.01
 _LITERATURE_EPOCHS: Final = 240
-# Epochs by dataset (or by the part of the name before a colon), chosen so that more epochs gain little accuracy.
+# Epochs by dataset (or by the name's part before a colon). More epochs gain little accuracy.
 _SHORT_EPOCHS: Final[dict[str, int]] = {
     "digits": 30,
     "mnist": 10,
@@ -37,11 +36,11 @@ _SHORT_EPOCHS: Final[dict[str, int]] = {
     "image_folder": 20,
     "glue": 5,
 }
-# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and the smallest learning rate that the paper tried.
+# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and the smallest learning rate in the paper.
 _LITERATURE_TEXT_EPOCHS: Final = 3
 _LITERATURE_TEXT_RATE: Final = 2e-5
 _OTHER_SHORT_EPOCHS: Final = 30
-# Recipes with a schedule that does not depend on the data.
+# Recipes with a schedule independent of the data.
 _SCHEDULES: Final = {"one_cycle": "one_cycle"}
 
 

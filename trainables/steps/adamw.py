@@ -104,7 +104,7 @@ class AdamWTrainer(Trainer):
         """Check that `load_state_tensors` can load these tensors.
 
         Raises:
-            ValueError: tensors are missing, unknown or of another shape; the message names them.
+            ValueError: tensors are missing, unknown or of another shape; the message lists the names.
         """
         check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
         kept = {slot: tensors_under(f"{slot}.", tensors) for slot in _SLOTS}

@@ -14,7 +14,7 @@ _NORMAL_DEVIATION: Final = 0.02
 
 
 class TeacherAdapter(nn.Module):
-    """Adapter that adds a trainable correction, computed from the teacher's feature or logits, to the teacher's logits.
+    """Adapter: add a trainable correction to the teacher's logits, computed from the teacher's feature or logits.
 
     With feature f (B, D), logits z (B, C) and layers W1, W2, W3 (each with a bias), the correction is
 
@@ -43,9 +43,9 @@ class TeacherAdapter(nn.Module):
     Source:
         Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022): `serial` follows the
         paper's vision code, and `parallel`, `normal` and dropout the language code. The vision code subtracts the
-        correction in training. Its init is symmetric about zero, so adding the correction gives the same distribution
-        of results. `feature` applies the bottleneck of Houlsby et al. (2019) to the penultimate feature. `logit` and
-        the zero init are ours.
+        correction in training. The code's init is symmetric about zero, so adding the correction gives the same
+        distribution of results. `feature` applies the bottleneck of Houlsby et al. (2019) to the penultimate feature.
+        `logit` and the zero init are ours.
     """
 
     head_weight: Tensor
@@ -102,7 +102,7 @@ class TeacherAdapter(nn.Module):
 
         Args:
             feature: (B, D), penultimate feature of the frozen teacher.
-            logits: (B, C), logits of the frozen teacher for that feature.
+            logits: (B, C), logits of the frozen teacher for this feature.
 
         Returns:
             (B, C).
@@ -126,7 +126,7 @@ class TeacherAdapter(nn.Module):
 
 
 class AdapterAverage(nn.Module):
-    """Average of several adapters: the adapted logits are the mean of the adapted logits of all members.
+    """Average of several adapters: the adapted logits are the mean over all members.
 
     Args:
         members: adapters of one teacher, with their own initial weights.

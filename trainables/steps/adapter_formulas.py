@@ -1,7 +1,7 @@
 """Training step of adapters with explicit formulas for the forward and backward pass instead of autograd.
 
-The formulas hold for one adapter, and for K adapters of one kind along a leading axis of every tensor. Only the matrix
-products and sums of a layer depend on that axis: `SingleLayers` and `PackedLayers`.
+The formulas hold for one adapter, and for K adapters of one kind along a leading axis of every tensor. Only a layer's
+matrix products and sums depend on this axis: `SingleLayers` and `PackedLayers`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Layers(Protocol):
         """Compute the outputs (..., B, out) of a layer for inputs (..., B, in), in new memory."""
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
-        """Compute the gradient of a layer's inputs (..., B, in) from that of its outputs (..., B, out)."""
+        """Compute the gradient of a layer's inputs (..., B, in) from the outputs' gradient (..., B, out)."""
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
         """Compute the gradients of a layer's weight and bias.
@@ -72,7 +72,7 @@ class SingleLayers:
             self._ones = gradient.new_ones(len(gradient))
         columns = gradient.t()
         self.gradients[f"{layer}.weight"] = columns @ inputs
-        # Sum over rows with a matrix product, which takes a fifth of the time of `sum` at these sizes.
+        # Sum over rows with a matrix product: a fifth of the time of `sum` at these sizes.
         self.gradients[f"{layer}.bias"] = columns @ self._ones
 
 
@@ -111,7 +111,7 @@ class AdapterFormulas:
     """Forward and backward pass of `TeacherAdapter` without autograd, of one adapter or of K adapters of one kind.
 
     Args:
-        adapter: the adapter, or one of the K adapters, which share their kind and the teacher's head.
+        adapter: the adapter, or one of the K adapters, with the same kind and teacher's head.
         layers: layers of the K adapters; by default those of the one adapter.
     """
 

@@ -12,7 +12,7 @@ With d = log p(a / T) - log p(s / T), the gradients of each row are
     in a:  adapter_ce_weight (p(a) - onehot(y)) / B + kd_weight T p(a / T) (d - Σ p(a / T) d) / B
 
 Leading dimensions (...) hold several objectives, each with separate weights and temperature. The tests compare these
-formulas with the losses of the methods.
+formulas with the methods' losses.
 
 Between the convolutions of a step, each call costs 5 to 10 µs however small the computation, so this module makes few
 calls. All terms except the last one are linear in the four distributions and the labels, and one matrix product
@@ -60,7 +60,7 @@ class ClosedForm:
         has_adapter: whether an adapter is trained.
         linear: coefficients, times B, of p(s), p(a), p(s / T), p(a / T) and the labels. Row 0 is for the gradient in s,
             row 1 for the gradient in a.
-        divergence_weight: coefficient, times B, of the last term of the gradient in a; None if that term is absent.
+        divergence_weight: coefficient, times B, of the last term of the gradient in a; None if this term is absent.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Losses of an epoch, read once at the end of the epoch, because earlier reads would make a GPU wait."""
+"""Losses of an epoch, read once at the epoch's end, because earlier reads would make a GPU wait."""
 
 from typing import Final, NamedTuple
 
@@ -25,7 +25,7 @@ class NonFiniteLossError(ValueError):
 
 
 class LossLog:
-    """Losses of the batches of one epoch, of one trial or of K trials along one more axis.
+    """Batch losses in one epoch, for one trial or for K trials along one more axis.
 
     Args:
         closed_form: computes the losses of the batches added by `add_later`.
@@ -91,7 +91,7 @@ class EpochLosses(NamedTuple):
     sizes: list[int]
 
     def of_trial(self, number: int) -> "EpochLosses":
-        """Return the losses of one of K trials."""
+        """Return one trial's losses."""
         return self._replace(values=self.values[:, number])
 
     def means(self, epoch: int, epochs: int) -> dict[str, float]:

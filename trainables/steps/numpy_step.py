@@ -1,9 +1,9 @@
 """Gradients and adapter step in NumPy, for batches so small that PyTorch's call overhead exceeds the computation.
 
 With 64 samples and 10 classes, a PyTorch call between the convolutions of a step takes 5 to 10 µs however small the
-computation. A NumPy call takes a third of that. `NumpyForm` and `NumpyAdapterStep` compute the same as `ClosedForm` and
-`AdapterStep`, with the formulas in `trainables.steps.closed_form`. NumPy arrays share memory with the input and output
-tensors. Gradients and adapted logits are returned in buffers that the next call overwrites.
+computation. A NumPy call takes a third of this time. `NumpyForm` and `NumpyAdapterStep` compute the same as
+`ClosedForm` and `AdapterStep`, with the formulas in `trainables.steps.closed_form`. NumPy arrays share memory with the
+input and output tensors. Gradients and adapted logits are returned in buffers, overwritten by the next call.
 
 The shapes alone fix the order of summation, so equal trials give equal bits.
 """
@@ -118,8 +118,8 @@ class NumpyForm:
 class NumpyAdapterStep:
     """Forward pass, backward pass and SGD step of an adapter in NumPy; see `AdapterStep`.
 
-    All weights lie in one block of memory and all momenta in another, so that SGD needs only a few calls. Other code
-    may move them elsewhere, for example a pack or a loaded state. The next forward pass then moves them back.
+    All weights lie in one block of memory and all momenta in another, so SGD needs only a few calls. Other code may
+    move them elsewhere, for example a pack or a loaded state. The next forward pass then moves them back.
 
     Args:
         adapter: adapter of any kind, on the CPU.

@@ -58,8 +58,8 @@ def one_cycle_factor(epoch: int, epochs: int) -> float:
     """Compute the factor on the largest learning rate for an epoch of the one-cycle schedule.
 
     The factor rises from 1/25 to 1 in the first 30% of the epochs, then falls to 1/250,000 in the last epoch, in both
-    parts along half a cosine. The learning rate of the config is the largest one. The rate changes from epoch to epoch
-    and not within an epoch, so that steps in NumPy and packed steps take it too.
+    parts along half a cosine. The learning rate of the config is the largest one. The rate changes between epochs and
+    not within an epoch, so NumPy steps and packed steps can use the schedule too.
 
     Args:
         epoch: counted from 0.
@@ -67,7 +67,7 @@ def one_cycle_factor(epoch: int, epochs: int) -> float:
 
     Source:
         Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
-        Equal to `torch.optim.lr_scheduler.OneCycleLR` with its defaults, one call of `step` per epoch and
+        Equal to `torch.optim.lr_scheduler.OneCycleLR` with default arguments, one call of `step` per epoch and
         `total_steps=epochs`. Deviation: the momentum is constant. PyTorch's default moves it against the rate, between
         0.95 and 0.85.
     """
@@ -116,8 +116,8 @@ def sgd_step(
         m <- momentum · m + (g + weight_decay · w)
         w <- w - rate · m
 
-    Equivalent to `torch.optim.SGD.step` without dampening and Nesterov momentum. The layers of PyTorch above its
-    functional SGD take two thirds of a small network's step.
+    Equivalent to `torch.optim.SGD.step` without dampening and Nesterov momentum. PyTorch's layers above the functional
+    SGD take two thirds of a small network's step.
 
     Args:
         parameters: tensors to update.
@@ -207,7 +207,7 @@ class Trainer:
         self.parameters: Final = dict(module.named_parameters())
         self.moves = 0  # how often parameters or momenta were moved in memory
         self._momenta: dict[str, Tensor] = {}
-        # Measured on small networks: the fused step takes a fifth to a third of the time of a loop over parameters.
+        # Measured on small networks: the fused step takes a fifth to a third of a parameter loop's time.
         self._fused = all(each.device.type in ("cpu", "cuda") for each in self.parameters.values())
 
     def begin_epoch(self, epoch: int) -> None:
@@ -219,15 +219,15 @@ class Trainer:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the step is plain SGD at one rate per epoch, so that other code may implement the step."""
+        """Whether the step is plain SGD at one rate per epoch. Other code may then implement the step."""
         return not (self._clip_norm or self._schedule == "linear")
 
     def prepare_step(self, gradients: Mapping[str, Tensor]) -> None:
         """Prepare a step: set the learning rate if it changes at every step, and clip the gradients in place.
 
         Args:
-            gradients: gradients by parameter name. Workers must have summed them, so that the limit applies to the
-                gradient of the whole batch and every worker clips alike.
+            gradients: gradients by parameter name. Workers must have summed them: the limit applies to the whole-batch
+                gradient, and every worker clips alike.
         """
         if self._step is not None:
             total = self._steps * self._epochs
@@ -237,8 +237,8 @@ class Trainer:
             moving = [self.parameters[name] for name in gradients]
             for parameter, gradient in zip(moving, gradients.values(), strict=True):
                 parameter.grad = gradient
-            # A norm that is not finite raises no error, because the check would wait for the device. It breaks the
-            # weights, and then the epoch's losses are not finite either.
+            # A non-finite norm raises no error, because the check would wait for the device. The weights break, and
+            # then the epoch's losses are not finite either.
             nn.utils.clip_grad_norm_(moving, self._clip_norm)
 
     def forget_gradients(self) -> None:
@@ -349,7 +349,7 @@ def count_parameters(modules: Iterable[nn.Module]) -> int:
 
 
 def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with names that begin with `prefix`, with the prefix removed from the names."""
+    """Return the tensors with the prefix `prefix` in the name, named without the prefix."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

@@ -1,10 +1,10 @@
 """One training step, for one trial or for K trials along a leading axis.
 
 A step passes a mini-batch through the networks, computes all gradients, and updates all trainable modules. Autograd
-computes the gradients of any objective. For the objectives with a `ClosedForm`, formulas compute the gradients that
-enter the student's backward pass, in PyTorch or, for small batches, in NumPy; `choose_step` has the choice.
+computes the gradients of any objective. For objectives with a `ClosedForm`, formulas compute the input gradients of the
+student's backward pass, in PyTorch or, for small batches, in NumPy; see `choose_step`.
 
-The networks belong to the trials, see `Trials`. Workers that train one trial together use autograd: each computes the
+The networks belong to the trials, see `Trials`. Workers training one trial together use autograd: each computes the
 whole-batch losses from all-gathered outputs, and the gradients are all-reduced before the update.
 """
 
@@ -39,7 +39,7 @@ class BatchLosses(NamedTuple):
 
 
 class FormulaInputs(NamedTuple):
-    """Outputs of the networks that the formulas need.
+    """Network outputs needed by the formulas.
 
     Args:
         student_logits: (..., B, C), with their graph.

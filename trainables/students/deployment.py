@@ -1,14 +1,14 @@
-"""What a student costs where it runs: parameters, FLOPs, and size and latency of its ONNX program.
+"""Deployment costs of a student: parameters, FLOPs, and size and latency of the student's ONNX program.
 
-Latency is that of ONNX Runtime on the CPU of this machine, on random images, for a stated number of threads. After
+Latency is measured with ONNX Runtime on this machine's CPU, on random images, for a stated number of threads. After
 warm-up runs, single runs are timed in rounds, in which batch sizes alternate. Other programs can only lengthen runs,
-some of them for seconds. So the latency is the median over the runs of the quieter half of the rounds, those with the
-lower medians. The 10th and 90th percentile over all runs are returned too, and show how quiet the machine was. None of
-these values depends on the weights, so an architecture is measured once, with fresh weights. The size is that of the
-program without the facts about a study that an export adds, which are about a thousand bytes.
+some of them for seconds. The latency is therefore the median over all runs in the quieter half of the rounds: the
+rounds with the lower medians. The 10th and 90th percentile over all runs are returned too, and show how quiet the
+machine was. These values do not depend on the weights, so an architecture is measured once, with fresh weights. The
+size excludes the study facts added by an export (about a thousand bytes).
 
-FLOPs are those of a forward pass of one image, counted as in `trainables.costs.ledger`. Parameters are all numbers that
-are trained; the running statistics of normalisation layers are not counted, as they are in the size.
+FLOPs are for a forward pass of one image, counted as in `trainables.costs.ledger`. Parameters are all trained numbers.
+Running statistics of normalisation layers count in the size, but not as parameters.
 """
 
 import math
@@ -30,7 +30,7 @@ from trainables.students.export import IMAGES, OUTPUT, ExportError, program_of
 from trainables.students.file import KeptStudent, Student
 
 WARM_UP_RUNS: Final = 20
-# Timed runs of each batch size: so many rounds, each of so many seconds, but at least so many runs.
+# Timed runs of each batch size: number of rounds, seconds per round, and smallest number of runs per round.
 ROUNDS: Final = 10
 SECONDS_OF_A_ROUND: Final = 0.1
 RUNS_OF_A_ROUND: Final = 3
@@ -84,7 +84,7 @@ def open_program(content: bytes, *, threads: int) -> Any:
 
 
 def as_function(session: Any) -> Callable[[Tensor], Tensor]:
-    """Return a program for images as a function that returns logits (N, C)."""
+    """Return a program for images as a function returning logits (N, C)."""
     return lambda images: torch.from_numpy(session.run([OUTPUT], {IMAGES: images.contiguous().numpy()})[0])
 
 
@@ -111,7 +111,7 @@ def measure_latency(content: bytes, shape: tuple[int, int, int], *, threads: int
 
 
 def _round(session: Any, images: Any) -> list[float]:
-    """Return the seconds of each run of a round."""
+    """Return the seconds of each run in a round."""
     seconds: list[float] = []
     end = time.perf_counter() + SECONDS_OF_A_ROUND
     while (began := time.perf_counter()) < end or len(seconds) < RUNS_OF_A_ROUND:

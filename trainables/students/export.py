@@ -1,11 +1,11 @@
-"""Export of a trained student as a standalone program (ONNX or `torch.export`) that runs without this package.
+"""Export of a trained student as a standalone program (ONNX or `torch.export`), independent of this package.
 
 For images, the program takes uint8 (batch, C, H, W) with any batch size and the C, H and W of the student's data.
 Normalisation is part of the program, and the output is logits (batch, classes). For text, the program takes sentences
-(batch, 2, tokens), int32, that hold token ids and segment ids. The batch size is free, and the number of tokens is
-limited by the model. In ONNX, the variable axes are named `batch` and `tokens`. Class names and, for text, the
-tokeniser are stored with the program. The file gets the final name only after the program has been read back and
-checked against the student's logits.
+(batch, 2, tokens), int32, with token ids and segment ids. The batch size is free, and the number of tokens is limited
+by the model. In ONNX, the variable axes are named `batch` and `tokens`. Class names and, for text, the tokeniser are
+stored with the program. The file gets the final name only after the program has been read back and checked against the
+student's logits.
 """
 
 import json
@@ -48,18 +48,18 @@ Program = Callable[[Tensor], Tensor]
 
 
 class ExportError(ValueError):
-    """Error for a student that cannot be exported, or for a program with logits that differ from the student's."""
+    """Student cannot be exported, or the program's logits differ from the student's."""
 
 
 @dataclass(frozen=True)
 class ExportedStudent:
-    """Exported program in a file that was read back and compared with the student.
+    """Exported program in a file, read back and compared with the student.
 
     Args:
         path: file path.
         size: size of the file in bytes.
-        batches: sizes of the batches that were compared, in images or sentences.
-        largest_difference: largest absolute difference between a logit of the program and of the student.
+        batches: sizes of the compared batches, in images or sentences.
+        largest_difference: largest absolute difference between the program's and the student's logits.
     """
 
     path: Path
@@ -102,7 +102,7 @@ def export_student(
 def read_program(path: Path, kind: ExportFormat) -> Program:
     """Load an exported program on the CPU.
 
-    Files of `torch-export` contain pickles, so read only files that you trust.
+    Files of `torch-export` contain pickles, so read only trusted files.
 
     Args:
         path: program path.
@@ -199,7 +199,7 @@ class _Deployed(nn.Module):
 
 
 class _DeployedTextModel(nn.Module):
-    """Student for text, with an argument name that matches the input name of the program."""
+    """Text student, with the program's input name as the argument name."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
@@ -277,7 +277,7 @@ def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Suppress developer messages of the exporters, some of which would be printed between our JSON output."""
+    """Suppress developer messages of the exporters, because some would be printed between our JSON output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

@@ -1,9 +1,8 @@
 """Trained student in a file, and loading it as a network or as an MLflow `pyfunc` model.
 
 The file is safetensors with a checksum. The metadata describe how to build the network and prepare inputs. The file
-contains no code, except the sources of a network of the user's own: loading such a file executes them, so load only
-files that you trust. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a
-model.
+contains no code, except the sources of a user network. Loading the file executes these sources, so load only trusted
+files. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a model.
 """
 
 import json
@@ -33,7 +32,7 @@ from trainables.user_code.reference import is_canonical
 LOGITS_TOLERANCE: Final = 1e-4
 # Metadata key of the class names, in JSON.
 CLASS_NAMES: Final = "class_names"
-# Metadata key of the sources of a network of the user's own, in JSON.
+# Metadata key for the sources of a user network, in JSON.
 USER_CODE: Final = "user_code"
 _EXAMPLES: Final = 2
 _ROWS: Final = 2  # rows of a sentence: token ids and segment ids
@@ -49,7 +48,7 @@ class Student:
         info: architecture and normalisation of the images.
         trial: config of the student's trial, in JSON.
         about: further metadata of a text student, both entries in JSON: `model`, the configuration of the network, and
-            `tokeniser`, the content of the tokenizer.json that produces the token ids.
+            `tokeniser`, the content of the tokenizer.json for the token ids.
         class_names: class names in logit order; empty if the file has none, as in files of
             earlier versions.
     """
@@ -93,7 +92,7 @@ class Student:
 
 @dataclass(frozen=True)
 class KeptStudent:
-    """Student and the logits it gave in its trial for an example.
+    """Student, an example, and the student's logits for the example in the trial.
 
     Args:
         student: the student as read back.
@@ -107,11 +106,11 @@ class KeptStudent:
 
 
 def keep_student(run: DistillationRun, path: Path) -> None:
-    """Save the student of a finished trial, and in a second file two validation samples with the student's logits.
+    """Save a finished trial's student and, in a second file, two validation samples with the student's logits.
 
     Args:
         run: the trial.
-        path: path that ends in .safetensors; an existing file is replaced.
+        path: path with the ending .safetensors; an existing file is replaced.
 
     Raises:
         OSError: if a file cannot be written.
@@ -139,7 +138,7 @@ def keep_student(run: DistillationRun, path: Path) -> None:
 
 
 def example_path(path: Path) -> Path:
-    """Path of the example that belongs to a student's file."""
+    """Path of the example for a student's file."""
     return path.with_name(f"{path.stem}.example.safetensors")
 
 
@@ -159,7 +158,7 @@ def read_example(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def load_kept(path: Path) -> KeptStudent:
-    """Load a student that `keep_student` saved and check that the logits for the example are unchanged.
+    """Load a student saved by `keep_student`, and check the logits for the example.
 
     Raises:
         CheckpointError: if the student's file is missing, damaged or of another kind.
@@ -223,6 +222,6 @@ def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[s
 
 
 def _load_pyfunc(path: str) -> Student:
-    """Load a student for MLflow, given the model's data: a file, or a folder that contains the file."""
+    """Load a student for MLflow, given the model's data: a file, or a folder with the file."""
     place = Path(path)
     return load_student(next(place.glob("*.safetensors")) if place.is_dir() else place)

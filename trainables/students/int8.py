@@ -36,7 +36,7 @@ def calibration_indices(count: int) -> Tensor:
 
 
 class _Reader:
-    """Calibration batches, with the method that ONNX Runtime asks of a reader."""
+    """Calibration batches, with the reader method required by ONNX Runtime."""
 
     def __init__(self, images: Tensor) -> None:
         self._batches = iter([{IMAGES: each.numpy()} for each in images.split(_CALIBRATION_BATCH)])
@@ -100,7 +100,7 @@ def with_facts(content: bytes, facts: dict[str, str]) -> bytes:
 
 
 def integer_operators(content: bytes) -> int:
-    """Count the convolutions and matrix products of a program whose inputs are all quantised."""
+    """Count a program's convolutions and matrix products with fully quantised inputs."""
     import onnx
 
     graph = onnx.load_model_from_string(content).graph
@@ -122,10 +122,10 @@ def _before_products(graph: Any) -> list[str]:
 
 
 def check_program(content: bytes, shape: tuple[int, ...], classes: int, batches: tuple[int, ...]) -> None:
-    """Check that a program runs for all batch sizes and returns finite logits of the right shape.
+    """Run a program for all batch sizes, and require finite logits of the right shape.
 
     Raises:
-        ExportError: it does not.
+        ExportError: the program fails, or returns other logits.
     """
     session = open_program(content, threads=1)
     for batch in batches:
@@ -139,7 +139,7 @@ def check_program(content: bytes, shape: tuple[int, ...], classes: int, batches:
 
 
 def accuracy_of(content: bytes, images: Tensor, labels: Tensor, *, threads: int) -> float:
-    """Return the share of images that a program classifies correctly.
+    """Return a program's share of correctly classified images.
 
     Args:
         content: content of the ONNX file.

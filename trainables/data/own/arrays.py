@@ -57,10 +57,10 @@ def data_of_arrays(
     """Sort named arrays into parts, images and labels.
 
     Args:
-        members: function that returns the array, by name.
+        members: function returning the array, by name.
         where: place for errors.
         options: `image` and `label` replace the usual words, as in `label=fine` for `fine_train`.
-        views: views that the place declares.
+        views: views declared by the place.
 
     Raises:
         DataError: the names are ambiguous, or a part lacks images or labels.
@@ -111,7 +111,7 @@ def _words(options: Mapping[str, str], kind: str, usual: Iterable[str]) -> tuple
 
 
 def _meaning(name: str, words: Mapping[str, tuple[str, ...]]) -> tuple[Part, str] | None:
-    """Return part and kind of an array by its name, such as `x_train` or `train_labels`."""
+    """Return part and kind of an array by name, such as `x_train` or `train_labels`."""
     pieces = [piece for piece in re.split(r"[^a-z0-9]+", name.lower()) if piece]
     parts = [PART_WORDS[piece] for piece in pieces if piece in PART_WORDS]
     rest = "_".join(piece for piece in pieces if piece not in PART_WORDS)

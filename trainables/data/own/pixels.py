@@ -20,7 +20,7 @@ _LAYOUTS: Final = "(N, H, W), (N, H, W, C) and (N, C, H, W) with 1 or 3 channels
 
 @dataclass(frozen=True)
 class _Range:
-    """Range of the values of an array."""
+    """Value range of an array."""
 
     lowest: float
     highest: float
@@ -119,7 +119,7 @@ def choose_conversion(images: Mapping[Part, np.ndarray], where: Mapping[Part, st
 
 
 def to_pixels(images: np.ndarray, conversion: Conversion) -> np.ndarray:
-    """Return (N, H, W, C) uint8 of an array that `channels_last` returned."""
+    """Return (N, H, W, C) uint8 from a result of `channels_last`."""
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     out = np.empty(images.shape, dtype=np.uint8)
@@ -132,7 +132,7 @@ def to_pixels(images: np.ndarray, conversion: Conversion) -> np.ndarray:
 
 
 def check_contrast(images: np.ndarray, where: str) -> None:
-    """Check that no channel of the training images is constant, because normalisation divides by the deviation.
+    """Refuse constant channels in the training images, because normalisation divides by the deviation.
 
     Raises:
         DataError: all pixels of a channel are equal.

@@ -24,10 +24,10 @@ _NAMED: Final = 5
 
 
 class EncodedImages(Sequence[bytes]):
-    """Encoded images, such as PNG or JPEG, of the rows of a table.
+    """Encoded images, such as PNG or JPEG, from the rows of a table.
 
     Args:
-        rows: N encoded images; anything with a length that gives bytes or a scalar of Arrow.
+        rows: N encoded images; anything with a length and items of type bytes or Arrow scalar.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -52,7 +52,7 @@ class RawPart:
         images: array with one image per row, or encoded images.
         labels: one label per image.
         where: description of the place for errors, such as `scans.npz: x_train`.
-        class_names: names that the labels count, if the place lists them.
+        class_names: class names by label, if listed in the place.
     """
 
     images: "np.ndarray | EncodedImages"
@@ -67,10 +67,10 @@ class RawData:
 
     Args:
         where: place of the dataset for errors.
-        parts: the parts that exist. The train part always does.
+        parts: the existing parts. The train part always exists.
         views: `crop_flip`, `crop` or `none`; empty for the default.
         notes: remarks on how the place was read.
-        augment: function of the user that returns a random view of an image, if there is one.
+        augment: user's function, returning a random view of an image, if there is one.
         own_views: number of views of each image by `augment`; 0 without it.
     """
 
@@ -98,7 +98,7 @@ def with_test(parts: Mapping[Part, RawPart]) -> tuple[dict[Part, RawPart], tuple
 
 
 def check_parts(where: str, parts: Mapping[Part, RawPart]) -> None:
-    """Check that there is a train part and that every part has as many labels as images, and at least one.
+    """Check that there is a train part. Every part must have as many labels as images, and at least one.
 
     Raises:
         DataError: a part is missing, empty or of unequal lengths.

@@ -54,7 +54,7 @@ class TextSplit(Split):
     """Subset of a task's samples.
 
     Args:
-        tokens: tokens of the dataset part that contains the samples.
+        tokens: tokens of the dataset part with the samples.
         labels: (N,) int64.
         indices: (N,) int64, row of each sample in the part.
     """
@@ -210,7 +210,7 @@ def count_sources(info: DatasetInfo, root: Path | None, *, seed: int) -> dict[st
 
 
 def longest_batch(info: DatasetInfo, root: Path | None, tokeniser: Tokeniser) -> int:
-    """Return the padded length of a batch that contains the longest sample of a task, in either part.
+    """Return the padded length of a batch with the longest sample of a task, in either part.
 
     Only the sample lengths of the development part are used.
 

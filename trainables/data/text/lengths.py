@@ -24,13 +24,13 @@ def length_bucketed_batches(lengths: Tensor, *, batch_size: int, data_seed: int,
 
     Args:
         lengths: (N,) int64, token count per sample.
-        batch_size: samples per batch, except the batch that takes the remainder.
+        batch_size: samples per batch, except the batch with the remainder.
         data_seed: draws the batches.
         epoch: epoch number, counted from 0.
 
     Returns:
-        Batches of sample indices, each (B,) int64, in random order. The sizes are those of `batch_sizes`, and every
-        sample occurs once.
+        Batches of sample indices, each (B,) int64, in random order. The sizes come from `batch_sizes`, and every sample
+        occurs once.
 
     Raises:
         ValueError: there are fewer than two samples.

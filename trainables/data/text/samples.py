@@ -1,7 +1,7 @@
 """Readers of GLUE files. Errors about invalid rows name file and row number.
 
 The TSV files are not CSV: quotes have no special meaning. Only a line feed, optionally after a carriage return, ends a
-row, because sentences contain other characters that Unicode treats as line ends.
+row, because sentences contain other characters defined as line ends by Unicode.
 """
 
 import hashlib

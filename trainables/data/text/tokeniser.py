@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise DataError("text datasets need the extra 'text': pip install 'pesfkd[text]'") from error
 
-# Each process uses one thread. With its own threads, the library would warn when a process forks.
+# Each process uses one thread. With library threads, the library would warn when a process forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DEFAULT_VOCABULARY: Final = 8_000
@@ -28,7 +28,7 @@ MAX_LENGTH: Final = 128
 _PAD, _UNKNOWN, _FIRST, _BETWEEN, _MASK = _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES: Final = "##"
 _LARGEST_ALPHABET: Final = 1_000
-# Models round the number of embedding rows up to a multiple of at most this number.
+# Models round the number of embedding rows up to a multiple of this number or a smaller one.
 _ROUNDED_TO: Final = 128
 
 
@@ -183,7 +183,7 @@ def check_vocabulary(tokeniser: Tokeniser, rows: int, *, where: str) -> None:
 
 
 def as_stored(tokeniser: Tokeniser, about: dict[str, Any]) -> bytes:
-    """Serialise a tokeniser to file content that `from_stored` can verify.
+    """Serialise a tokeniser to file content, verifiable by `from_stored`.
 
     Args:
         tokeniser: tokeniser to store.

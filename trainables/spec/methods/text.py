@@ -1,4 +1,4 @@
-"""Methods that compare the layers of language models."""
+"""Methods for comparing the layers of language models."""
 
 from typing import Final
 

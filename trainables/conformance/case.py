@@ -44,7 +44,7 @@ _WITH_ADAPTER_TERM: Final = ("crd", "at")
 
 
 def small_config(**changes: object) -> TrialConfig:
-    """Return the config of a small trial on images."""
+    """Return a small trial's config on images."""
     return TrialConfig.model_validate(SMALL | changes)
 
 
@@ -57,7 +57,7 @@ class Case(NamedTuple):
     """A method, with or without an optional adapter, and settings to select another variant.
 
     Args:
-        method: name of the method.
+        method: method name.
         adapter: whether an optional adapter is trained.
         choices: config fields and their values.
         on_text: whether the dataset is text.
@@ -72,12 +72,12 @@ class Case(NamedTuple):
 
     @property
     def entry(self) -> MethodSpec:
-        """Specification of the method."""
+        """The method's specification."""
         return method_spec(self.method, adapter=self.adapter)
 
     @property
     def learners(self) -> set[str]:
-        """Names of the trained modules."""
+        """Trained module names."""
         own = {"method"} if METHODS[self.method].parts is not None else set()
         own |= {"peer"} if self.entry.peer else set()
         return {"student"} | own | self.adapts
@@ -99,7 +99,7 @@ class Case(NamedTuple):
         return TEXT if self.on_text else {"dataset": self.dataset}
 
     def config(self, **changes: object) -> TrialConfig:
-        """Return the config of a small trial."""
+        """Return a small trial's config."""
         own = QUICK | dict(self.choices) | changes
         if self.on_text:
             return TrialConfig.model_validate({"method": self.method, "adapter": self.adapter, **TEXT, **own})

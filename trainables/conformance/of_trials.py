@@ -132,7 +132,7 @@ def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) ->
 
 
 def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
-    """No batch reads a value of a tensor, for which a GPU would have to wait."""
+    """No batch reads a tensor value, because a GPU would have to wait."""
     run = bench.start(case)
     batches = list(run.batches.of_epoch(0, None))[:3]
     log = LossLog(run.method.gradients(run.config.model_dump()))

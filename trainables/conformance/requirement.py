@@ -41,7 +41,7 @@ def expect_error(kind: type[Exception], pattern: str, what: str) -> Iterator[Non
     """Check that a block raises an error with a matching message.
 
     Args:
-        kind: type of the error.
+        kind: error type.
         pattern: regular expression, found anywhere in the message.
         what: action of the block, for the reason.
 

@@ -135,7 +135,7 @@ def _result(case: Case | None, words: str, run: Callable[[], None]) -> CheckResu
             run()
     except (CheckFailedError, ShapeError) as error:
         return CheckResult(words, variant, f"{error}{_place(error)}")
-    except Exception as error:  # code of the user raises any type
+    except Exception as error:  # user code raises any type
         return CheckResult(words, variant, describe_error(error))
     return CheckResult(words, variant, "")
 

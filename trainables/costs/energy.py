@@ -47,7 +47,7 @@ class EnergyReading(NamedTuple):
     """Counter values at one moment; None for counters that could not be read.
 
     Args:
-        cpu: microjoules of each zone, by path of the zone.
+        cpu: microjoules of each zone, by zone path.
         gpu: millijoules.
     """
 

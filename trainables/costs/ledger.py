@@ -51,7 +51,7 @@ class Flops(NamedTuple):
 
 @dataclass(frozen=True)
 class CostLedger:
-    """Costs of a trial, known before the first step; FLOPs are per example of the train split.
+    """Costs of a trial, known before the first step; FLOPs are per train example.
 
     Args:
         parameters: number of trainable parameters by module (`student`, `adapter`, `method`, `peer`, `teacher`).
@@ -81,13 +81,13 @@ class CostLedger:
     def to_ce(self) -> float:
         """Ratio of `step_flops` to the student's part.
 
-        The student's part is the cost of a cross-entropy step, or of two such steps if the layers run twice.
+        The student's part is the cost of a cross-entropy step, or of two steps if the layers run twice.
         """
         return self.step_flops / self.flops["student"].total
 
     @property
     def facts(self) -> dict[str, float]:
-        """All costs by the names of `COST_FACTS`.
+        """All costs, named as in `COST_FACTS`.
 
         Parts missing in the trial are 0, except the teacher pass, which is left out.
         """
@@ -109,7 +109,7 @@ class CostLedger:
 
 
 def count_costs(run: DistillationRun) -> CostLedger:
-    """Count the costs of a trial.
+    """Count a trial's costs.
 
     Args:
         run: the trial, at any time between steps; left unchanged.
@@ -242,7 +242,7 @@ def _method_key(run: DistillationRun) -> tuple[object, ...]:
 def _method(run: DistillationRun, others: list[Flops]) -> Flops:
     """Count the losses with all involved networks, minus the networks' passes."""
     isolated = _isolated_copy(run)
-    isolated.epoch = run.config.epochs - 1  # the first epochs of some methods differ, e.g. a warm-up
+    isolated.epoch = run.config.epochs - 1  # some methods' first epochs differ, e.g. a warm-up
     isolated.begin_drawing()
     batch = _batch(run)
     size = len(batch.labels)

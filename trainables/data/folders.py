@@ -1,4 +1,4 @@
-"""Datasets of image files: decoded by Pillow, resized by torchvision."""
+"""Image file datasets: decoded by Pillow, resized by torchvision."""
 
 import math
 import tempfile
@@ -126,5 +126,5 @@ def resize_pixels(array: np.ndarray, size: int) -> Tensor:
 
 
 def labels_of(files: LabelledFiles) -> np.ndarray:
-    """Return the labels of the files, (N,) int64."""
+    """Return the file labels, (N,) int64."""
     return np.array([label for _, label in files], dtype=np.int64)

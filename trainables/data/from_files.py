@@ -16,7 +16,7 @@ from trainables.data.sources import DataError
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.storage.remote_folder import node_cache
 
-_NAME_IN_DIGEST: Final = "image_folder"  # the digest does not depend on the location of the folder
+_NAME_IN_DIGEST: Final = "image_folder"  # the digest does not depend on the folder's location
 
 
 def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_number: int = 0) -> Dataset:

@@ -56,7 +56,7 @@ class Header(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """Pixels of an image.
+    """Image pixels.
 
     Args:
         array: (H, W, 1 or 3) uint8.
@@ -68,7 +68,7 @@ class Pixels(NamedTuple):
 
 
 def is_grey(mode: str) -> bool:
-    """Check whether images of a Pillow mode have no colour."""
+    """Check whether images with a Pillow mode have no colour."""
     return mode in _GREY or mode.startswith(SIXTEEN_BITS)
 
 

@@ -26,7 +26,7 @@ def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
 
     Args:
         results: results in order of arrival.
-        what: description of the work, such as "reading images".
+        what: work description, such as "reading images".
         total: number of results.
     """
     if _hidden or total < _MANY:

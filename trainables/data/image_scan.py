@@ -73,7 +73,7 @@ class UnusableImagesError(DataError):
 
 @dataclass(frozen=True)
 class ImageScan:
-    """Image headers of a folder.
+    """Image headers in a folder.
 
     Args:
         path: the folder.
@@ -142,7 +142,7 @@ class ImageScan:
 
 
 def scan_of(listed: ImageFolder) -> ImageScan:
-    """Return mode and size of every image of a folder. The result is stored with the listing."""
+    """Return mode and size of every image in a folder. The result is stored with the listing."""
     kept: dict[str, Any] = vars(listed)
     if "_scan" not in kept:
         kept["_scan"] = scan_headers(listed.path, listed.names)
@@ -280,7 +280,7 @@ def run_in_threads(work: Callable[[W], T], paths: Sequence[W], threads: int | No
 
     Args:
         work: function of one path. Pillow releases the GIL while decoding.
-        paths: files, or numbers of images.
+        paths: files, or image numbers.
         threads: number of threads; defaults to one per available core.
     """
 
@@ -302,7 +302,7 @@ def run_in_threads(work: Callable[[W], T], paths: Sequence[W], threads: int | No
 
 
 def _keys(path: Path, names: list[str]) -> list[bytes]:
-    """Hash the name, size and modification time of every file. The key of a missing file is empty."""
+    """Hash every file's name, size and modification time. A missing file's key is empty."""
     keys = []
     for name in names:
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from trainables.data.image_folder import Part
 from trainables.spec.datasets import DatasetInfo
 
-# Each row of CIFAR's binary files begins with the labels. In CIFAR-100 the coarse label comes first.
+# Each row in CIFAR's binary files begins with the labels. In CIFAR-100 the coarse label comes first.
 _CIFAR_LABEL_BYTES: Final = {"cifar10": 1, "cifar100": 2}
 _CIFAR_LABEL_KEYS: Final = {"cifar10": "labels", "cifar100": "fine_labels"}
 _IDX_UBYTE: Final = 0x08
@@ -42,7 +42,7 @@ class DataError(ValueError):
 
 
 def read_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """Read all samples of one part of a dataset, in file order.
+    """Read all samples in one dataset part, in file order.
 
     Args:
         info: a dataset with `layouts`.

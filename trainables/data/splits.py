@@ -1,4 +1,4 @@
-"""Class counts of each split. Imports neither torch nor numpy, so checking a plan is fast.
+"""Class counts per split. Imports neither torch nor numpy, so checking a plan is fast.
 
 Each class has a proportional share of every split, to within one sample. Every class keeps at least one training
 sample. A class with two or more samples also keeps at least one validation sample. If proportional shares break this
@@ -52,7 +52,7 @@ def small_validation(samples: int, what: str) -> str | None:
     """Return a warning if one validation sample is worth more than one point of accuracy, otherwise None.
 
     Args:
-        samples: size of the validation split.
+        samples: validation split size.
         what: noun for the samples: images or sentences.
     """
     if samples >= _SAMPLES_OF_A_POINT:

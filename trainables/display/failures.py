@@ -1,7 +1,7 @@
-"""Errors of failed trials as text: a summary in one line and, for an error in code of the user, the traceback.
+"""Errors of failed trials as text: a summary in one line and, for an error in user code, the traceback.
 
 The text is `TYPE: MESSAGE (in FUNCTION, FILE:LINE)`, followed by Python's traceback from the user's file on, if there
-is one. Journals, records and MLflow hold it as one value, so a text of an earlier version has the summary alone.
+is one. Journals, records and MLflow hold the text as one value, so texts from earlier versions have the summary alone.
 """
 
 from typing import Final
@@ -16,13 +16,13 @@ def failure_text(summary: str, traceback: str) -> str:
 
 
 def traceback_of(text: str) -> str:
-    """Return the traceback in an error of a trial, or an empty text."""
+    """Return the traceback in a trial's error, or an empty text."""
     _, header, rest = text.partition(f"\n{TRACEBACK_HEADER}")
     return TRACEBACK_HEADER + rest if header else ""
 
 
 def summary_of(text: str) -> str:
-    """Return an error of a trial without the traceback."""
+    """Return a trial's error without the traceback."""
     return text.partition(f"\n{TRACEBACK_HEADER}")[0]
 
 

@@ -1,4 +1,4 @@
-"""Bar of a counted task on a terminal."""
+"""Bar for a counted task on a terminal."""
 
 import time
 from types import TracebackType
@@ -19,8 +19,8 @@ class CountedBar:
     """Bar with a count of finished items, a text and the elapsed time. The bar disappears when it stops.
 
     Args:
-        console: console of the bar.
-        name: name of the counted items.
+        console: the bar's console.
+        name: counted items' name.
         total: final count.
     """
 
@@ -84,9 +84,9 @@ def time_left(began: float, done: int, left: int) -> str:
     """Estimate the time for the remaining items, as `about 12 min left`; empty if unknown or zero.
 
     Args:
-        began: time of the start, by `time.monotonic`.
-        done: number of items finished since the start.
-        left: number of remaining items.
+        began: start time, by `time.monotonic`.
+        done: items finished since the start.
+        left: remaining items.
     """
     if done <= 0 or left <= 0:
         return ""

@@ -22,14 +22,14 @@ _LONGEST_HEADER = 100_000_000  # bytes, in a safetensors file
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Metadata of the weights in a model file.
+    """Weights metadata in a model file.
 
     Args:
         architecture: name for `build_model`.
         num_classes: number of classes, C.
         in_channels: image channels.
-        mean: mean of each channel, subtracted from images scaled to [0, 1].
-        std: divisor of each channel after the subtraction.
+        mean: mean per channel, subtracted from images scaled to [0, 1].
+        std: divisor per channel after the subtraction.
         data_digest: digest of the training dataset.
     """
 
@@ -69,12 +69,12 @@ class CheckpointInfo:
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str]) -> None:
-    """Write the weights and buffers of a model atomically as safetensors with a checksum.
+    """Write a model's weights and buffers atomically as safetensors with a checksum.
 
     Args:
         model: model on any device.
         path: path with suffix .safetensors; an existing file is replaced.
-        metadata: entries of the file's header.
+        metadata: file header entries.
 
     Raises:
         CheckpointError: the path has another suffix.
@@ -86,7 +86,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapp
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the metadata of a model file written here; non-string values are returned as JSON.
+    """Read the metadata from a model file written here; non-string values are returned as JSON.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another format.
@@ -111,7 +111,7 @@ def load_checkpoint(
 
     Args:
         model: model with the checkpoint's architecture, number of classes and input channels.
-        path: path of the file.
+        path: file path.
         part: preferred half of a distiller's checkpoint, if both fit.
         wanted: `raw`, `ema`, or the key of the weights in the file. If None, raw weights are preferred to averages.
 
@@ -120,7 +120,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: the file is missing or damaged; the weights belong to another architecture or number of classes
-            (the message names the first differing keys); or several different sets of weights fit.
+            (the message names the first differing keys); or several different weight sets fit.
     """
     file = Path(path)
     content = _read(file)

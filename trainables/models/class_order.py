@@ -19,12 +19,12 @@ class ClassNamesError(ValueError):
 
 
 class ClassOrder(NamedTuple):
-    """Mapping from the logits of a model to the classes of a task.
+    """Mapping from a model's logits to a task's classes.
 
     Args:
-        names: class names of the model, in the model's order; empty for a model without class names.
+        names: the model's class names, in the model's order; empty for a model without class names.
         order: for each class of the task, the index of the model's logit.
-        labels: class names of the task.
+        labels: the task's class names.
     """
 
     names: tuple[str, ...]
@@ -77,7 +77,7 @@ def class_order(config: Mapping[str, Any], task: GlueTask, *, where: str) -> Cla
 
 
 def read_class_order(folder: Path, task: GlueTask) -> ClassOrder:
-    """Match the classes of the model in a folder with those of a task.
+    """Match the classes of the model in a folder with a task's classes.
 
     Raises:
         ClassNamesError: see `class_order`; or config.json cannot be read.

@@ -13,11 +13,11 @@ from torch.nn import functional
 def activated_stages(
     stem: Tensor, stages: Iterable[Iterable[nn.Module]]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Run the stages of a network and apply the last ReLU after every block.
+    """Run a network's stages and apply the last ReLU after every block.
 
     Args:
-        stem: activated output of the stem, (B, C_0, H, W).
-        stages: stages of one or more blocks. Each block maps activated maps to pre-activations.
+        stem: the stem's activated output, (B, C_0, H, W).
+        stages: stages with one or more blocks. Each block maps activated maps to pre-activations.
 
     Returns:
         The maps after the stem and after each stage, (B, C_i, H_i, W_i), and the same maps before the last ReLU. The

@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
 
     @property
     def found(self) -> FoundWeights:
-        """Kind and place of the weights."""
+        """The weights' kind and place."""
         ema = self.averaged or any(_EMA.search(word) for word in self.words)
         kind: WeightsKind = "ema" if ema else "raw"
         return FoundWeights(kind, self.place)
@@ -64,7 +64,7 @@ class Candidate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Difference between given weights and the weights of a network.
+    """Difference between given weights and a network's weights.
 
     Args:
         missing: names only in the network.
@@ -78,23 +78,23 @@ class Difference(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of names."""
+        """Name count."""
         return len(self.missing) + len(self.unexpected) + len(self.reshaped)
 
 
 def find_weights(
     content: object, model: nn.Module, *, part: Part, wanted: str | None = None
 ) -> tuple[dict[str, Tensor], TakenWeights]:
-    """Find a network's weights in the content of a file, renamed to the network's names.
+    """Find a network's weights in a file's content, renamed to the network's names.
 
     Averages (EMA) are taken only if the file has no raw weights. Earlier versions supported raw weights only, so older
     studies find the same teacher again.
 
     Args:
-        content: content of the file.
+        content: file content.
         model: network to find weights for.
         part: preferred part of a distiller's checkpoint, if several parts fit.
-        wanted: `raw`, `ema`, or the place of the weights in the file. None selects automatically.
+        wanted: `raw`, `ema`, or the weights' place in the file. None selects automatically.
 
     Raises:
         CheckpointError: no weights fit, none of the wanted kind fit, or several different sets fit.

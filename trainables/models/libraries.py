@@ -1,4 +1,4 @@
-"""Models of torchvision and timm, split into feature and head for distillation."""
+"""Torchvision and timm models, split into feature and head for distillation."""
 
 import difflib
 import importlib

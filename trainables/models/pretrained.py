@@ -37,12 +37,12 @@ _SHARDS: Final = "model-*-of-*.safetensors"
 _FETCHED: Final = (
     CONFIG, WEIGHTS, INDEX, _SHARDS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"
 )  # fmt: skip
-# Parameter names of normalisation layers in older checkpoints, and the present names.
+# Normalisation layers' parameter names in older checkpoints, and the present names.
 _OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def find_folder(name: str, *, download: bool = False) -> Path:
-    """Return the folder of a model.
+    """Return a model's folder.
 
     Args:
         name: path, or name on the Hub, such as `bert-base-uncased`.
@@ -97,7 +97,7 @@ def _one_line(error: Exception) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the weight files of a folder without reading them: one safetensors file, or the shards in the index.
+    """List the weight files in a folder without reading them: one safetensors file, or the shards in the index.
 
     Raises:
         TextModelError: there are no weights, the index is damaged, or shards are missing (the message names them).
@@ -119,7 +119,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Return the shard file name of each weight; every shard must lie in the folder itself."""
+    """Return each weight's shard file name; every shard must lie in the folder itself."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -134,7 +134,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Load all weights of a folder, by name.
+    """Load all weights in a folder, by name.
 
     Raises:
         TextModelError: a file is damaged, or lacks a weight listed in the index.
@@ -160,7 +160,7 @@ def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "T
 
     Args:
         folder: model folder.
-        dataset: canonical name of the task.
+        dataset: canonical task name.
         root: data root.
         tokeniser: tokeniser of the task's sentences.
 
@@ -182,14 +182,14 @@ def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "T
 
 
 def check_positions(positions: int, dataset: str, root: Path | None, tokeniser: "Tokeniser", *, where: str) -> None:
-    """Check that a model has enough positions for the longest sentence of a task.
+    """Check that a model has enough positions for a task's longest sentence.
 
     The check is skipped if the task's files are missing. Missing files raise an error in another place, unless they
     will be downloaded.
 
     Args:
-        positions: number of positions in the model.
-        dataset: canonical name of the task.
+        positions: the model's number of positions.
+        dataset: canonical task name.
         root: data root.
         tokeniser: tokeniser of the task's sentences.
         where: model name for the message.

@@ -17,8 +17,8 @@ class FoundWeights:
     """Complete set of a network's weights in a file.
 
     Args:
-        kind: `ema` for running averages of the weights (EMA, SWA), otherwise `raw`.
-        place: key of the weights in the file, with outer keys first, joined by dots. Empty for the whole file.
+        kind: `ema` for running weight averages (EMA, SWA), otherwise `raw`.
+        place: the weights' key in the file, with outer keys first, joined by dots. Empty for the whole file.
     """
 
     kind: WeightsKind
@@ -49,7 +49,7 @@ class TakenWeights(FoundWeights):
     def in_passing(self) -> str:
         """Suffix for a sentence about the file: a comma and `str(self)`.
 
-        Empty if the whole file is one set of raw weights.
+        Empty if the whole file is one raw weight set.
         """
         return "" if self.is_plain and not self.place else f", {self}"
 

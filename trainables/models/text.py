@@ -1,4 +1,4 @@
-"""Text classifiers of Hugging Face's transformers, split into a feature and a last linear layer.
+"""Text classifiers from Hugging Face's transformers, split into a feature and a last linear layer.
 
 The input is one int32 tensor (B, 2, L). Row 0 holds the token ids, padded with 0, and row 1 the segment ids (see
 `trainables.data.text`). transformers is imported when the first model is built, and needs the extra `text`.
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
     Args:
         head: path of the last linear layer in the model for sequence classification.
-        layers: path of the layer list.
+        layers: layer list path.
         segments: whether the model takes segment ids.
     """
 
@@ -58,10 +58,10 @@ class TextModelError(ValueError):
 
 
 class TextClassifier(DistillationModel):
-    """Sequence classification model of transformers with a separate last linear layer.
+    """Sequence classification model from transformers with a separate last linear layer.
 
-    The feature is the input of the last layer: for BERT the pooled output, after dropout in training. `maps` are the
-    states of the first position, [CLS], after the embeddings and after each layer, (B, H) each.
+    The feature is the last layer's input: for BERT the pooled output, after dropout in training. `maps` are the first
+    position's states, [CLS], after the embeddings and after each layer, (B, H) each.
 
     Args:
         network: the transformers model. An identity replaces the last layer, in place.
@@ -125,7 +125,7 @@ class TextClassifier(DistillationModel):
         return f"network.{key}" if name == key else f"_head.{name}"
 
     def foreign_state(self) -> dict[str, Tensor]:
-        """Return the state dict with the keys of transformers, for a folder readable by transformers."""
+        """Return the state dict with transformers' keys, for a folder readable by transformers."""
         own = self.state_dict()
         prefix = f"{self._layout.head}."
         named = {key: f"{prefix}{key.removeprefix('_head.')}" for key in own}
@@ -143,14 +143,14 @@ class TextClassifier(DistillationModel):
 
     @property
     def layers_path(self) -> str:
-        """Path of the layers in `network`."""
+        """The layers' path in `network`."""
         return self._layout.layers
 
 
 def _at_least_one(inputs: Tensor) -> Tensor:
     """Return the inputs (B, 2, L), or one dummy sentence if B is 0.
 
-    A worker of a data-parallel trial may get no row of a small batch, and transformers cannot reshape empty states. The
+    A worker in a data-parallel trial may get no row of a small batch, and transformers cannot reshape empty states. The
     dummy row receives zero gradient, because `_rows_of` removes it.
     """
     # `len` would fix the batch size in an exported model.

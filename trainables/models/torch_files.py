@@ -2,7 +2,7 @@
 
 Unpickling can run arbitrary code, so every file is loaded by `torch.load` with `weights_only=True`. Training scripts
 store other objects with the weights: parsed arguments, NumPy scalars or the model itself. A stand-in replaces every
-other class. Stand-ins keep the data and run nothing, so neither NumPy nor the code of the training script is involved.
+other class. Stand-ins keep the data and run nothing, so neither NumPy nor the training script's code is involved.
 """
 
 import json
@@ -95,7 +95,7 @@ def read_torch_file(file: Path) -> object:
     position.
 
     Raises:
-        CheckpointError: the file is damaged, of another format, or would run commands.
+        CheckpointError: the file is damaged, has another format, or would run commands.
     """
     _check_format(file)
     try:
@@ -106,7 +106,7 @@ def read_torch_file(file: Path) -> object:
             return _to_builtin(_in_storage_order(_load(file, names)), {})
     except CheckpointError:
         raise
-    # torch.load raises no specific error for a file of another format.
+    # torch.load raises no specific error for another file format.
     except Exception as error:
         raise _damaged(file, error) from error
 
@@ -146,7 +146,7 @@ def _load_with(file: Path, names: set[str], usual: type) -> object:
     for name in names:
         base = _NUMPY.get(name) or (_AsList if name in _SEQUENCES else usual)
         stand_ins.append((type("StandIn", (base,), {}), name))
-    # Pass a stream, because torch 2.15 selects the format by the suffix of a path.
+    # Pass a stream, because torch 2.15 selects the format by a path's suffix.
     with torch.serialization.safe_globals(stand_ins), file.open("rb") as stream:
         return torch.load(stream, map_location="cpu", weights_only=True)
 

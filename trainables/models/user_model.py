@@ -23,7 +23,7 @@ from trainables.user_code.loading import describe, load_callable
 from trainables.user_code.reference import canonical
 
 _NAME_THE_HEAD: Final = 'name the last linear layer by an attribute of the module, such as self.head = "fc"'
-# The size of the data is unknown here. Which layer is last does not depend on it.
+# The data's size is unknown here. Which layer is last does not depend on it.
 _SIZES: Final = (32, 28, 64, 8, 16, 48, 96, 128, 224, 256)
 _MOST_NAMED: Final = 6
 
@@ -34,7 +34,7 @@ class UserModel(DistillationModel):
     Args:
         network: the network; each occurrence of the head is replaced by an identity.
         head: last linear layer.
-        head_paths: names of the head in the network; several if it has several names.
+        head_paths: the head's names in the network; several if it has several names.
         stage_names: names of the stage modules. Their outputs are the stage maps. The stem's map is the input of the
             first stage module.
     """
@@ -58,7 +58,7 @@ class UserModel(DistillationModel):
 
     @property
     def head_path(self) -> str:
-        """Name of the head in the user's network."""
+        """The head's name in the user's network."""
         return self._head_paths[0]
 
     def features(self, images: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Passed(NamedTuple):
 
 @contextmanager
 def recorded_stages(network: nn.Module, names: Sequence[str]) -> Iterator[list[Passed]]:
-    """Record the passes through the named modules within the block, in the order of the names.
+    """Record the passes through the named modules within the block, in name order.
 
     The hooks exist only within the block, so copies of the network have none.
 
@@ -128,7 +128,7 @@ def recorded_stages(network: nn.Module, names: Sequence[str]) -> Iterator[list[P
 
 
 def build_user_model(name: str, *, num_classes: int, in_channels: int) -> DistillationModel:
-    """Build a network of the user, with weights from torch's global generator.
+    """Build a user network, with weights from torch's global generator.
 
     Args:
         name: canonical name of the callable.
@@ -214,7 +214,7 @@ def _check_network(network: Any, called: str) -> None:
 
 
 def _head_paths(network: nn.Module, what: str, *, num_classes: int, in_channels: int) -> list[str]:
-    """Return all names of the last linear layer in a network."""
+    """Return the last linear layer's names in a network."""
     if isinstance(network, nn.Linear):
         raise UserCodeError(f"{what} returned a single linear layer; put it into a module, as in nn.Sequential")
     named = getattr(network, "head", None)

@@ -28,10 +28,10 @@ _DRAW_BY_TORCH: Final = "draw by torch's global generator, and leave its seed as
 
 
 def user_model_problem(name: str, samples: Tensor, *, num_classes: int, trains: bool) -> str | None:
-    """Return why a network of the user cannot be used, or None if it can.
+    """Return why a user network cannot be used, or None if it can.
 
     Args:
-        name: canonical name of the callable.
+        name: the callable's canonical name.
         samples: (B, channels, H, W), two or more.
         num_classes: number of classes, C.
         trains: whether the network is trained, rather than only evaluated.
@@ -100,7 +100,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def _pass(model: nn.Module, samples: Tensor, *, training: bool, seed: int | None = 0) -> object:
-    """Return the output of a copy of a network.
+    """Return the output of a network copy.
 
     Args:
         model: the network.
@@ -176,7 +176,7 @@ def _is_rowwise(network: nn.Module, samples: Tensor) -> bool:
 
 
 def _wrong_head(split: UserModel, network: nn.Module, samples: Tensor, *, trains: bool) -> str | None:
-    """Return why the network's logits are not those of the last linear layer, or None if they are."""
+    """Return why the network's logits differ from the last linear layer's output, or None if they are equal."""
     for training in (True, False) if trains else (False,):
         expected = _pass(network, samples, training=training)
         try:
@@ -204,7 +204,7 @@ def _describe(feature: object) -> str:
 
 
 def _wrong_stages(split: UserModel, samples: Tensor) -> str | None:
-    """Return why the outputs of the named stages are no maps, or None if they are."""
+    """Return why the named stages' outputs are no maps, or None if they are."""
     if not split.stage_names:
         return None
     trial = copy.deepcopy(split).eval()
@@ -247,5 +247,5 @@ def _watch_versions(network: nn.Module, names: tuple[str, ...]) -> dict[int, int
 
 
 def has_stages(model: DistillationModel) -> bool:
-    """Return whether a network gives maps of its stages."""
+    """Return whether a network gives stage maps."""
     return not isinstance(model, UserModel) or bool(model.stage_names)

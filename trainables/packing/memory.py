@@ -1,8 +1,8 @@
-"""Layout of the parameters of several similar trials in one contiguous tensor.
+"""Layout of several similar trials' parameters in one contiguous tensor.
 
-Each parameter name has a block in the memory, and each trial has a part of that block. The packed network and the
-trials' own modules hold views of the same numbers, so reading the state of a trial needs no copy. Adapters of unequal
-width get parts of the size of the widest one. The padding is zero and stays zero, because it receives zero gradients.
+Each parameter name has a block in the memory, and each trial has a part of this block. The packed network and the
+trials' own modules hold views of the same numbers, so reading a trial's state needs no copy. Adapters with unequal
+width get equal parts, sized for the widest one. The padding is zero and stays zero, because it receives zero gradients.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,10 @@ class _Place(NamedTuple):
 
 
 class Layout:
-    """Assignment of the numbers in a memory to parameters and trials.
+    """Assignment of memory numbers to parameters and trials.
 
     Args:
-        parameters: parameters of each trial by name; all trials have the same names in the same order.
+        parameters: each trial's parameters by name; all trials have the same names in the same order.
     """
 
     def __init__(self, parameters: Sequence[Mapping[str, Tensor]]) -> None:

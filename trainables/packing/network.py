@@ -1,7 +1,7 @@
 """Several students of one architecture, as one network with K times the channels and grouped convolutions.
 
 Channels of a map are ordered by trial, (B, K · C, H, W). Channelwise operations and the layers below keep trials
-separate: no value of a trial affects another trial, not even a non-finite value.
+separate: no trial's value affects another trial, not even a non-finite value.
 
 `torch.vmap` over `torch.func.functional_call` with `stack_module_state` computes the same. On one core, its forward and
 backward pass took 2.7 times as long as the packed network (median of n = 60 rounds alternating both, 20 passes each; K
@@ -40,7 +40,7 @@ class GroupedConv2d(nn.Module):
     """K convolutions as one grouped convolution, on separate groups of channels or on shared images.
 
     Args:
-        alone: one of the convolutions, for the settings.
+        alone: one convolution, for the settings.
         count: K.
         weight: (K · out, in / groups, height, width).
         bias: (K · out,), or None.
@@ -63,7 +63,7 @@ class SideBySideBatchNorm2d(nn.Module):
     """K BatchNorms as one, which is exact because statistics are computed per channel.
 
     Args:
-        alone: one of the BatchNorms, for the settings.
+        alone: one BatchNorm, for the settings.
         weight: (K · C,).
         bias: (K · C,).
         mean: (K · C,), running mean.
@@ -87,7 +87,7 @@ class GroupedZeroPad(nn.Module):
     """K zero-padded shortcuts as one: zero channels are added on both sides of each group.
 
     Args:
-        alone: one of the shortcuts, for the settings.
+        alone: one shortcut, for the settings.
         count: K.
     """
 
@@ -127,8 +127,8 @@ class PackedNetwork:
     """K students as one network.
 
     Args:
-        students: students of one architecture. The buffers are moved to memory shared with the packed network.
-        parameters: leaves of the graph by name, each the concatenated parameters of all students.
+        students: students with one architecture. The buffers are moved to memory shared with the packed network.
+        parameters: graph leaves by name, each the concatenated parameters of all students.
 
     Attributes:
         model: network with feature (B, K · D) and a head with output (K, B, C).

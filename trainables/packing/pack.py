@@ -1,10 +1,10 @@
 """Training of several trials at once: the students form one network with grouped convolutions.
 
-A step of a small network is dominated by the number of calls, not by the computation in each call. K packed trials
-need one set of calls. Each trial remains a `DistillationRun` and gives the same result as alone, up to rounding from
-a different order of summation. Initial weights, batches, views, BatchNorm statistics, learning rates and epochs are
-those of the trial itself. Weights and momenta are views of the pack's memory. Between epochs, a trial's state can be
-read or saved, and a trial can be removed to continue alone, without effect on the other trials.
+A small network's step is dominated by the number of calls, not by the computation in each call. K packed trials need
+one set of calls. Each trial remains a `DistillationRun` and gives the same result as alone, up to rounding from a
+different order of summation. Initial weights, batches, views, BatchNorm statistics, learning rates and epochs are the
+trial's own. Weights and momenta are views of the pack's memory. Between epochs, a trial's state can be read or saved,
+and a trial can be removed to continue alone, without effect on the other trials.
 
 The speed-up depends on the network. On one core, 8 networks on 8 × 8 images make 2.7 to 4.5 times as many steps per
 second as trained one after another (2.1 to 3.2 times with a batch size of 256). For 4 networks on 28 × 28 images, the
@@ -71,7 +71,7 @@ class Pack:
         *,
         teacher_outputs: Sequence[TeacherOutputs] | None = None,
     ) -> "Pack":
-        """Build a pack of fresh trials, named `"0"`, `"1"`, ...
+        """Build a pack with fresh trials, named `"0"`, `"1"`, ...
 
         Args:
             configs: trial configs.
@@ -133,10 +133,10 @@ class Pack:
         return run
 
     def run_epoch(self) -> PackEpoch:
-        """Train the next epoch of every trial and evaluate; epoch numbers may differ between trials.
+        """Train every trial's next epoch and evaluate; epoch numbers may differ between trials.
 
         Returns:
-            The measures of `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are the pack's values
+            The measures from `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are the pack's values
             divided by the trial count. Examples per second and seconds per step are computed from this share. Teacher
             forward passes shared by several trials are counted for the first of these trials.
         """
@@ -161,7 +161,7 @@ class Pack:
         """Train every member with epochs left for one epoch and remove the finished members.
 
         Returns:
-            The measures of `DistillationRun.train_epoch`. A trial with a non-finite loss fails; the others continue.
+            The measures from `DistillationRun.train_epoch`. A trial with a non-finite loss fails; the others continue.
         """
         self._leave([name for name in self._members if self.run_of(name).finished])
         if not self._members:
@@ -189,7 +189,7 @@ class Pack:
         """Evaluate every member on the validation split.
 
         Returns:
-            The measures of `DistillationRun.evaluate`. A trial with a non-finite measure fails; the others continue.
+            The measures from `DistillationRun.evaluate`. A trial with a non-finite measure fails; the others continue.
         """
         runs, names = self._training(), self.members
         measures: dict[str, dict[str, float]] = {}

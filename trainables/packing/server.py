@@ -23,8 +23,8 @@ from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 
 # How long an epoch waits for further trials after the first request. New trials get a short wait, because several
-# usually start together. Members of the last epoch may still be receiving results. They get the longer of a fixed time
-# and a share of the last epoch's duration, because a late trial waits for a whole epoch.
+# usually start together. Members of the last epoch may still be receiving results. They get a fixed time or a share of
+# the last epoch's duration, whichever is longer, because a late trial waits for a whole epoch.
 _SECONDS_FOR_BEGINNERS: Final = 0.1
 _SECONDS_FOR_MEMBERS: Final = 0.5
 _SHARE_FOR_MEMBERS: Final = 0.1
@@ -50,7 +50,7 @@ class EpochResult:
 
 
 class PackedTrials:
-    """Trials of all clients, grouped into one pack per kind of trial. Not thread-safe.
+    """All clients' trials, grouped into one pack per trial kind. Not thread-safe.
 
     Args:
         begin_run: builds a trial from settings.
@@ -83,7 +83,7 @@ class PackedTrials:
         load_checkpoint(run, folder)
 
     def train(self, clients: Collection[str]) -> dict[str, EpochResult]:
-        """Train the next epoch of the given clients' trials, packing trials of the same kind."""
+        """Train the next epoch of the given clients' trials, with trials of the same kind in packs."""
         kinds: dict[tuple[object, ...], dict[str, DistillationRun]] = {}
         for client in sorted(clients):
             run = self._runs[client]
@@ -139,7 +139,7 @@ class PackServer:
 
     Args:
         begin_run: builds a trial from settings.
-        size: maximum number of clients.
+        size: maximum client count.
     """
 
     def __init__(self, begin_run: BeginRun, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Files of NumPy arrays: one .npz, or a folder of .npy files. Pickled objects are never loaded."""
+"""NumPy array files: one .npz, or a folder with .npy files. Pickled objects are never loaded."""
 
 import re
 import zipfile
@@ -25,12 +25,11 @@ _PICKLED: Final = (
 
 
 def read_arrays(path: Path, options: Mapping[str, str]) -> RawData:
-    """Read a .npz file or a folder of .npy files.
+    """Read a .npz file or a folder with .npy files.
 
     Raises:
-        DataError: a file cannot be read, or the names of the arrays do not separate images from labels. The message
-            lists the allowed names.
-            lists the allowed names.
+        DataError: a file cannot be read, or the array names do not separate images from labels. The message lists the
+            allowed names.
     """
     where = shown(path)
     if path.is_dir():

@@ -31,7 +31,7 @@ def views_by(augment: Callable[[Any], Any], name: str) -> ComputeViews:
 
     Args:
         augment: user's function, returning a random view of an image.
-        name: canonical name of the dataset.
+        name: canonical dataset name.
     """
 
     def compute(images: Tensor, rows: list[int], views: list[int]) -> Tensor:
@@ -89,7 +89,7 @@ def _view(augment: Callable[[Any], Any], image: Tensor, row: int, view: int, nam
 
 @contextmanager
 def _kept_generators() -> Iterator[None]:
-    """Restore the global generators at the end of the block."""
+    """Restore the global generators after the block."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, read by `datasets` from the cache. Nothing is fetched without a request."""
+"""Hugging Face datasets, read by `datasets` from the cache. Nothing is fetched without a request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +19,7 @@ _opened: dict[tuple[str, str], Any] = {}
 
 
 def hub_files(place: OwnName) -> list[Path]:
-    """List the cached files of a dataset.
+    """List a dataset's cached files.
 
     Raises:
         DataError: the library or the files are missing.

@@ -13,12 +13,12 @@ _REMEDY: Final = "give one class per image, as a number or a name"
 
 
 class Labels(NamedTuple):
-    """Labels of all parts.
+    """Labels in all parts.
 
     Args:
         by_part: (N,) int64 of each part.
         class_names: in label order.
-        notes: description of the conversion for the user.
+        notes: conversion notes for the user.
     """
 
     by_part: dict[Part, np.ndarray]
@@ -31,7 +31,7 @@ def to_labels(raw: Mapping[Part, Any], where: Mapping[Part, str], class_names: S
 
     Args:
         raw: labels of each part: whole numbers, one-hot rows, names or booleans.
-        where: place of each part, for errors.
+        where: each part's place, for errors.
         class_names: names of the classes with numbers from 0, or the names used as labels, in class order. Without
             them, the classes are the sorted values.
 
@@ -86,7 +86,7 @@ def _plain(labels: Any, where: str, notes: list[str]) -> np.ndarray:
 
 
 def _array(labels: Any, where: str) -> np.ndarray:
-    """Return labels as an array of numbers, booleans or text."""
+    """Return labels as a number, boolean or text array."""
     values = labels if isinstance(labels, np.ndarray) else None
     if values is None or values.dtype.hasobject:
         listed = list(labels)
@@ -140,7 +140,7 @@ def _counted(plain: Mapping[Part, np.ndarray], where: Mapping[Part, str], names:
 
 
 def _sorted_values(plain: Mapping[Part, np.ndarray], where: Mapping[Part, str], notes: list[str]) -> Labels:
-    """Number the classes in the order of their values in the train part."""
+    """Number the classes by value order in the train part."""
     values = np.unique(plain["train"])
     if len(values) < 2:
         raise DataError(f"{where['train']}: all labels are {values[0]}; at least two classes are needed")

@@ -1,4 +1,4 @@
-"""Datasets from code of the user: `make()` returns arrays, tensors or map-style torch datasets."""
+"""Datasets from user code: `make()` returns arrays, tensors or map-style torch datasets."""
 
 import inspect
 import random
@@ -81,7 +81,7 @@ def call_make(name: str) -> RawData:
 
 
 def check_repeats(name: str, decoded: "Mapping[Part, Decoded]", info: "DatasetInfo") -> None:
-    """Execute the user's code once more and compare all samples, because every process of a study executes it.
+    """Execute the user's code once more and compare all samples, because every process in a study executes it.
 
     Args:
         name: canonical name.
@@ -209,7 +209,7 @@ def _read_part(value: Any, where: str) -> tuple[np.ndarray, Any, tuple[str, ...]
 
 
 def _read_map(dataset: Any, where: str) -> tuple[np.ndarray, list[Any]]:
-    """Read all samples of a map-style dataset, and some of them twice."""
+    """Read all samples in a map-style dataset, and some samples twice."""
     count = _guarded(lambda: len(dataset), f"{where}: its length")
     images, labels = [], []
     for number in range(count):
@@ -226,7 +226,7 @@ def _read_map(dataset: Any, where: str) -> tuple[np.ndarray, list[Any]]:
 def _stacked(images: list[np.ndarray], where: str) -> np.ndarray:
     shapes = list(dict.fromkeys(each.shape for each in images))
     grey = {shape for shape in shapes if len(shape) == 2}
-    if grey and {*shapes} == grey | {(*shape, 3) for shape in grey}:  # some of the pictures are in colour
+    if grey and {*shapes} == grey | {(*shape, 3) for shape in grey}:  # some pictures are in colour
         images = [each if each.ndim == 3 else np.repeat(each[..., None], 3, axis=2) for each in images]
         shapes = list(dict.fromkeys(each.shape for each in images))
     if len(shapes) > 1:

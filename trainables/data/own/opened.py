@@ -94,7 +94,7 @@ def own_dataset_info(name: str) -> "DatasetInfo":
 
 
 def load_own(info: "DatasetInfo", *, seed: int, split_number: int = 0) -> "Dataset":
-    """Load a dataset of the user's own. Missing parts are drawn from the train part, as for image folders.
+    """Load a user dataset. Missing parts are drawn from the train part, as for image folders.
 
     Raises:
         ValueError: a sample cannot be used, or the dataset has changed since it was described.
@@ -151,7 +151,7 @@ def check_own(name: str, *, keep: bool) -> None:
 
 
 def fetch_own(name: str, *, dry_run: bool) -> None:
-    """Fetch a dataset of the Hugging Face hub, before anything of it is known. Other datasets have nothing to fetch.
+    """Fetch a Hugging Face dataset before anything is known about it. Other datasets have nothing to fetch.
 
     Raises:
         ValueError: the dataset cannot be fetched, or it is a dry run and the dataset is not there.
@@ -172,7 +172,7 @@ def fetch_own(name: str, *, dry_run: bool) -> None:
 
 
 def forget_own() -> None:
-    """Forget all datasets of this process, because files and code's data may change between two studies."""
+    """Forget all datasets in this process, because files and code's data may change between two studies."""
     from trainables.data.own.hub import forget_hub
 
     for each in (_described, _last, _made):
@@ -258,7 +258,7 @@ def _stamps(files: Iterable[Path]) -> list[list[Any]]:
 
 
 def _files(place: OwnName) -> list[Path]:
-    """List the files of a dataset.
+    """List a dataset's files.
 
     Raises:
         DataError: the file does not exist, or is of no known kind.

@@ -29,11 +29,11 @@ class _Range:
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion of arrays to pixels.
+    """Array conversion to pixels.
 
     Args:
         factor: factor before rounding, 1 or 255.
-        notes: description of the conversion for the user; empty if nothing changes.
+        notes: conversion notes for the user; empty if nothing changes.
     """
 
     factor: int
@@ -44,7 +44,7 @@ def channels_last(images: np.ndarray, where: str) -> np.ndarray:
     """Return a view (N, H, W, C) of images.
 
     Raises:
-        DataError: the shape is ambiguous or no shape of images.
+        DataError: the shape is ambiguous or no image shape.
     """
     shape = images.shape
     if images.dtype.hasobject:

@@ -24,7 +24,7 @@ _VALIDATION_SHARE: Final = 0.1
 _PHOTOGRAPH_SIZE: Final = 224
 _MOST_ELONGATED: Final = 50
 _LISTED: Final = 5
-_OWN: Final = "own"  # views by code of the user
+_OWN: Final = "own"  # views by user code
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class OwnInfo:
     """Facts about a dataset, needed by a plan.
 
     Args:
-        sizes: number of samples of each existing part.
-        class_sizes: training samples of each class.
+        sizes: sample count of each existing part.
+        class_sizes: training samples per class.
         class_names: in label order.
         channels: 1 or 3.
         edge: height and width of all images; None for photographs, because they are resized.
         views: `crop_flip`, `crop`, `none`, or `own` for views by the user's code.
         notes: remarks for the user.
-        own_views: number of views of each image by the user's code; 0 without such code.
+        own_views: number of views per image by user code; 0 without user code.
     """
 
     sizes: dict[Part, int]
@@ -175,7 +175,7 @@ class Prepared:
         return notes
 
     def content_key(self, part: Part) -> str:
-        """Return a hash of the samples of one part."""
+        """Return a hash of one part's samples."""
         content = hashlib.sha256(self._labels[part].tobytes())
         if part in self._arrays:
             content.update(f"{self._arrays[part].shape}".encode())

@@ -46,12 +46,12 @@ class EncodedImages(Sequence[bytes]):
 
 @dataclass(frozen=True)
 class RawPart:
-    """One part of a dataset.
+    """One dataset part.
 
     Args:
         images: array with one image per row, or encoded images.
         labels: one label per image.
-        where: description of the place for errors, such as `scans.npz: x_train`.
+        where: place for errors, such as `scans.npz: x_train`.
         class_names: class names by label, if listed in the place.
     """
 
@@ -63,15 +63,15 @@ class RawPart:
 
 @dataclass(frozen=True)
 class RawData:
-    """Parts of a dataset.
+    """Dataset parts.
 
     Args:
-        where: place of the dataset for errors.
+        where: dataset place for errors.
         parts: the existing parts. The train part always exists.
         views: `crop_flip`, `crop` or `none`; empty for the default.
         notes: remarks on how the place was read.
         augment: user's function, returning a random view of an image, if there is one.
-        own_views: number of views of each image by `augment`; 0 without it.
+        own_views: number of views per image by `augment`; 0 without it.
     """
 
     where: str

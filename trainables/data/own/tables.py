@@ -72,10 +72,10 @@ def read_tables(path: Path, options: Mapping[str, str]) -> RawData:
 
 
 def data_of_tables(tables: Mapping[Part, pa.Table], where: str, options: Mapping[str, str]) -> RawData:
-    """Find images and labels in the tables of all parts.
+    """Find images and labels in all parts' tables.
 
     Args:
-        tables: table of each part.
+        tables: table by part.
         where: place for errors.
         options: `image` and `label` name the columns.
 
@@ -195,7 +195,7 @@ def _images(column: pa.ChunkedArray, where: str) -> "np.ndarray | EncodedImages"
 
 
 class _Files:
-    """Rows of an image column: bytes, or the path of a file where there are none."""
+    """Rows of an image column: bytes or, without bytes, a file path."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column

@@ -41,7 +41,7 @@ class Samples(NamedTuple):
 
 
 def read_samples(task: GlueTask, path: Path, *, training: bool) -> Samples:
-    """Read all rows of a file.
+    """Read all rows in a file.
 
     Args:
         task: GLUE task.

@@ -36,8 +36,8 @@ class SourceSplit(NamedTuple):
     Args:
         train: sorted rows, int64.
         validation: sorted rows, int64.
-        sources: total number of sources.
-        validation_sources: number of sources in the validation split.
+        sources: total source count.
+        validation_sources: source count in the validation split.
     """
 
     train: np.ndarray
@@ -79,7 +79,7 @@ def split_by_source(labels: np.ndarray, sources: np.ndarray, size: int, *, seed:
         sources: (N,) int64, result of `sources_of`.
         size: rows of the validation split. If the sources do not add up to this size, the split has up to a twentieth
             fewer rows.
-        seed: draws the order of the sources.
+        seed: draws the source order.
 
     Raises:
         DataError: the sufficiently small sources have too few rows.

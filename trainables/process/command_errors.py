@@ -19,7 +19,7 @@ _PACKAGES: Final = ("trainables", "study", "analysis", "search_spaces", "pesfkd"
 
 
 def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
-    """Run a command with the arguments of this process, then exit. A mistake is printed as one line.
+    """Run a command with this process's arguments, then exit. A mistake is printed as one line.
 
     Args:
         app: the command.
@@ -42,7 +42,7 @@ def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Show Python's warnings as `warning: MESSAGE`, those of other packages with kind and place in their code."""
+    """Show Python's warnings as `warning: MESSAGE`, and other packages' warnings with kind and place in their code."""
     earlier = warnings.formatwarning
 
     def formatted(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> str:
@@ -69,8 +69,8 @@ def describe_mistake(error: Any, typed: Sequence[str]) -> str:
     """Return a mistake in one line.
 
     Args:
-        error: an error of Typer.
-        typed: arguments of the command line.
+        error: a Typer error.
+        typed: command-line arguments.
     """
     parameter, wrong = getattr(error, "param", None), getattr(error, "option_name", None)
     message = _plain(error.message or error.format_message())

@@ -15,7 +15,7 @@ def check_threads(flag: str, threads: int) -> None:
 
     Args:
         flag: option for the number, for the message.
-        threads: number of threads.
+        threads: thread count.
 
     Raises:
         UsageError: there are fewer cores.

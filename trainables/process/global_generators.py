@@ -41,7 +41,7 @@ def use_of_generators(work: Callable[[], object]) -> GeneratorUse:
 
 
 def _states_around(work: Callable[[], object], seed: int) -> dict[Generator, tuple[object, object]]:
-    """Return the state of each generator before and after one run."""
+    """Return each generator's state before and after one run."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002

@@ -10,7 +10,7 @@ class GpuReading(NamedTuple):
     Args:
         name: GPU name.
         total: total memory.
-        in_use: memory in use before the first trial, by other programs and by the context of this process.
+        in_use: memory in use before the first trial, by other programs and by this process's context.
         context: memory of a process in addition to the trial's tensors, such as the CUDA context.
         reserved: largest memory reserved for a trial's tensors.
         largest: the trial with the largest reserved memory.
@@ -27,12 +27,12 @@ class GpuReading(NamedTuple):
 
 
 class GpuMemory(Protocol):
-    """Memory of the GPU of this process, read step by step.
+    """GPU memory of this process, read step by step.
 
     Attributes:
-        device: device of the trials.
+        device: trial device.
         name: GPU name.
-        total: memory of the GPU in bytes.
+        total: GPU memory in bytes.
     """
 
     device: str
@@ -44,11 +44,11 @@ class GpuMemory(Protocol):
         ...
 
     def begin_trial(self) -> None:
-        """Free the memory of earlier trials, and begin a new peak."""
+        """Free earlier trials' memory, and begin a new peak."""
         ...
 
     def reserved(self) -> tuple[int, int]:
-        """Return the bytes reserved for tensors: now, and at the peak of the trial."""
+        """Return the bytes reserved for tensors: now, and at the trial's peak."""
         ...
 
 
@@ -75,12 +75,12 @@ class CudaMemory:
         return int(total - free)
 
     def begin_trial(self) -> None:
-        """Free the memory of earlier trials, and begin a new peak."""
+        """Free earlier trials' memory, and begin a new peak."""
         self._torch.cuda.empty_cache()
         self._torch.cuda.reset_peak_memory_stats()
 
     def reserved(self) -> tuple[int, int]:
-        """Return the bytes reserved for tensors: now, and at the peak of the trial."""
+        """Return the bytes reserved for tensors: now, and at the trial's peak."""
         self._torch.cuda.synchronize()
         return self._torch.cuda.memory_reserved(), self._torch.cuda.max_memory_reserved()
 

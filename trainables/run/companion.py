@@ -16,10 +16,10 @@ class Companion:
     The companion sees each batch once per step in train mode, so BatchNorm statistics are updated as in the student.
 
     Args:
-        name: name of the trainer: `peer` or `teacher`.
+        name: trainer name: `peer` or `teacher`.
         model: the network.
-        trainer: trainer of the network.
-        prepare: transform of the inputs before the network; None for no transform.
+        trainer: the network's trainer.
+        prepare: input transform before the network; None for no transform.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Validation and test measures of a trial, and calibration data of the trial's networks, computed from logits."""
+"""A trial's validation and test measures, and the networks' calibration data, computed from logits."""
 
 import base64
 from collections.abc import Collection, Sequence
@@ -97,7 +97,7 @@ def validation_measures(
 
 
 def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric] = _ACCURACY_ALONE) -> dict[str, float]:
-    """Compute `test/*`, the metrics of a dataset.
+    """Compute `test/*`, the dataset's metrics.
 
     Args:
         logits: (B, C), student logits.
@@ -109,7 +109,7 @@ def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric]
 
 
 def answers_of(logits: Tensor, labels: Tensor) -> Answers:
-    """Return which samples of the test split a student classifies correctly, and the counts per class.
+    """Return which test samples a student classifies correctly, and the counts per class.
 
     Args:
         logits: (B, C), student logits.
@@ -126,7 +126,7 @@ def answers_of(logits: Tensor, labels: Tensor) -> Answers:
 
 
 def gaps_by_class(target: Tensor, student: Tensor, labels: Tensor) -> Answers:
-    """Return the sum of the sharpness gaps of the validation samples in each class, and the number of samples.
+    """Return, per class, the sum of the validation samples' sharpness gaps, and the number of samples.
 
     Args:
         target: (B, C), logits of the adapted teacher if there is one, else of the frozen teacher.
@@ -141,7 +141,7 @@ def gaps_by_class(target: Tensor, student: Tensor, labels: Tensor) -> Answers:
 
 
 def calibration_of(labels: Tensor, logits: dict[str, Tensor | None]) -> Calibration:
-    """Compute the data of reliability diagrams in float64.
+    """Compute the data for reliability diagrams in float64.
 
     Args:
         labels: (B,) int64.

@@ -65,7 +65,7 @@ def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
         found = theirs.get(name)
         difference = "" if found == expected else f"{found} (here {expected})"
         if difference and name == "config" and found is not None:
-            difference = _different_fields(found, expected)  # empty if only the order of the fields differs
+            difference = _different_fields(found, expected)  # empty if only the field order differs
         if difference:
             raise ValueError(f"the state is of another trial: its {name} has {difference}")
 

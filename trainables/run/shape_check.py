@@ -174,7 +174,7 @@ def _problem(name: str, wanted: Wanted) -> str | None:
     if is_canonical(name):
         try:
             reason = user_model_problem(name, samples, num_classes=info.num_classes, trains=wanted.trains)
-        except Exception as error:  # code of the user raises any type
+        except Exception as error:  # user code raises any type
             reason = f"it fails:\n{describe(error)}"
         if reason is not None:
             return reason
@@ -327,7 +327,7 @@ def method_problem(config: TrialConfig, info: DatasetInfo, *, packed: bool = Fal
 
 
 def _without_maps(config: TrialConfig, info: DatasetInfo, method: Method) -> str | None:
-    """Return which network of the user's own gives no maps although the method needs them, or None."""
+    """Return the user network without maps although the method needs them, or None."""
     if not (method.spec.needs_maps or method.spec.teacher_fields):
         return None
     for who, name in (("student", config.student), ("teacher", config.teacher)):
@@ -350,7 +350,7 @@ def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> No
 
 
 def _misuse_in_packs(config: TrialConfig, info: DatasetInfo, method: Method) -> str:
-    """Return a clause on draws of the losses from torch's global generator, which packed students do not use."""
+    """Return a clause on the losses' draws from torch's global generator, which packed students do not use."""
     dataset = _noise(info, config.split_seed, max(_SAMPLES, method.spec.smallest_batch))
     model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
     run = _started(config, dataset, FrozenTeacher(model), method)
@@ -398,7 +398,7 @@ def _check_losses(log: LossLog, config: TrialConfig) -> None:
 
 
 def _noise(info: DatasetInfo, seed: int, samples: int) -> Dataset:
-    """Return a dataset of a few noise images with different labels."""
+    """Return a dataset with a few noise images and different labels."""
     size = info.stored_size
     pixels = torch.randint(
         256, (samples, info.channels, size, size), dtype=torch.uint8, generator=generator_from(0)
@@ -441,7 +441,7 @@ def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLay
 
 @torch.no_grad()
 def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
-    """Compute the losses of a method once with two language models."""
+    """Compute a method's losses once with two language models."""
     values, sentences, labels = config.model_dump(), _sentences(), torch.arange(_SAMPLES) % info.num_classes
     student = _text_model(config.student, config.teacher, info.num_classes, config.student_layers)
     teacher = _text_model(config.teacher, config.teacher, info.num_classes, config.student_layers)

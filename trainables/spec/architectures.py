@@ -9,12 +9,12 @@ from typing import Final
 from trainables.spec.naming import unknown_name
 from trainables.user_code.reference import is_canonical, looks_like_reference
 
-# cnn_32_64: a small CNN for small images. The numbers are the channels of the two convolutions.
+# cnn_32_64: a small CNN for small images. The numbers are the two convolutions' channels.
 CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
 
 CNN_EXAMPLES = ("cnn_3_4", "cnn_8_16", "cnn_32_64")
 
-# Networks of the CIFAR distillation literature, by the names in the literature's tables.
+# Networks from the CIFAR distillation literature, by the names in the tables there.
 LITERATURE_NAMES: Final[tuple[str, ...]] = (
     "resnet8",
     "resnet14",
@@ -54,12 +54,12 @@ _CIFAR_FEATURES: Final[dict[str, int]] = {
     "ShuffleV1": 960,
     "ShuffleV2": 1024,
 }
-_CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
+_CNN_POSITIONS: Final = 4  # 2 × 2 positions in the last map reach the head
 
-# Prefixes for architectures of other libraries, as in torchvision:resnet18 and timm:vit_tiny_patch16_224.
+# Prefixes for other libraries' architectures, as in torchvision:resnet18 and timm:vit_tiny_patch16_224.
 LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
 
-# resnet20+vgg8: an ensemble of two teachers.
+# resnet20+vgg8: an ensemble with two teachers.
 _BETWEEN_MEMBERS: Final = "+"
 MOST_TEACHERS: Final = 5  # records have a column for each
 
@@ -68,7 +68,7 @@ BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
 LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
 # Name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
 _HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_HIDDEN_MULTIPLE: Final = 32  # units of the smallest attention head
+_HIDDEN_MULTIPLE: Final = 32  # units in the smallest attention head
 
 # Torchvision and timm model names without a meaning here, or with another meaning.
 _TORCHVISION_FORM: Final = re.compile(
@@ -83,7 +83,7 @@ _TIMM_FORM: Final = re.compile(
 )
 _LIBRARY_FORMS: Final = {"torchvision": _TORCHVISION_FORM, "timm": _TIMM_FORM}
 
-# Names in other code bases, and our names of the same networks.
+# Names in other code bases, and our names for the same networks.
 FOREIGN_NAMES: Final[dict[str, str]] = {
     "mobile_half": "MobileNetV2",
     **{f"{name}_bn": name for name in LITERATURE_NAMES if name.startswith("vgg")},
@@ -93,7 +93,7 @@ FOREIGN_NAMES: Final[dict[str, str]] = {
 def check_model_name(name: str) -> str:
     """Return `name` if `build_model` accepts it.
 
-    Names of torchvision and timm models, and canonical names of the user's own, are checked for their form only.
+    For torchvision and timm models and user models, only the form of the name is checked.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest known name.
@@ -127,7 +127,7 @@ def ensemble_name(members: Sequence[str]) -> str:
 
 
 def check_teacher_name(name: str) -> str:
-    """Return `name` if it names an image model, or an ensemble of image models.
+    """Return `name` if it names an image model or image model ensemble.
 
     Raises:
         ValueError: an architecture is unknown, or there are too many.
@@ -218,17 +218,17 @@ def feature_dim(name: str) -> int | None:
 
 
 def has_maps(name: str) -> bool:
-    """Return whether an architecture provides the maps of the stages; see `trainables.models.interface`.
+    """Return whether an architecture provides stage maps; see `trainables.models.interface`.
 
-    A model of the user's own may. It is tried out before a study starts (`trainables.run.shape_check`).
+    A user model may. User models are checked before a study starts (`trainables.run.shape_check`).
     """
     return LIBRARY_PATTERN.fullmatch(name) is None
 
 
 def is_model_code(text: str) -> bool:
-    """Return whether a model's name means code of the user, as typed: `net.py:make`.
+    """Return whether a model's name means user code, as typed: `net.py:make`.
 
-    Other texts with a colon mean a model of a library, even if it is misspelt, or some layers.
+    Other texts with a colon mean a library model, even if misspelt, or some layers.
     """
     other = LAYERS_PATTERN.fullmatch(text) or (".py" not in text and _library_of(text) is not None)
     return not other and looks_like_reference(text)

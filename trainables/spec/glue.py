@@ -24,16 +24,16 @@ class GlueTask:
     """One classification task.
 
     Args:
-        name: part of the dataset's name after `glue:`.
+        name: the dataset name's part after `glue:`.
         title: name in papers.
         labels: class names. A label is an index into this tuple.
         spellings: class names in the TSV files.
         columns: text columns in the TSV files, one or two. Positions for files without a header.
         label_column: label column in the TSV files, likewise.
         parquet_columns: text columns in the Parquet files, one or two. Their label column is `label`.
-        folder: folder of the TSV files.
-        parquet_folder: folder of the Parquet files.
-        test_part: name of the development part, used as the test split: in the TSV files, in the Parquet files.
+        folder: TSV folder.
+        parquet_folder: Parquet folder.
+        test_part: development part's name, used as the test split: in the TSV files, in the Parquet files.
         rows: number of samples in (training part, development part).
         metrics: reported metrics, always including accuracy.
         objective: metric to maximise.
@@ -62,7 +62,7 @@ class GlueTask:
 
     @property
     def dataset(self) -> str:
-        """Name of the dataset."""
+        """Dataset name."""
         return f"{GLUE_PREFIX}{self.name}"
 
     @property
@@ -193,7 +193,7 @@ GLUE_TASKS: Final[dict[str, GlueTask]] = {
         _mnli("mnli_mismatched", "mismatched", 9_832),
     )
 }
-# Regression tasks, and the meaning of their labels.
+# Regression tasks, with label meanings.
 REGRESSION_TASKS: Final = {"stsb": "a similarity from 0 to 5"}
 
 
@@ -201,7 +201,7 @@ def cached_by_hub(name: str) -> Path | None:
     """Return a GLUE file in the local Hugging Face cache, or None; downloads nothing.
 
     Args:
-        name: path of the file in the Hub's repository.
+        name: file path in the Hub's repository.
     """
     try:
         from huggingface_hub import try_to_load_from_cache

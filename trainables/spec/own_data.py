@@ -33,7 +33,7 @@ class OwnName:
 
     Args:
         kind: files (`arrays`), the Hugging Face hub (`hf`) or code.
-        place: path, name on the hub (with `@COMMIT`), or canonical name of the code.
+        place: path, name on the hub (with `@COMMIT`), or canonical code name.
         options: options by name.
     """
 
@@ -48,7 +48,7 @@ def is_own_data(name: str) -> bool:
 
 
 def parse_own_name(name: str) -> OwnName:
-    """Split the name of a user dataset.
+    """Split a user dataset's name.
 
     Raises:
         ValueError: the place is missing or not valid, or an option is unknown.
@@ -89,10 +89,10 @@ def _split(text: str) -> list[str]:
 
 
 def absolute_files(name: str) -> str:
-    """Return the name of a file dataset with an absolute path; `~` is expanded. Other names stay.
+    """Return a file dataset's name with an absolute path; `~` is expanded. Other names stay.
 
     Raises:
-        ValueError: the home of the user in `~NAME` is unknown.
+        ValueError: the user's home in `~NAME` is unknown.
     """
     if not name.startswith(ARRAYS_PREFIX) or name == ARRAYS_PREFIX:
         return name

@@ -37,9 +37,9 @@ class Quantity(NamedTuple):
         name: name in `--objectives` and `--limit`.
         column: measure or fact of a trial, as in the records.
         direction: whether a search maximises or minimises it.
-        unit: unit of the values in the records; empty for numbers.
-        units: factors of the units in which a limit may be given.
-        example: example of a limit.
+        unit: unit in the records; empty for numbers.
+        units: factors for the units of a limit.
+        example: example limit.
         words: name for tables.
     """
 
@@ -105,10 +105,10 @@ def objectives_in(text: str, objective: str) -> tuple[str, ...]:
 
     Args:
         text: names, separated by commas.
-        objective: objective of the dataset.
+        objective: dataset's objective.
 
     Raises:
-        ValueError: a name is unknown or repeated, or the objective of the dataset is missing.
+        ValueError: a name is unknown or repeated, or the dataset's objective is missing.
     """
     names = [each.strip() for each in text.split(",") if each.strip()]
     allowed = names_for(objective)

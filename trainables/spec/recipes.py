@@ -49,12 +49,12 @@ class TeacherRecipe:
     """Complete hyperparameters for training a teacher, independent of a trial's defaults.
 
     Args:
-        name: name of the original recipe, before overrides.
+        name: original recipe name, before overrides.
         epochs: passes over the train split.
         batch_size: samples per step.
         learning_rate: initial learning rate, for SGD without Nesterov momentum, or AdamW on text; the largest learning
-            rate of the schedule one_cycle.
-        momentum: momentum of SGD, or β₁ of AdamW.
+            rate in the schedule one_cycle.
+        momentum: SGD's momentum, or AdamW's β₁.
         weight_decay: weight decay, applied to all parameters by SGD and to matrices only by AdamW.
         schedule: cosine, step, linear, one_cycle or constant (see `trainables.steps.sgd`). step divides the rate by
             ten at 62.5, 75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
@@ -72,7 +72,7 @@ class TeacherRecipe:
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """Numbers of finished epochs after which the rate is divided by ten."""
+        """Finished epochs before each division of the rate by ten."""
         if self.schedule != "step":
             return ()
         return tuple(math.ceil(milestone * self.epochs) for milestone in STEP_MILESTONES)

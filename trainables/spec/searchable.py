@@ -86,10 +86,10 @@ def searchable_fields(*methods: str) -> tuple[str, ...]:
 
 
 def limits_of(name: str, *methods: str) -> FieldLimits:
-    """Return the type and the limits of a config field.
+    """Return a config field's type and limits.
 
     Args:
-        name: name of a field in `config_fields`.
+        name: field name in `config_fields`.
         methods: user methods. Their settings are fields too.
     """
     field = config_fields(*methods)[name]

@@ -45,7 +45,7 @@ def training_config(
 
 
 def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
-    """Return the training recipe of the teacher in `config`."""
+    """Return the training recipe for the teacher in `config`."""
     return find_recipe(
         config.teacher_recipe, dataset=config.dataset, model=config.teacher, epochs=config.teacher_epochs
     )

@@ -37,7 +37,7 @@ TEACHER_TRAINING: Final[dict[str, Any]] = {name: _TEXT[name] for name in ("optim
 
 
 def text_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default fields of a text trial.
+    """Return a text trial's default fields.
 
     Args:
         values: fields given by the user. Only `student` is read, because the learning rate depends on it.
@@ -47,5 +47,5 @@ def text_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rate_of(model: str) -> float:
-    """Return the default AdamW learning rate of a text model."""
+    """Return a text model's default AdamW learning rate."""
     return FIRST_WEIGHTS_RATE if BERT_PATTERN.fullmatch(model) else _FINE_TUNING_RATE

@@ -93,7 +93,7 @@ class TrialConfig(BaseModel):
         ValueError: a field is unknown (the message names the nearest known field), or a value is out of bounds.
     """
 
-    # The extra values are the settings of the methods. `_check_all_fields` refuses all others.
+    # The extra values are the methods' settings. `_check_all_fields` refuses all others.
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     method: str = Field("pesf_kd", description="distillation method")
@@ -310,7 +310,7 @@ class TrialConfig(BaseModel):
 
     @property
     def begins_as_teacher(self) -> bool:
-        """Whether the student is initialised with layers of the teacher. Every method then needs the teacher."""
+        """Whether the student is initialised with teacher layers. Every method then needs the teacher."""
         return LAYERS_PATTERN.fullmatch(self.student) is not None
 
     @property
@@ -333,12 +333,12 @@ class TrialConfig(BaseModel):
 
     @property
     def method_spec(self) -> MethodSpec:
-        """Specification of the method, with the adapter if the trial has one."""
+        """The method's specification, with the adapter if the trial has one."""
         return method_spec(self.method, adapter=self.adapter)
 
     @property
     def settings(self) -> MethodSettings:
-        """Settings of the method, without adapter settings."""
+        """The method's settings, without adapter settings."""
         return self.settings_of(self.method_spec.settings)
 
     def settings_of(self, model: type[Settings]) -> Settings:
@@ -382,7 +382,7 @@ class TrialConfig(BaseModel):
 
     @property
     def changed_fields(self) -> dict[str, Any]:
-        """Fields with non-default values, as JSON values. Includes settings of methods other than `method`."""
+        """Fields with non-default values, as JSON values. Includes other methods' settings."""
         known = config_fields(self.method)
         return {name: each for name, each in self.model_dump(mode="json").items() if each != known[name].default}
 
@@ -392,11 +392,11 @@ class TrialConfig(BaseModel):
         return self.teacher_seed + self.teacher_number
 
     def with_numbers(self, *, teacher: int, split: int) -> "TrialConfig":
-        """Return this config with another of the teachers and splits of a confirmation.
+        """Return this config with another teacher and split from a confirmation.
 
         Args:
-            teacher: number of the teacher, from 0.
-            split: number of the split, from 0.
+            teacher: teacher number, from 0.
+            split: split number, from 0.
         """
         return TrialConfig(**{**self.model_dump(), "teacher_number": teacher, "split_number": split})
 
@@ -409,7 +409,7 @@ class TrialConfig(BaseModel):
         random numbers).
 
         Args:
-            study_seed: seed of the study.
+            study_seed: study seed.
             replicate: replicate number.
             paired: False for configs compared by score alone, as in a search. The initial weights then also depend on
                 the config, so an association across configs does not rest on a single draw.
@@ -431,27 +431,27 @@ def _no_cycle(field: str) -> str:
 
 
 def config_fields(*methods: str) -> Mapping[str, FieldInfo]:
-    """Return all fields of a config: those of every trial and the settings of all registered methods.
+    """Return all config fields: the fields of every trial and all registered methods' settings.
 
     Args:
         methods: method names. The settings of user methods among them are included.
 
     Raises:
-        ValueError: a method declares a setting with the name of another field.
+        ValueError: a method declares a setting with another field's name.
     """
     return _fields_with(registered_settings(*methods))
 
 
 def own_fields(method: str, values: Mapping[str, Any], others: Iterable[str]) -> dict[str, Any]:
-    """Return config values without the settings of other user methods.
+    """Return config values without other user methods' settings.
 
     A study derives the configs of all methods from one base config. Only configs of a user method have this method's
     settings.
 
     Args:
-        method: method of the config.
+        method: the config's method.
         values: fields by name.
-        others: methods of the study.
+        others: the study's methods.
     """
     foreign = config_fields(*others).keys() - config_fields(method).keys()
     return {name: value for name, value in values.items() if name not in foreign}
@@ -466,7 +466,7 @@ def _fields_with(models: tuple[type[MethodSettings], ...]) -> Mapping[str, Field
 
 
 def _merged(errors: Sequence[ValidationError]) -> ValidationError:
-    """Return one error with the findings of all `errors`."""
+    """Return one error with the findings from all `errors`."""
     if len(errors) == 1:
         return errors[0]
     findings = [

@@ -1,4 +1,4 @@
-"""Conversion of arrays of any usual layout and range to uint8 pixels, channels last. Ambiguous arrays are refused."""
+"""Conversion from arrays with any usual layout and range to uint8 pixels, channels last. Ambiguous ones are refused."""
 
 import math
 from collections.abc import Iterator, Mapping

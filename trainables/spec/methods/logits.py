@@ -1,4 +1,4 @@
-"""Methods that compare the logits of student and teacher in other ways than plain distillation.
+"""Methods that compare student and teacher logits in other ways than plain distillation.
 
 Scale-decoupled distillation (Wei, Luo and Luo, "Scale Decoupled Distillation", 2024) is not a separate method here.
 This method applies the loss of `kd`, `dkd` or `nkd` to logits of the whole image and of image regions. Region logits

@@ -1,4 +1,4 @@
-"""Methods that compare the feature maps of networks for images."""
+"""Methods that compare image networks' feature maps."""
 
 from typing import Final
 

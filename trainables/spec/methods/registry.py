@@ -1,4 +1,4 @@
-"""Registry of the methods' specifications, and validation of the methods' settings by name.
+"""Registry of method specifications, and validation of method settings by name.
 
 Each method is declared in two places. A module of this package has the settings and the `MethodSpec`, and a module of
 `trainables.methods` has the losses and defines `METHOD`. The two are separate because the losses import torch, and a
@@ -24,7 +24,7 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
 
 
 def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
-    """Return the specification of a method.
+    """Return a method's specification.
 
     Args:
         name: name of a registered method, or canonical name of a user method.
@@ -35,7 +35,7 @@ def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
 
 
 def own_spec(name: str) -> MethodSpec:
-    """Return the specification of a user method by canonical name.
+    """Return a user method's specification by canonical name.
 
     Raises:
         UserCodeError: the code cannot be loaded, or is not a method that can be used. The message gives the reason.
@@ -44,10 +44,10 @@ def own_spec(name: str) -> MethodSpec:
 
 
 def registered_settings(*methods: str) -> tuple[type[MethodSettings], ...]:
-    """Return the settings models of adapters and of all registered methods; records show settings in this order.
+    """Return the settings models for adapters and all registered methods; records show settings in this order.
 
     Args:
-        methods: names of methods. The models of those of the user's own come last.
+        methods: method names. User methods' models come last.
     """
     own = (own_spec(name).settings for name in dict.fromkeys(methods) if is_own(name))
     registered = (spec.settings for spec in METHOD_SPECS.values())
@@ -60,15 +60,14 @@ def is_known_method(name: str) -> bool:
 
 
 def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:
-    """Validate settings of all methods. Those of `method` are validated together, by the model of `method`.
+    """Validate all methods' settings. The settings of `method` are validated together, by the model of `method`.
 
     Args:
-        method: name of the method; may be unknown.
-        given: given settings of any method, by field name.
+        method: method name; may be unknown.
+        given: given settings for any method, by field name.
 
     Returns:
-        The settings of all methods with defaults for those not given, and the errors. With errors, the settings are
-        incomplete.
+        All methods' settings, with defaults for missing ones, and the errors. With errors, the settings are incomplete.
     """
     own = method_spec(method).settings if is_known_method(method) else MethodSettings
     read = {name: given[name] for name in own.model_fields if name in given}
@@ -85,10 +84,10 @@ def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any
 
 @cache
 def settings_fields(models: tuple[type[MethodSettings], ...]) -> Mapping[str, FieldInfo]:
-    """Return the fields of settings models by name.
+    """Return settings models' fields by name.
 
     Raises:
-        ValueError: a field has no default, or two models declare different fields of one name.
+        ValueError: a field has no default, or two models declare different fields with one name.
     """
     found: dict[str, FieldInfo] = {}
     for model in models:

@@ -1,4 +1,4 @@
-"""Names of methods in tables and figures, derived from the fields of a trial's config or record."""
+"""Method names in tables and figures, derived from the fields in a trial's config or record."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -27,11 +27,11 @@ def short_name(method: str) -> str:
 
 
 def method_name(fields: Mapping[str, Any]) -> str:
-    """Return the name of a method in tables and figures, such as `dkd+adapter` or `pesf_kd+frozen`.
+    """Return a method's name in tables and figures, such as `dkd+adapter` or `pesf_kd+frozen`.
 
     Args:
-        fields: `NAMING_FIELDS` of a config or record by name. Fields other than `method` may be missing or None, as in
-            records of earlier versions.
+        fields: `NAMING_FIELDS` from a config or record by name. Fields other than `method` may be missing or None, as
+            in records from earlier versions.
     """
     method = short_name(str(fields["method"]))
     if method != "pesf_kd" and not fields.get("adapter"):

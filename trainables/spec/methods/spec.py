@@ -16,7 +16,7 @@ class MethodSpec:
 
     Args:
         name: method name; for methods of this package also the module name in `trainables.methods`.
-        settings: settings of the method, without adapter settings.
+        settings: the method's settings, without adapter settings.
         trial_fields: fields of every trial, such as `temperature`, also read by the losses.
         has_adapter: whether an adapter is trained with the student.
         takes_adapter: whether an adapter is optional, enabled by the config's `adapter`.
@@ -26,8 +26,8 @@ class MethodSpec:
         needs_teacher: whether the student distils from a pretrained teacher.
         peer: for methods with a peer, the config field with the peer's architecture. The peer trains from scratch
             together with the student.
-        needs_maps: whether the losses use the feature maps of both networks. The teacher must then be live, because
-            stored outputs have no maps, and both architectures must provide maps.
+        needs_maps: whether the losses use both networks' feature maps. The teacher must then be live, because stored
+            outputs have no maps, and both architectures must provide maps.
         needs_feature: whether the losses compare the teacher's penultimate feature. An ensemble has none.
         needs_class_distances: whether the losses use distances between the classes, measured on the frozen teacher's
             logits when a trial begins; see `trainables.run.class_distances`.
@@ -82,7 +82,7 @@ class MethodSpec:
 
     @property
     def teacher_fields(self) -> frozenset[str]:
-        """Config fields for the training of the method's special teacher; empty if the teacher is an ordinary one."""
+        """Config fields for training the method's special teacher; empty if the teacher is an ordinary one."""
         return frozenset(() if self.teacher_settings is None else self.teacher_settings.model_fields)
 
     @property

@@ -242,7 +242,7 @@ def _library_of(text: str) -> str | None:
 
 
 def is_packable(name: str) -> bool:
-    """Return whether several students of an architecture can train as one network; see `trainables.packing.network`."""
+    """Return whether an architecture's students can train as one network; see `trainables.packing.network`."""
     return (
         not is_text_model_name(name)
         and name not in ("ShuffleV1", "ShuffleV2")

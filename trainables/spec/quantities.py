@@ -105,7 +105,7 @@ def objectives_in(text: str, objective: str) -> tuple[str, ...]:
 
     Args:
         text: names, separated by commas.
-        objective: dataset's objective.
+        objective: the dataset's objective.
 
     Raises:
         ValueError: a name is unknown or repeated, or the dataset's objective is missing.

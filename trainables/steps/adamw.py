@@ -47,7 +47,7 @@ class AdamWTrainer(Trainer):
         """Take one step; parameters without a gradient keep their values and optimiser state.
 
         Args:
-            gradients: gradients by parameter name; by default the `.grad` of each parameter after a backward pass.
+            gradients: gradients by parameter name; by default each parameter's `.grad` after a backward pass.
         """
         if gradients is None:
             gradients = self.own_gradients

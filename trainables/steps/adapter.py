@@ -1,4 +1,4 @@
-"""Trainable correction of a frozen teacher's logits."""
+"""Trainable correction to a frozen teacher's logits."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -38,7 +38,7 @@ class TeacherAdapter(nn.Module):
         dropout: probability of dropping an output of the bottleneck in train mode. Gradients then come from autograd.
 
     Raises:
-        ValueError: unknown kind or init, or the kind `feature` without a head of matching shape.
+        ValueError: unknown kind or init, or the kind `feature` without a matching head.
 
     Source:
         Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022): `serial` follows the
@@ -101,8 +101,8 @@ class TeacherAdapter(nn.Module):
         """Compute the adapted logits.
 
         Args:
-            feature: (B, D), penultimate feature of the frozen teacher.
-            logits: (B, C), logits of the frozen teacher for this feature.
+            feature: (B, D), the frozen teacher's penultimate feature.
+            logits: (B, C), the frozen teacher's logits for this feature.
 
         Returns:
             (B, C).
@@ -129,7 +129,7 @@ class AdapterAverage(nn.Module):
     """Average of several adapters: the adapted logits are the mean over all members.
 
     Args:
-        members: adapters of one teacher, with their own initial weights.
+        members: adapters for one teacher, with different initial weights.
     """
 
     def __init__(self, members: Sequence[TeacherAdapter]) -> None:

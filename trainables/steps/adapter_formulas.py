@@ -1,4 +1,4 @@
-"""Training step of adapters with explicit formulas for the forward and backward pass instead of autograd.
+"""Adapter training step with explicit formulas for the forward and backward pass instead of autograd.
 
 The formulas hold for one adapter, and for K adapters of one kind along a leading axis of every tensor. Only a layer's
 matrix products and sums depend on this axis: `SingleLayers` and `PackedLayers`.
@@ -18,32 +18,32 @@ _LAYERS: Final = ("w1", "w2", "w3")
 
 
 class Layers(Protocol):
-    """Linear layers of an adapter by name, `w1` to `w3`.
+    """An adapter's linear layers by name, `w1` to `w3`.
 
     Attributes:
-        gradients: gradients of all weights and biases, by parameter name.
+        gradients: gradients for all weights and biases, by parameter name.
     """
 
     gradients: Mapping[str, Tensor]
 
     def linear(self, layer: str, inputs: Tensor) -> Tensor:
-        """Compute the outputs (..., B, out) of a layer for inputs (..., B, in), in new memory."""
+        """Compute a layer's outputs (..., B, out) for inputs (..., B, in), in new memory."""
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
         """Compute the gradient of a layer's inputs (..., B, in) from the outputs' gradient (..., B, out)."""
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
-        """Compute the gradients of a layer's weight and bias.
+        """Compute the gradients for a layer's weight and bias.
 
         Args:
-            layer: name of the layer.
-            gradient: (..., B, out), gradient of the layer's outputs.
-            inputs: (..., B, in), inputs of the layer.
+            layer: layer name.
+            gradient: (..., B, out), gradient for the layer's outputs.
+            inputs: (..., B, in), the layer's inputs.
         """
 
 
 class SingleLayers:
-    """Layers of one adapter.
+    """One adapter's layers.
 
     Args:
         parameters: `w1.weight` (out, in), `w1.bias` (out,), ..., for the layers of the adapter's kind.
@@ -59,15 +59,15 @@ class SingleLayers:
         self._ones = torch.ones(0)
 
     def linear(self, layer: str, inputs: Tensor) -> Tensor:
-        """Compute the outputs (B, out) of a layer."""
+        """Compute a layer's outputs (B, out)."""
         return linear(inputs, *self._parameters[layer])
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
-        """Compute the gradient (B, in) of a layer's inputs."""
+        """Compute the gradient (B, in) for a layer's inputs."""
         return gradient @ self._parameters[layer][0]
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
-        """Compute the gradients of a layer's weight and bias."""
+        """Compute the gradients for a layer's weight and bias."""
         if len(self._ones) != len(gradient):
             self._ones = gradient.new_ones(len(gradient))
         columns = gradient.t()
@@ -77,7 +77,7 @@ class SingleLayers:
 
 
 class PackedLayers:
-    """Layers of K adapters, sized for the widest adapter.
+    """K adapters' layers, sized for the widest adapter.
 
     Narrower adapters are zero-padded. Padding units have zero weights and biases, so they output zero. The padding also
     receives zero gradient: the gradient passes back through zero weights, and the next layer's padding sees zero input.
@@ -94,25 +94,25 @@ class PackedLayers:
         self._biases = {layer: parameters[f"{layer}.bias"].unsqueeze(1) for layer in self.weights}
 
     def linear(self, layer: str, inputs: Tensor) -> Tensor:
-        """Compute the outputs (K, B, out) of a layer."""
+        """Compute a layer's outputs (K, B, out)."""
         return torch.baddbmm(self._biases[layer], inputs, self._columns[layer])
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
-        """Compute the gradient (K, B, in) of a layer's inputs."""
+        """Compute the gradient (K, B, in) for a layer's inputs."""
         return torch.bmm(gradient, self.weights[layer])
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
-        """Compute the gradients of a layer's weight and bias."""
+        """Compute the gradients for a layer's weight and bias."""
         torch.bmm(gradient.mT, inputs, out=self.gradients[f"{layer}.weight"])
         torch.sum(gradient, dim=1, out=self.gradients[f"{layer}.bias"])
 
 
 class AdapterFormulas:
-    """Forward and backward pass of `TeacherAdapter` without autograd, of one adapter or of K adapters of one kind.
+    """Forward and backward pass of `TeacherAdapter` without autograd, for one adapter or K adapters of one kind.
 
     Args:
         adapter: the adapter, or one of the K adapters, with the same kind and teacher's head.
-        layers: layers of the K adapters; by default those of the one adapter.
+        layers: the K adapters' layers; by default the single adapter's.
     """
 
     def __init__(self, adapter: TeacherAdapter, layers: Layers | None = None) -> None:
@@ -158,7 +158,7 @@ class AdapterFormulas:
         if kind == "feature":
             gradient = gradient @ self._adapter.head_weight
         layers.enter_gradients("w3", gradient, hidden)
-        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
+        # A ReLU's output is positive or zero, so the output's sign is the derivative.
         gradient = layers.input_gradient("w3", gradient).mul_(hidden.sign_())
         layers.enter_gradients("w2", gradient, inputs)
         if kind == "serial":
@@ -167,11 +167,11 @@ class AdapterFormulas:
 
 
 class AdapterStep:
-    """Forward pass, backward pass and SGD step of one adapter or of K adapters.
+    """Forward pass, backward pass and SGD step for one adapter or K adapters.
 
     Args:
-        formulas: formulas of the adapter or of the K adapters.
-        trainer: trainer of the adapter; None if the optimiser of the student updates the adapter as well, as in a pack.
+        formulas: formulas for the adapter or the K adapters.
+        trainer: the adapter's trainer; None if the student's optimiser updates the adapter as well, as in a pack.
     """
 
     def __init__(self, formulas: AdapterFormulas, trainer: Trainer | None = None) -> None:

@@ -33,7 +33,7 @@ Number = float | Tensor
 
 
 class Gradients(NamedTuple):
-    """Gradients of a batch, and the log-probabilities for computing the losses later.
+    """A batch's gradients, and the log-probabilities for computing the losses later.
 
     Args:
         student: (..., B, C), gradient with respect to the student logits.
@@ -86,11 +86,11 @@ class ClosedForm:
 
     @torch.no_grad()
     def __call__(self, student_logits: Tensor, target_logits: Tensor, labels: Tensor) -> Gradients:
-        """Compute the gradients of one batch, or of several batches along leading dimensions.
+        """Compute the gradients for one batch, or for several batches along leading dimensions.
 
         Args:
             student_logits: (..., B, C) float.
-            target_logits: (..., B, C), logits of the adapted or the frozen teacher.
+            target_logits: (..., B, C), the adapted or frozen teacher's logits.
             labels: (..., B) int64.
         """
         if self._shape != (student_logits.shape, student_logits.dtype):
@@ -116,7 +116,7 @@ class ClosedForm:
         target.add_(difference.mul_(p).mul_(self._divergence_weight))
 
     def _prepare(self, logits: Tensor) -> None:
-        """Allocate buffers and matrices for batches of this shape."""
+        """Allocate buffers and matrices for batches with this shape."""
         *leading, batch, classes = logits.shape
         self._shape = logits.shape, logits.dtype
         self._paired = (*leading, 2, classes, batch)
@@ -131,14 +131,14 @@ class ClosedForm:
 
     @torch.no_grad()
     def parts(self, log_p: Tensor, labels: Tensor) -> LossParts:
-        """Compute the losses of batches from the saved log-probabilities.
+        """Compute batch losses from the saved log-probabilities.
 
         Args:
             log_p: (..., 4, C, B), as in `Gradients`; further leading dimensions hold further batches.
             labels: (..., B) int64.
 
         Returns:
-            Loss parts, each of shape (...).
+            Loss parts, each with shape (...).
         """
         temperature, ce_weight, kd_weight, adapter_ce_weight = self._numbers
         student, teacher, soft_student, soft_teacher = log_p.unbind(-3)

@@ -20,7 +20,7 @@ _STEP_FACTOR: Final = 0.1
 _RISING: Final = 0.3  # pct_start
 _FIRST_DIVISOR: Final = 25.0  # div_factor
 _LAST_DIVISOR: Final = 1e4  # final_div_factor
-# One number for all numbers of a parameter, or a tensor with one number for each.
+# One number for the whole parameter, or a tensor with one number per element.
 Number = float | Tensor
 
 
@@ -36,7 +36,7 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
             first milestone of `step`. From there on `Trainer` takes the student's rate instead; `one_cycle`, up to 1
             and down to almost 0, see `one_cycle_factor`.
         epoch: counted from 0.
-        epochs: number of epochs in the whole trial.
+        epochs: epoch count in the whole trial.
 
     Raises:
         ValueError: unknown schedule.
@@ -55,15 +55,15 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
 
 
 def one_cycle_factor(epoch: int, epochs: int) -> float:
-    """Compute the factor on the largest learning rate for an epoch of the one-cycle schedule.
+    """Compute the one-cycle schedule's factor on the largest learning rate for an epoch.
 
     The factor rises from 1/25 to 1 in the first 30% of the epochs, then falls to 1/250,000 in the last epoch, in both
-    parts along half a cosine. The learning rate of the config is the largest one. The rate changes between epochs and
-    not within an epoch, so NumPy steps and packed steps can use the schedule too.
+    parts along half a cosine. The config's learning rate is the largest one. The rate changes between epochs and not
+    within an epoch, so NumPy steps and packed steps can use the schedule too.
 
     Args:
         epoch: counted from 0.
-        epochs: number of epochs in the whole trial.
+        epochs: epoch count in the whole trial.
 
     Source:
         Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
@@ -82,14 +82,14 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def linear_factor(step: int, steps: int, warmup: float) -> float:
-    """Compute the factor on the initial learning rate for one step of linear warm-up and linear decay.
+    """Compute the factor on the initial learning rate for one step in linear warm-up and linear decay.
 
     The factor rises from near 0 to 1 in the warm-up, then falls towards 0.
 
     Args:
         step: counted from 0.
-        steps: number of steps in the whole trial.
-        warmup: share of the steps in which the learning rate rises.
+        steps: step count in the whole trial.
+        warmup: share of steps with a rising learning rate.
 
     Source:
         Devlin et al., "BERT" (2019): linear warm-up and linear decay.
@@ -123,7 +123,7 @@ def sgd_step(
         parameters: tensors to update.
         gradients: their gradients, which may be overwritten.
         momenta: their momenta, zeros before the first step; None without momentum.
-        rate: learning rate; a number, or a tensor with one number for every number of each parameter.
+        rate: learning rate; a number, or a tensor with one number per element for each parameter.
         momentum: as `rate`.
         weight_decay: as `rate`.
         fused: use PyTorch's fused kernel, which rounds differently in the last bit and takes numbers only.
@@ -167,14 +167,13 @@ class Trainer:
         momentum: 0 for none; without Nesterov momentum.
         weight_decay: coupled weight decay (added to the gradient), on all parameters.
         schedule: see `schedule_factor`.
-        epochs: number of epochs in the whole trial.
-        steps: number of steps in an epoch. Only the `linear` schedule needs this, because it changes the rate at every
-            step.
-        warmup: share of all steps in which the `linear` schedule rises before it falls.
+        epochs: epoch count in the whole trial.
+        steps: steps in an epoch. Only the `linear` schedule needs this, because it changes the rate at every step.
+        warmup: share of all steps before the `linear` schedule's peak.
         clip_norm: upper limit for the joint norm of all the module's gradients; 0 disables clipping.
-        late_rate: initial learning rate of the student. The schedule `released` requires it: from 62.5% of the epochs
-            on, the rate is `late_rate` with the factor of `step`. PESF-KD's vision code does so, because it sets the
-            rate of every parameter group at the student's milestones.
+        late_rate: the student's initial learning rate. The schedule `released` requires it: from 62.5% of the epochs
+            on, the rate is `late_rate` with the factor of `step`. PESF-KD's vision code does so, because it sets every
+            parameter group's rate at the student's milestones.
     """
 
     def __init__(
@@ -248,7 +247,7 @@ class Trainer:
 
     @property
     def own_gradients(self) -> dict[str, Tensor]:
-        """Gradients of the last backward pass, by parameter name."""
+        """Gradients from the last backward pass, by parameter name."""
         return {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
 
     @torch.no_grad()
@@ -256,7 +255,7 @@ class Trainer:
         """Take one step with `sgd_step`; parameters without a gradient keep their values.
 
         Args:
-            gradients: gradients by parameter name; by default the `.grad` of each parameter after a backward pass.
+            gradients: gradients by parameter name; by default each parameter's `.grad` after a backward pass.
         """
         if gradients is None:
             gradients = self.own_gradients
@@ -281,7 +280,7 @@ class Trainer:
         """Move parameters and momenta, with their current values, into the given memory.
 
         Args:
-            parameters: target tensors by name, with the shapes of the parameters.
+            parameters: target tensors by name, with the parameters' shapes.
             momenta: target tensors by name, with the same shapes. A trainer without momentum does not keep them.
                 Momenta are zero before the first step.
         """
@@ -323,7 +322,7 @@ class Trainer:
         """Check that `load_state_tensors` can load these tensors.
 
         Raises:
-            ValueError: tensors are missing, unknown or of another shape; the message names them.
+            ValueError: tensors are missing, unknown or have another shape; the message lists the names.
         """
         momenta = tensors_under("momentum.", tensors)
         check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
@@ -344,7 +343,7 @@ class Trainer:
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """Count the elements of all parameters of the modules."""
+    """Count the elements in all parameters of the modules."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
@@ -362,7 +361,7 @@ def check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *,
         must_be_all: whether every expected tensor must be given.
 
     Raises:
-        ValueError: tensors are missing, unknown or of another shape; the message names them.
+        ValueError: tensors are missing, unknown or have another shape; the message lists the names.
     """
     wrong = sorted(set(given) ^ set(expected)) if must_be_all else sorted(set(given) - set(expected))
     wrong += [name for name in given if name in expected and given[name].shape != expected[name].shape]

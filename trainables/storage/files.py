@@ -1,4 +1,4 @@
-"""Atomic replacement of files, and clear error messages for full disks."""
+"""Atomic file replacement, and clear error messages for full disks."""
 
 import errno
 import itertools
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-# Disk full, quota exceeded, and file size limit of the process exceeded.
+# Disk full, quota exceeded, and process file size limit exceeded.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TRIES: Final = 5
 
@@ -24,7 +24,7 @@ class NoRoomError(OSError):
 
 
 def is_no_room(error: BaseException | None) -> bool:
-    """Return whether an error, or any error in the chain of causes, reports a full disk."""
+    """Return whether an error, or any of the error's causes, reports a full disk."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -42,7 +42,7 @@ def describe_full_disk(error: OSError, path: Path, size: int | None = None) -> O
     Args:
         error: error raised while writing.
         path: file to be written.
-        size: size of the file in bytes, if known.
+        size: file size in bytes, if known.
     """
     if isinstance(error, NoRoomError):
         return error
@@ -60,7 +60,7 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
     Args:
         path: file written by the block.
-        size: size of the file in bytes, if known.
+        size: file size in bytes, if known.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
+    """Wait until a file, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -42,10 +42,10 @@ class SchemaError(ValueError):
 
 
 class _Content(NamedTuple):
-    """Content of a database.
+    """Database content.
 
     Args:
-        tables: names of the tables.
+        tables: table names.
         version: schema version, or None.
         rows: whether any table has rows besides those inserted by migrations.
     """
@@ -59,7 +59,7 @@ def prepare_file(path: Path, upgrade: str) -> None:
     """Turn an SQLite file into a complete MLflow store, unless the file already is one.
 
     The caller must hold the store's lock. If an earlier creation was interrupted, the incomplete store is moved aside,
-    unless it has rows. Leftover files of interrupted creations are removed.
+    unless it has rows. Leftover files from interrupted creations are removed.
 
     Args:
         path: SQLite file. The folder must exist.
@@ -127,7 +127,7 @@ def _state_of_file(path: Path) -> _State:
         raise SchemaError(f"{path} is a folder: give a file, such as sqlite:///{path}/mlflow.db, with --tracking-uri")
     if not path.is_file():  # a device would be replaced by a file
         raise SchemaError(f"{path} is a device or a pipe: give a file with --tracking-uri")
-    # Only SQLite may open the file. Closing it elsewhere would release the locks of this process's connections.
+    # Only SQLite may open the file. Closing it elsewhere would release the locks held by this process's connections.
     try:
         with _engine(path) as engine, engine.connect() as connection:
             return _state(connection)

@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlartifacts"
-# Columns of MLflow 3 with artifact URIs. The URI of an experiment is the folder itself; all others lie inside it.
+# MLflow 3's columns with artifact URIs. An experiment's URI is the folder itself; all others lie inside it.
 _COLUMNS: Final = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -26,7 +26,7 @@ _PLACE: Final = re.compile(rf"(file://.*/{ARTIFACTS})(/.*)?")
 
 
 def find_artifacts_again(store: Path) -> int:
-    """Update artifact URIs with the earlier folder of a store.
+    """Update artifact URIs with a store's earlier folder.
 
     A URI with an existing target is kept, unless the artifact also exists in the new folder. In that case the new
     folder is a copy, and the URI must point there.

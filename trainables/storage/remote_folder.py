@@ -58,7 +58,7 @@ class RemoteFolder:
     """Folder on remote storage, with files addressed by name.
 
     Args:
-        uri: URI of the folder. The storage is not contacted before the first call.
+        uri: folder URI. The storage is not contacted before the first call.
     """
 
     def __init__(self, uri: str) -> None:
@@ -69,7 +69,7 @@ class RemoteFolder:
         return redact_place(self._uri).partition("?")[0]
 
     def names(self, folder: str) -> set[str]:
-        """Return the names of all entries in a folder, or an empty set if the folder does not exist.
+        """Return all entry names in a folder, or an empty set if the folder does not exist.
 
         Raises:
             RemoteFolderError: the storage does not answer, or refuses the request.
@@ -78,7 +78,7 @@ class RemoteFolder:
         return {info.base_name for info in self._with_retries(lambda: self._system[0].get_file_info(selector))}
 
     def read_into(self, name: str, file: BinaryIO) -> None:
-        """Copy the content of a remote file into an open local file.
+        """Copy a remote file's content into an open local file.
 
         Raises:
             FileNotFoundError: the remote file does not exist.
@@ -96,7 +96,7 @@ class RemoteFolder:
         self._with_retries(copy)
 
     def write_from(self, name: str, path: Path) -> None:
-        """Copy a local file to storage, replacing any file of the same name.
+        """Copy a local file to storage, replacing any file with the same name.
 
         Raises:
             FileNotFoundError: the local file does not exist.
@@ -141,7 +141,7 @@ class RemoteFolder:
         system, path = self._system[0], self._path(name)
         self._write_whole(name, content)
         size = system.get_file_info(path).size
-        if size != content.size:  # a server may misread the upload format of the client
+        if size != content.size:  # a server may misread the client's upload format
             raise OSError(f"{name} was stored as {size} bytes instead of {content.size}")
 
     def _write_whole(self, name: str, content: pa.Buffer) -> None:
@@ -190,10 +190,10 @@ class RemoteFolder:
 
 
 def open_storage(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a URI, and the path inside that file system.
+    """Return a URI's file system, and the path inside the file system.
 
     Raises:
-        pyarrow.ArrowInvalid: the URI is not understood. The message may contain secrets of the URI.
+        pyarrow.ArrowInvalid: the URI is not understood. The message may contain secrets from the URI.
     """
     if urlsplit(uri).scheme in ("gs", "gcs") and "retry_limit_seconds" not in uri:
         uri += ("&" if "?" in uri else "?") + "retry_limit_seconds=10"  # instead of a quarter of an hour
@@ -211,7 +211,7 @@ def check_remote_folder(
     Args:
         uri: URI of the folder.
         flag: command line option for the folder.
-        purpose: purpose of the folder, for the error message.
+        purpose: the folder's purpose, for the error message.
 
     Raises:
         RemoteFolderError: the folder cannot be used. The message gives the reason and a remedy.

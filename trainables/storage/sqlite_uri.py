@@ -16,7 +16,7 @@ class SQLitePathError(ValueError):
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the URI of an SQLite file. Only characters with a special meaning are percent-encoded.
+    """Return an SQLite file's URI. Only characters with a special meaning are percent-encoded.
 
     Args:
         path: SQLite file, made absolute.
@@ -60,7 +60,7 @@ def absolute_uri(uri: str) -> str:
 
 
 def lock_of(store: Path) -> Path:
-    """Return the lock file of a store, which is never the store itself."""
+    """Return a store's lock file, which is never the store itself."""
     return store.with_suffix(".lock") if store.suffix != ".lock" else store.with_name(f"{store.name}.lock")
 
 
@@ -70,10 +70,10 @@ def _kept(text: str) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of an SQLite URI, as SQLAlchemy reads the URI.
+    """Return an SQLite URI's file, as read by SQLAlchemy.
 
     Returns:
-        Path of the file. None for any other URI, and for a database in memory.
+        File path. None for any other URI, and for a database in memory.
     """
     if not uri.lower().startswith("sqlite"):
         return None
@@ -89,7 +89,7 @@ def sqlite_file(uri: str) -> Path | None:
             database = (url.database or "") if url.get_backend_name() == "sqlite" and not has_host else ""
             if database.startswith(_URI_OF_SQLITE):
                 database = unquote(urlsplit(database).path)
-            elif "uri" in url.query:  # the rest of the query would become part of the file name
+            elif "uri" in url.query:  # the query's rest would become part of the file name
                 return None
         except (ArgumentError, ValueError):
             return None

@@ -1,4 +1,4 @@
-"""Files of tensors, written atomically and verified by a checksum on reading."""
+"""Tensor files, written atomically and verified by a checksum on reading."""
 
 import fcntl
 import glob
@@ -22,7 +22,7 @@ HEADER: Final = "pesfkd"
 
 
 class StoredFileError(ValueError):
-    """File of tensors is missing, damaged or not the expected one."""
+    """Tensor file is missing, damaged or not the expected one."""
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -69,7 +69,7 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 
     Args:
         path: file to replace. A missing folder is created.
-        size: size of the file in bytes, if known, for the error message on a full disk.
+        size: file size in bytes, if known, for the error message on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
@@ -92,7 +92,7 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove partial files of processes killed while writing `path`. The caller must be the only writer."""
+    """Remove partial files from processes killed while writing `path`. The caller must be the only writer."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         partial.unlink(missing_ok=True)
 
@@ -116,7 +116,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and metadata of a file written by `write_tensors`.
+    """Read the tensors and metadata in a file written by `write_tensors`.
 
     Raises:
         StoredFileError: the file does not exist, cannot be parsed, or does not match the stored checksum. The message

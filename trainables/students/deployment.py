@@ -1,4 +1,4 @@
-"""Deployment costs of a student: parameters, FLOPs, and size and latency of the student's ONNX program.
+"""A student's deployment costs: parameters, FLOPs, and the ONNX program's size and latency.
 
 Latency is measured with ONNX Runtime on this machine's CPU, on random images, for a stated number of threads. After
 warm-up runs, single runs are timed in rounds, in which batch sizes alternate. Other programs can only lengthen runs,
@@ -8,7 +8,7 @@ machine was. These values do not depend on the weights, so an architecture is me
 size excludes the study facts added by an export (about a thousand bytes).
 
 FLOPs are for a forward pass of one image, counted as in `trainables.costs.ledger`. Parameters are all trained numbers.
-Running statistics of normalisation layers count in the size, but not as parameters.
+Normalisation layers' running statistics count in the size, but not as parameters.
 """
 
 import math
@@ -30,21 +30,21 @@ from trainables.students.export import IMAGES, OUTPUT, ExportError, program_of
 from trainables.students.file import KeptStudent, Student
 
 WARM_UP_RUNS: Final = 20
-# Timed runs of each batch size: number of rounds, seconds per round, and smallest number of runs per round.
+# Timed runs per batch size: number of rounds, seconds per round, and smallest number of runs per round.
 ROUNDS: Final = 10
 SECONDS_OF_A_ROUND: Final = 0.1
 RUNS_OF_A_ROUND: Final = 3
 _PERCENTILES: Final = (10.0, 90.0)
-_COUNTED: Final = 2  # images of a counted forward pass
+_COUNTED: Final = 2  # images in a counted forward pass
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one run of a program.
+    """Time of a program's run.
 
     Args:
-        batch: number of images of a run.
-        median_seconds: median over the runs of the quieter half of the rounds.
+        batch: images in a run.
+        median_seconds: median over the runs in the quieter half of the rounds.
         low_seconds: 10th percentile over all runs.
         high_seconds: 90th percentile over all runs.
         runs: number of timed runs.
@@ -58,7 +58,7 @@ class Latency:
 
     @property
     def facts(self) -> dict[str, float]:
-        """The values by the names of `DEPLOY_FACTS`."""
+        """The values, named as in `DEPLOY_FACTS`."""
         prefix = f"deploy/latency_{self.batch}"
         return {
             f"{prefix}_seconds": self.median_seconds,
@@ -69,11 +69,11 @@ class Latency:
 
 
 def open_program(content: bytes, *, threads: int) -> Any:
-    """Return an ONNX Runtime session of a program on the CPU.
+    """Return a program's ONNX Runtime session on the CPU.
 
     Args:
-        content: content of the ONNX file.
-        threads: number of threads of an operator; operators run one after the other.
+        content: ONNX file content.
+        threads: threads per operator; operators run one after the other.
     """
     import onnxruntime
 
@@ -89,13 +89,13 @@ def as_function(session: Any) -> Callable[[Tensor], Tensor]:
 
 
 def measure_latency(content: bytes, shape: tuple[int, int, int], *, threads: int) -> list[Latency]:
-    """Time a program for images, for each batch size of `DEPLOY_BATCHES`.
+    """Time a program for images, for each batch size in `DEPLOY_BATCHES`.
 
     Nothing else should run on the machine.
 
     Args:
-        content: content of the ONNX file.
-        shape: channels, height and width of an image.
+        content: ONNX file content.
+        shape: image channels, height and width.
         threads: number of threads.
     """
     session = open_program(content, threads=threads)
@@ -133,13 +133,13 @@ def measure_student(
     """Measure a student architecture for images, with fresh weights.
 
     Args:
-        name: name of the architecture.
+        name: architecture name.
         num_classes: number of classes.
-        shape: channels, height and width of an image.
-        threads: number of threads of ONNX Runtime; None to count parameters and FLOPs alone, without ONNX.
+        shape: image channels, height and width.
+        threads: ONNX Runtime's thread count; None to count parameters and FLOPs alone, without ONNX.
 
     Returns:
-        The values by the names of `DEPLOY_FACTS`.
+        The values, named as in `DEPLOY_FACTS`.
 
     Raises:
         ExportError: the architecture cannot be exported, or the program cannot be run.

@@ -36,7 +36,7 @@ ExportFormat = Literal["onnx", "torch-export"]
 IMAGES: Final = "images"
 SENTENCES: Final = "sentences"
 OUTPUT: Final = "logits"
-# Names of the axes with variable size.
+# Names for the axes with variable size.
 BATCH: Final = "batch"
 TOKENS: Final = "tokens"
 # Sizes of the random batches to compare, in addition to the stored example. Size one is a special case, because the
@@ -57,8 +57,8 @@ class ExportedStudent:
 
     Args:
         path: file path.
-        size: size of the file in bytes.
-        batches: sizes of the compared batches, in images or sentences.
+        size: file size in bytes.
+        batches: compared batch sizes, in images or sentences.
         largest_difference: largest absolute difference between the program's and the student's logits.
     """
 
@@ -122,7 +122,7 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
 
 @torch.no_grad()
 def largest_difference(program: Program, kept: KeptStudent) -> float:
-    """Compare a program with a student on the stored example and on random inputs of other batch sizes.
+    """Compare a program with a student on the stored example and on random inputs with other batch sizes.
 
     Returns:
         Largest absolute difference between two logits.
@@ -193,7 +193,7 @@ class _Deployed(nn.Module):
         self.register_buffer("shift", normalise.shift)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, C) of images (N, channels, H, W), uint8."""
+        """Return the logits (N, C) for images (N, channels, H, W), uint8."""
         logits: Tensor = self.model(torch.addcmul(self.shift, images.to(torch.float32), self.scale))
         return logits
 
@@ -206,13 +206,13 @@ class _DeployedTextModel(nn.Module):
         self.model = student.model
 
     def forward(self, sentences: Tensor) -> Tensor:
-        """Return the logits (N, C) of sentences (N, 2, L), int32."""
+        """Return the logits (N, C) for sentences (N, 2, L), int32."""
         logits: Tensor = self.model(sentences)
         return logits
 
 
 def program_of(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
-    """Return the content of a student's program. It is not checked.
+    """Return a student's program as file content, unchecked.
 
     Args:
         kept: the student, with an example.
@@ -266,7 +266,7 @@ def _as_onnx(program: ExportedProgram, input_name: str, axes: Mapping[int, str],
 
 
 def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
-    """Rename the variable sizes in all tensors of an ONNX graph; the exporter gives them numbered names."""
+    """Rename the variable sizes in all tensors in an ONNX graph; the exporter gives them numbered names."""
     sizes = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
     names = {sizes[axis]: name for axis, name in axes.items() if sizes[axis]}
     for value in (*graph.input, *graph.output, *graph.value_info):

@@ -2,7 +2,7 @@
 
 The file is safetensors with a checksum. The metadata describe how to build the network and prepare inputs. The file
 contains no code, except the sources of a user network. Loading the file executes these sources, so load only trusted
-files. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a model.
+files. This module does not import MLflow: MLflow calls `_load_pyfunc` in the loader module named by a model.
 """
 
 import json
@@ -28,14 +28,14 @@ from trainables.teacher.given_text import tokeniser_of
 from trainables.user_code.loading import remember_json, sources_of
 from trainables.user_code.reference import is_canonical
 
-# Allowed difference of a logit between two machines or libraries, used as absolute and as relative tolerance.
+# Allowed logit difference between two machines or libraries, used as absolute and as relative tolerance.
 LOGITS_TOLERANCE: Final = 1e-4
-# Metadata key of the class names, in JSON.
+# Metadata key for the class names, in JSON.
 CLASS_NAMES: Final = "class_names"
 # Metadata key for the sources of a user network, in JSON.
 USER_CODE: Final = "user_code"
 _EXAMPLES: Final = 2
-_ROWS: Final = 2  # rows of a sentence: token ids and segment ids
+_ROWS: Final = 2  # sentence rows: token ids and segment ids
 _BATCH: Final = 512
 
 
@@ -45,7 +45,7 @@ class Student:
 
     Args:
         model: the network, in eval mode.
-        info: architecture and normalisation of the images.
+        info: architecture and image normalisation.
         trial: config of the student's trial, in JSON.
         about: further metadata of a text student, both entries in JSON: `model`, the configuration of the network, and
             `tokeniser`, the content of the tokenizer.json for the token ids.
@@ -61,10 +61,10 @@ class Student:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Return the logits (B, C), float32, of images (B, channels, H, W), uint8, or of sentences (B, 2, L), int32.
+        """Return the logits (B, C), float32, for images (B, channels, H, W), uint8, or sentences (B, 2, L), int32.
 
         Raises:
-            ValueError: if dtype, number of channels or shape of the input is wrong.
+            ValueError: if the input's dtype, number of channels or shape is wrong.
         """
         if MODEL in self.about:
             return self._of_sentences(images)
@@ -85,7 +85,7 @@ class Student:
         return torch.cat([self.model(each) for each in inputs.int().split(_BATCH)])
 
     def predict(self, model_input: NDArray[np.integer], params: dict[str, Any] | None = None) -> NDArray[np.float32]:  # noqa: ARG002
-        """Return `logits` through the interface of MLflow's `pyfunc`."""
+        """Return `logits` through MLflow's `pyfunc` interface."""
         logits: NDArray[np.float32] = self.logits(torch.from_numpy(np.array(model_input))).numpy()
         return logits
 
@@ -97,7 +97,7 @@ class KeptStudent:
     Args:
         student: the student as read back.
         images: (2, channels, H, W), uint8, or (2, 2, L), int32, from the validation split.
-        logits: (2, C), float32, logits of the example when the student was saved.
+        logits: (2, C), float32, the example's logits when the student was saved.
     """
 
     student: Student
@@ -143,7 +143,7 @@ def example_path(path: Path) -> Path:
 
 
 def read_example(path: Path) -> tuple[Tensor, Tensor]:
-    """Read the example of a student's file: images (2, channels, H, W), uint8, and logits (2, C).
+    """Read the example for a student's file: images (2, channels, H, W), uint8, and logits (2, C).
 
     For a text student, the inputs are sentences (2, 2, L), int32.
 
@@ -161,7 +161,7 @@ def load_kept(path: Path) -> KeptStudent:
     """Load a student saved by `keep_student`, and check the logits for the example.
 
     Raises:
-        CheckpointError: if the student's file is missing, damaged or of another kind.
+        CheckpointError: if the student's file is missing, damaged or has another kind.
         StoredFileError: if the example is missing or damaged, or if the logits differ.
     """
     student = load_student(path)
@@ -175,7 +175,7 @@ def load_student(path: Path) -> Student:
     """Load a student that `keep_student` saved.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or of another kind.
+        CheckpointError: if the file is missing, damaged or has another kind.
     """
     metadata = read_metadata(path)
     info = CheckpointInfo.from_metadata(metadata)
@@ -195,12 +195,12 @@ def load_student(path: Path) -> Student:
 
 
 def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[str, ...]:
-    """Parse the class names in the metadata of a file.
+    """Parse the class names in a file's metadata.
 
     Args:
-        text: list of names in JSON, or None if the file has none.
+        text: name list in JSON, or None if the file has none.
         num_classes: expected number of names.
-        where: name of the file for the error message.
+        where: file name for the error message.
 
     Returns:
         The names, empty for None.

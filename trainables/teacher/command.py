@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command."""
+    """The command's exit codes."""
 
     OK = 0
     ERROR = 1
@@ -50,7 +50,7 @@ class RecipeOption(StrEnum):
 
 
 class ScheduleOption(StrEnum):
-    """Schedules of the learning rate."""
+    """Learning rate schedules."""
 
     STEP = "step"
     COSINE = "cosine"
@@ -196,7 +196,7 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
     """Return the checked request for a teacher, and the teacher's name.
 
     Args:
-        values: values of all options.
+        values: all option values.
 
     Raises:
         RequestError: values are out of bounds or contradict each other, or the model does not accept the dataset.
@@ -288,7 +288,7 @@ def train(request: "TeacherRequest", values: dict[str, Any], progress: "TeacherP
 
     Args:
         request: checked request.
-        values: values of all options.
+        values: all option values.
         progress: progress display for the user.
 
     Raises:
@@ -380,7 +380,7 @@ def _end_tracking(tracker: "TeacherTracker | None", status: str) -> None:
 
 
 class _terminable:  # noqa: N801
-    """Context in which SIGTERM has the effect of Ctrl-C. Only the main thread receives signals."""
+    """Context with the effect of Ctrl-C for SIGTERM. Only the main thread receives signals."""
 
     def __enter__(self) -> None:
         self._before: Any = None

@@ -1,7 +1,7 @@
 """Given teachers: read an existing checkpoint, check it against the data and describe it.
 
-A checkpoint of this project states the architecture and the normalisation of the images. A checkpoint of another code
-base contains only weights, so the user must name the architecture, and the normalisation must be known.
+This project's checkpoints state the architecture and the image normalisation. A checkpoint of another code base
+contains only weights, so the user must name the architecture, and the normalisation must be known.
 """
 
 import hashlib
@@ -40,8 +40,8 @@ class Normalisation(NamedTuple):
     """Normalisation of a model's input images, for pixels in [0, 1].
 
     Args:
-        mean: mean of each channel.
-        std: standard deviation of each channel.
+        mean: mean per channel.
+        std: standard deviation per channel.
     """
 
     mean: tuple[float, ...]
@@ -53,7 +53,7 @@ class Normalisation(NamedTuple):
 _USUAL: Final[dict[str, Normalisation]] = {
     "cifar100": Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
-# Normalisation for models of torchvision and timm, unless they were trained with another one.
+# Normalisation for torchvision and timm models, unless they were trained with another one.
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORMALISATION_BOUNDS: Final = (
     "for pixels in [0, 1], means must be between -10 and 10 and standard deviations between 0.001 and 10"
@@ -67,7 +67,7 @@ def is_normalisation(normalisation: Normalisation) -> bool:
 
 
 class DataShape(NamedTuple):
-    """Shape of the samples and labels of an image dataset.
+    """Sample and label shape in an image dataset.
 
     Args:
         dataset: canonical name.
@@ -91,7 +91,7 @@ class GivenTeacher:
         weights: tensors by name.
         data_digest: digest of the training data, or `UNKNOWN_DATA` if not stated in the checkpoint.
         tokeniser: content of a text teacher's tokenizer.json.
-        classes: description of how the model's classes map to the classes of the task, for Hugging Face's layout.
+        classes: description of the mapping from the model's classes to the task's classes, for Hugging Face's layout.
         taken: loaded set of weights in the file; None for a text teacher.
     """
 
@@ -104,7 +104,7 @@ class GivenTeacher:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the identity."""
+        """Sixteen hex digits for the identity."""
         return identity_digest(self.identity)
 
     @property
@@ -121,7 +121,7 @@ def identity_digest(metadata: Mapping[str, Any]) -> str:
 
 
 def usual_normalisation(dataset: str, architecture: str) -> Normalisation | None:
-    """Return the most likely normalisation of a checkpoint for the dataset and architecture, or None if unknown."""
+    """Return a checkpoint's most likely normalisation for the dataset and architecture, or None if unknown."""
     if LIBRARY_PATTERN.fullmatch(architecture):
         return _IMAGENET
     if architecture in ZERO_PAD_NAMES and dataset == "cifar10":
@@ -137,17 +137,17 @@ def read_given_teacher(
     normalisation: Normalisation | None = None,
     weights: str | None = None,
 ) -> GivenTeacher:
-    """Read a checkpoint as the teacher of a dataset.
+    """Read a checkpoint as a dataset's teacher.
 
     Args:
         path: safetensors file of this project, or weights of another code base as safetensors or torch checkpoint. No
             code in the file is executed.
-        shape: shape of the data.
-        architecture: name of the architecture. Required if the checkpoint does not state it, otherwise checked.
-        normalisation: normalisation of the training images, if the checkpoint does not state it. The default is the
+        shape: data shape.
+        architecture: architecture name. Required if the checkpoint does not state it, otherwise checked.
+        normalisation: normalisation for the training images, if the checkpoint does not state it. The default is the
             usual one for the dataset and architecture. Must be None for a checkpoint of this project.
-        weights: set of weights in the file: `raw`, `ema`, or the key of the set. By default, raw weights are preferred
-            to averages.
+        weights: set of weights in the file: `raw`, `ema`, or the set's key. By default, raw weights are preferred to
+            averages.
 
     Raises:
         CheckpointError: the file is missing or damaged; the file has another architecture, other classes or other
@@ -223,7 +223,7 @@ def _check_metadata(
 
 
 def _own_architecture(path: Path, found: str, architecture: str | None) -> str:
-    """Return the network to load for a checkpoint of a user network.
+    """Return the network to load for a user network's checkpoint.
 
     Code is executed only if named by the user. Reading a checkpoint thus never executes code. The named code may be
     another version, or the same network in another place: all weights must fit, and the teacher gets the given name.

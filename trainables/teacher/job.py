@@ -1,8 +1,8 @@
 """Train one teacher for the command line: from the request to the teacher's folder.
 
 The folder holds `settings.json` (the request) and, during training, `training/` (the checkpoint). At the end it holds
-`teacher.safetensors`, `README.md` (the model card) and `history.json` (the measures of every epoch). `code/` holds the
-sources of a network or a dataset of the user's own.
+`teacher.safetensors`, `README.md` (the model card) and `history.json` (every epoch's measures). `code/` holds the
+sources of a user network or user dataset.
 """
 
 import json
@@ -51,7 +51,7 @@ _HISTORY_FILE: Final = "history.json"
 _TRAINING_FOLDER: Final = "training"
 _VERSIONS: Final = ("pesfkd", "git.commit", "git.dirty", "python", "torch", "torchvision")
 
-# (finished epochs, measures of the last epoch)
+# (finished epochs, last epoch's measures)
 EpochDone = Callable[[int, dict[str, float]], None]
 
 
@@ -60,7 +60,7 @@ class Result:
     """Finished teacher.
 
     Args:
-        folder: folder of the teacher.
+        folder: teacher folder.
         metadata: metadata of `teacher.safetensors`.
         tracking_error: error in the delivery to MLflow, if any.
     """
@@ -87,7 +87,7 @@ class Result:
 
 
 def set_up(request: TeacherRequest) -> None:
-    """Set the threads, determinism and device of this process for a request.
+    """Set this process's threads, determinism and device for a request.
 
     Raises:
         RequestError: the device does not exist.
@@ -102,12 +102,12 @@ def set_up(request: TeacherRequest) -> None:
             *range(torch.cuda.device_count()),
         ):
             raise RequestError(f"--device {request.device}: torch finds no such GPU on this machine; use cpu")
-        # Some layers of models from other libraries have no deterministic implementation on a GPU.
+        # Some layers in other libraries' models have no deterministic implementation on a GPU.
         torch.set_deterministic_debug_mode("warn")
 
 
 def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:
-    """Load the dataset of a request, and build the model with initial weights.
+    """Load a request's dataset, and build the model with initial weights.
 
     Raises:
         RequestError: the data are missing, or the model cannot be built.
@@ -179,7 +179,7 @@ def check_images(request: TeacherRequest, *, keep: bool) -> None:
         keep: whether to keep the decoded images for the training.
 
     Raises:
-        RequestError: some files cannot be used. The message names all of them.
+        RequestError: some files cannot be used. The message lists all files.
     """
     try:
         check_image_folder(request.dataset, keep=keep)
@@ -188,10 +188,10 @@ def check_images(request: TeacherRequest, *, keep: bool) -> None:
 
 
 def open_folder(request: TeacherRequest, folder: Path) -> str:
-    """Create a teacher's folder, or reopen the folder of an earlier run of the same request.
+    """Create a teacher's folder, or reopen the folder of an earlier run with the same request.
 
     Returns:
-        ID of the teacher in MLflow.
+        The teacher's ID in MLflow.
 
     Raises:
         RequestError: the folder cannot be written, is damaged, or belongs to another request.
@@ -256,12 +256,12 @@ def train_into(
     epoch_done: EpochDone,
     warn: Callable[[str], None],
 ) -> Result:
-    """Train the remaining epochs of a teacher, complete the folder and deliver everything to MLflow.
+    """Train a teacher's remaining epochs, complete the folder and deliver everything to MLflow.
 
     Args:
         folder: folder prepared by `open_folder`.
         request: request for the teacher.
-        dataset: dataset of the request.
+        dataset: the request's dataset.
         tracker: run in MLflow, if any.
         initial: model with the initial weights. None if the seed draws them.
         begun: function to call before the first epoch, with the number of epochs finished by earlier runs. Not called
@@ -328,7 +328,7 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
 
 
 def _describe_classes(request: TeacherRequest, dataset: Dataset) -> str:
-    """Describe the classes of a text task, and how the classes of the initial weights map to them."""
+    """Describe a text task's classes, and the mapping from the initial weights' classes."""
     from trainables.models.class_order import ClassNamesError, read_class_order
     from trainables.models.pretrained import find_folder
 

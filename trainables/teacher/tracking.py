@@ -17,20 +17,20 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 EXPERIMENT: Final = "teachers"
-_METRICS_PER_BATCH: Final = 1000  # maximum of a tracking server per request
+_METRICS_PER_BATCH: Final = 1000  # tracking server's maximum per request
 _STEADY: Final = "val/accuracy"  # present in every epoch, so it shows the delivered epochs
 
 
 class TeacherTracker:
-    """MLflow run of one training.
+    """One training's MLflow run.
 
     Args:
-        uri: URI of the store or server.
+        uri: store or server URI.
         artifacts: artifact folder for a store in a file.
         teacher_id: ID for finding the run in later searches.
-        name: name of the run.
-        params: values of the request.
-        tags: further tags of the run.
+        name: run name.
+        params: request values.
+        tags: further run tags.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -72,7 +72,7 @@ class TeacherTracker:
         """Deliver all epochs still missing in MLflow.
 
         Args:
-            history: measures of each finished epoch.
+            history: each finished epoch's measures.
 
         Raises:
             TrackingError: MLflow did not accept the metrics.
@@ -94,8 +94,8 @@ class TeacherTracker:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            metrics: metrics of the finished teacher.
-            note: Markdown for the page of the run.
+            metrics: the finished teacher's metrics.
+            note: Markdown for the run's page.
             artifacts: files to attach.
 
         Raises:

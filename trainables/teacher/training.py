@@ -1,4 +1,4 @@
-"""Training of a teacher, epoch by epoch, which resumes from the last checkpoint."""
+"""Training of a teacher, epoch by epoch, resumed from the last checkpoint."""
 
 import shutil
 import time
@@ -27,8 +27,8 @@ class TeacherTraining:
 
     Args:
         config: trial config from `trainables.spec.teacher_trial`.
-        dataset: dataset of the config.
-        folder: folder of the training checkpoint.
+        dataset: the config's dataset.
+        folder: training checkpoint folder.
         device: device to train on.
         seconds_between_checkpoints: minimum time between checkpoints. The last epoch always has one.
         method: training method. The default is the method of `config`, which is cross-entropy.
@@ -68,11 +68,11 @@ class TeacherTraining:
 
     @property
     def seconds(self) -> float:
-        """Duration of all finished epochs in seconds, including those before an interruption."""
+        """Duration of all finished epochs in seconds, including epochs before an interruption."""
         return sum(measures["cost/seconds"] for measures in self.history)
 
     def epochs(self) -> Iterator[dict[str, float]]:
-        """Train the remaining epochs, and yield the measures of each epoch.
+        """Train the remaining epochs, and yield each epoch's measures.
 
         If a checkpoint is due after an epoch, it is on disk before the measures are yielded.
 
@@ -102,5 +102,5 @@ class TeacherTraining:
 
 
 def _own_name(measure: str) -> str:
-    """Return the name of a measure for a teacher: `val/sharpness_student` becomes `val/sharpness`."""
+    """Return a measure's name for a teacher: `val/sharpness_student` becomes `val/sharpness`."""
     return measure.removesuffix("_student")

@@ -2,9 +2,9 @@
 
 The store keeps the penultimate features. The logits are recomputed with the frozen head, at no measurable cost.
 
-There is one file for every slot of views (see `trainables.data.views`) and one for the validation split. The first
-process to need a missing slot computes the rows, in one teacher pass over the train split. A live teacher costs the
-same in every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of the
+There is one file for every view slot (see `trainables.data.views`) and one for the validation split. The first process
+to need a missing slot computes the rows, in one teacher pass over the train split. A live teacher costs the same in
+every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of the
 machine: samples pass through the teacher in their own order, in batches of a fixed size, on one thread. Any process may
 therefore compute them, and a trial gives the same bits with stored and with computed rows.
 
@@ -49,10 +49,10 @@ class StoredRows(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Rows of one file, filled by a worker in one step.
+    """Rows in one file, filled by a worker in one step.
 
     Args:
-        slot: slot of the train split; None for the validation split.
+        slot: train split slot; None for the validation split.
         start: first row.
         stop: row after the last one.
     """
@@ -78,15 +78,15 @@ class TeacherOutputsStore:
     """Outputs of one teacher on one dataset, in a folder named by a digest of all dependencies.
 
     Each process verifies a file once, on first use. A damaged or wrong file is noted (`take_notes`) and rebuilt. If
-    several processes of a node need the same rows, one computes them and the others wait. If a file cannot be written,
+    several processes on a node need the same rows, one computes them and the others wait. If a file cannot be written,
     the computing process continues with the rows in memory.
 
     Args:
         folder: folder for the outputs of any number of teachers. Each teacher has a subfolder named by the key.
         teacher: frozen teacher.
-        dataset: dataset of the outputs.
+        dataset: the outputs' dataset.
         architecture: name of the teacher architecture.
-        augmentation: choice of views, as in `TrialConfig`.
+        augmentation: view choice, as in `TrialConfig`.
         dtype: dtype of stored rows. With float16, the divergence between a teacher and the stored outputs changed by at
             most 1e-6 nats, with bfloat16 by 6e-5 (CIFAR networks; a hundredth of that on the digits).
         device: device for the teacher and the looked-up outputs.
@@ -127,11 +127,11 @@ class TeacherOutputsStore:
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits of the digest of all dependencies of the rows."""
+        """Sixteen hex digits of the digest of all row dependencies."""
         return self.tables.key
 
     def slot(self, slot: int) -> StoredRows:
-        """Return the features of the train split, with every sample in the view of the slot.
+        """Return the train split's features, with every sample in the slot's view.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -139,7 +139,7 @@ class TeacherOutputsStore:
         return self._rows(self.tables.slot(slot))
 
     def validation(self) -> StoredRows:
-        """Return the features of the validation split, without augmentation.
+        """Return the validation split's features, without augmentation.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -147,7 +147,7 @@ class TeacherOutputsStore:
         return self._rows(self.tables.validation)
 
     def stored_bytes(self, slots: int) -> int:
-        """Return the size in bytes of the rows for the first `slots` slots and the validation split, stored or not."""
+        """Return the rows' size in bytes for the first `slots` slots and the validation split, stored or not."""
         return self.tables.count_rows(slots) * self.tables.width * DTYPES[self.dtype].itemsize
 
     def missing(self, slots: int) -> list[Shard]:
@@ -169,7 +169,7 @@ class TeacherOutputsStore:
         return missing
 
     def fill(self, shard: Shard) -> FilledShard:
-        """Store the rows of a shard in a file, computing them if missing.
+        """Store a shard's rows in a file, computing them if missing.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -222,7 +222,7 @@ class TeacherOutputsStore:
         return StoredRows(self._mapped[table.name], 0)
 
     def _build_rows(self, table: Table) -> StoredRows:
-        """Return the rows of a file, missing or damaged on this node.
+        """Return the rows for a file, missing or damaged on this node.
 
         The rows come from a file written by another process in the meantime, from remote storage, or are computed.
         """
@@ -287,7 +287,7 @@ class TeacherOutputsStore:
                 self._note(f"{error}; not uploaded: {table.file_name}")
 
     def _assemble(self, table: Table) -> StoredRows:
-        """Return the rows of a file from existing ranges. Missing ranges are computed."""
+        """Return a file's rows from existing ranges. Missing ranges are computed."""
         parts = self._parts(table)
         if len(parts) == 1:
             return StoredRows(self.tables.compute(table), table.count)
@@ -320,7 +320,7 @@ class StoredTeacherOutputs:
     """Source of teacher outputs for one trial, read from a store.
 
     Args:
-        store: store, which may be shared by all trials of a process.
+        store: store, which may be shared by all trials in a process.
     """
 
     stored = True
@@ -335,18 +335,18 @@ class StoredTeacherOutputs:
         self.forwards = 0
 
     def stored_bytes(self, slots: int) -> int:
-        """Return the size in bytes of the stored rows (see `TeacherOutputsStore.stored_bytes`)."""
+        """Return the stored rows' size in bytes (see `TeacherOutputsStore.stored_bytes`)."""
         return self._store.stored_bytes(slots)
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Look up the outputs in the file of the slot. The argument `images` is ignored."""
+        """Look up the outputs in the slot's file. The argument `images` is ignored."""
         if self._slot_rows is None or slot != self._slot:
             self._slot_rows = self._to_device(self._store.slot(slot))
             self._slot = slot
         return self._batch(self._slot_rows, indices)
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Look up the outputs in the file of the validation split. The argument `images` is ignored."""
+        """Look up the outputs in the validation split's file. The argument `images` is ignored."""
         if self._validation_rows is None:
             self._validation_rows = self._to_device(self._store.validation())
         return self._batch(self._validation_rows, indices)

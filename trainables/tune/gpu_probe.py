@@ -40,10 +40,10 @@ def probe_gpu(
     for trials with stored outputs.
 
     Args:
-        configs: fields of a `TrialConfig` of each trial.
+        configs: `TrialConfig` fields for each trial.
         data_root: dataset folder.
-        folder: folder with all teachers and the tokeniser of a given teacher.
-        user_code: sources of the user's code, as `Sources.to_json`.
+        folder: folder with all teachers and a given teacher's tokeniser.
+        user_code: user code sources, as `Sources.to_json`.
         read: opens the GPU's memory.
 
     Raises:

@@ -25,7 +25,7 @@ class PackActor:
     """Actor for the clients of one pack; see `PackServer`.
 
     Args:
-        size: maximum number of clients.
+        size: maximum client count.
     """
 
     def __init__(self, size: int) -> None:
@@ -87,7 +87,7 @@ class PackDesk:
     """Actor for starting packs and assigning clients to packs.
 
     Args:
-        size: maximum number of clients per pack.
+        size: maximum client count per pack.
     """
 
     def __init__(self, size: int) -> None:
@@ -113,7 +113,7 @@ class PackDesk:
 
 
 def start_desk(size: int) -> tuple[str, Any]:
-    """Start the desk of a study; return the actor's name, and the handle by which the driver keeps the actor alive."""
+    """Start a study's desk; return the actor's name, and the handle for keeping the actor alive in the driver."""
     name = f"pack-desk-{uuid.uuid4().hex}"
     return name, ray.remote(PackDesk).options(num_cpus=0, name=name).remote(size)
 
@@ -160,10 +160,10 @@ class PackedTrainable(tune.Trainable):
 
 
 def probe_pack(settings: dict[str, Any], stored: bool) -> tuple[int, dict[int, float]]:
-    """Measure how many trials of a study to pack on this machine; see `trainables.packing.probe.best_count`.
+    """Measure how many trials in a study to pack on this machine; see `trainables.packing.probe.best_count`.
 
     Args:
-        settings: Tune config of one trial of the study.
+        settings: Tune config of one trial in the study.
         stored: whether the trials will use stored teacher outputs.
     """
     from trainables.packing.probe import best_count

@@ -9,7 +9,7 @@ from typing import Final
 
 from trainables.display.failures import TRACEBACK_HEADER
 
-# Files with the frames of an import, which stand between an import statement and the imported module.
+# Files with import frames, which stand between an import statement and the imported module.
 _IMPORTING: Final = (str(Path(__file__).parent), importlib.__file__, "<frozen importlib")
 
 
@@ -25,7 +25,7 @@ def user_traceback(error: BaseException, files: Collection[str]) -> str:
         files: file names of the user's code, as in the frames.
 
     Returns:
-        The traceback. Type and message alone if no frame is in one of the files.
+        The traceback. Type and message alone if no frame is in the files.
     """
     described = traceback.TracebackException(type(error), error, first_user_frame(error.__traceback__, files))
     between = [each for each in described.stack if not each.filename.startswith(_IMPORTING)]

@@ -49,7 +49,7 @@ def installed_reference(kind: Kind, name: str, *, is_ours: Callable[[str], bool]
 
     Raises:
         UserCodeError: several packages declare the name, it is also a name of this project, or the entry point names no
-            object of a module.
+            object in a module.
     """
     group = GROUPS[kind]
     found = [each for each in _declared(group) if each.name == name]

@@ -1,4 +1,4 @@
-"""Loading of the user's code from its sources, under private names.
+"""Load user code from sources, under private names.
 
 Code is loaded from copies of the sources, held by a study or sent by another process. The user's files are not read
 again, because they may have changed. Each digest has a separate package in `sys.modules`. Modules with equal names in
@@ -47,7 +47,7 @@ def remember(sources: Iterable[Sources]) -> None:
 
 
 def remember_unusable(digest: str, reason: str) -> None:
-    """Note why the sources of a digest cannot be used; reported when they are needed."""
+    """Note why a digest's sources cannot be used; reported when they are needed."""
     _unusable.setdefault(digest, reason)
 
 
@@ -57,7 +57,7 @@ def remember_json(contents: Iterable[Mapping[str, Any]]) -> None:
 
 
 def canonical_name(text: str) -> str:
-    """Return the canonical name of a reference, after reading the sources and making them known to this process.
+    """Return a reference's canonical name, after reading the sources and registering them with this process.
 
     Raises:
         UserCodeError: the code cannot be found or read.
@@ -69,7 +69,7 @@ def canonical_name(text: str) -> str:
 
 
 def sources_of(name: str) -> Sources:
-    """Return the sources of a canonical name.
+    """Return a canonical name's sources.
 
     Raises:
         UserCodeError: this process does not know them.
@@ -202,7 +202,7 @@ class _Loader(InspectLoader):
 
     Args:
         sources: the sources.
-        file: file of the module; None for a folder without `__init__.py`.
+        file: module file; None for a folder without `__init__.py`.
     """
 
     def __init__(self, sources: Sources, file: str | None) -> None:
@@ -242,7 +242,7 @@ class _Loader(InspectLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finder of the private modules of all known sources."""
+    """Finder for the private modules from all known sources."""
 
     def find_spec(
         self,
@@ -250,7 +250,7 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the spec of a private module, or None for other modules."""
+        """Return a private module's spec, or None for other modules."""
         if not fullname.startswith(_PREFIX):
             return None
         digest, *parts = fullname.removeprefix(_PREFIX).split(".")
@@ -279,16 +279,16 @@ def _import_neighbours(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """Import as `__import__` does, with the modules of the user's folder under their private names.
+    """Import as `__import__` does, with the modules in the user's folder under their private names.
 
     Args:
-        package: private package of the sources.
-        tops: names of the modules and packages in the folder.
+        package: the sources' private package.
+        tops: module and package names in the folder.
         name: see `builtins.__import__`, as all further arguments.
-        globals: globals of the importing module.
+        globals: the importing module's globals.
         locals: unused.
         fromlist: names to import from the module.
-        level: number of dots of a relative import.
+        level: number of dots in a relative import.
     """
     if level or name.partition(".")[0] not in tops:
         return builtins.__import__(name, globals, locals, fromlist or (), level)

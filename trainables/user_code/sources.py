@@ -33,11 +33,11 @@ _LIBRARY_FOLDERS: Final = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True)
 class Sources:
-    """Sources of one user module and of the imported modules in the same folder.
+    """Sources of one user module and the imported modules in the same folder.
 
     Args:
         main: module file, relative to the folder: `net.py`, or `package/module.py`.
-        files: text of each file, by relative name with slashes.
+        files: file texts, by relative name with slashes.
         shown: original folder of the user's files, shown in tracebacks. The folder is not part of the digest.
     """
 
@@ -47,7 +47,7 @@ class Sources:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits of the relative names and contents."""
+        """Sixteen hex digits for the relative names and contents."""
         content = json.dumps([self.main, sorted(self.files.items())])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -64,12 +64,12 @@ class Sources:
         return str(CanonicalName(self.title, name, self.digest))
 
     def shown_as(self, file: str) -> str:
-        """Return the name of a file in tracebacks."""
+        """Return a file's name in tracebacks."""
         return f"{self.shown}/{file}" if self.shown else f"{self.title}@{self.digest}/{file}"
 
     @cached_property
     def shown_files(self) -> frozenset[str]:
-        """Names of all files in tracebacks."""
+        """All file names in tracebacks."""
         return frozenset(map(self.shown_as, self.files))
 
     @property
@@ -155,7 +155,7 @@ def _place_of_file(reference: Reference) -> tuple[Path, str]:
 
 
 def _place_of_module(reference: Reference) -> tuple[Path, str]:
-    """Locate the file of a module without importing the module or the packages above."""
+    """Locate a module's file without importing the module or the packages above."""
     parts = reference.place.split(".")
     spec = _spec_of(parts)
     if spec is None:
@@ -189,7 +189,7 @@ def _spec_of(parts: list[str]) -> ModuleSpec | None:
 
 
 def _closure(root: Path, main: str) -> dict[str, str]:
-    """Return the texts of a file and of all directly or indirectly imported files below `root`."""
+    """Return the texts of a file and all directly or indirectly imported files below `root`."""
     folder = _Folder(root, main)
     # Python imports the packages around a module first.
     waiting, texts = [*folder.files_of(PurePosixPath(main).parent.parts), main], dict[str, str]()
@@ -219,13 +219,13 @@ def _read(path: Path) -> str:
 
 
 class _Folder:
-    """Folder of a module, with the imported files in it.
+    """A module's folder, with the imported files in it.
 
-    Installed packages lie next to each other, so of those only the module's own package counts.
+    Installed packages lie next to each other, so only the module's own package counts there.
 
     Args:
         root: the folder.
-        main: file of the module, relative to the folder.
+        main: module file, relative to the folder.
     """
 
     def __init__(self, root: Path, main: str) -> None:
@@ -236,7 +236,7 @@ class _Folder:
             self._only = PurePosixPath(main).parts[0].removesuffix(".py")
 
     def files_of(self, parts: tuple[str, ...]) -> Iterator[str]:
-        """Yield the files of a dotted name and of the enclosing packages, if they are in the folder."""
+        """Yield the files for a dotted name and the enclosing packages, if they are in the folder."""
         if self._only is not None and parts[:1] != (self._only,):
             return
         for number in range(1, len(parts) + 1):

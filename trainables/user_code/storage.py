@@ -1,4 +1,4 @@
-"""Folder of a study with the sources of the user's code: `DIGEST/net.py`, one subfolder per digest.
+"""Folder in a study with user code sources: `DIGEST/net.py`, one subfolder per digest.
 
 `origins.json` has the folder from which each digest was read, for tracebacks. It may be absent.
 """
@@ -59,7 +59,7 @@ def remember_saved(folder: Path) -> None:
 
 
 def _origins(folder: Path) -> dict[str, str]:
-    """Return the folder of the user from which each digest was read, as far as known."""
+    """Return the user's original folder for each digest, as far as known."""
     try:
         found = json.loads((folder / _ORIGINS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -76,6 +76,6 @@ def _read(place: Path, shown: str) -> Sources | None:
     """
     paths = (path for path in sorted(place.rglob("*.py")) if path.is_file())
     texts = {path.relative_to(place).as_posix(): path.read_bytes().decode() for path in paths}
-    # The digest also tells which of the files was named.
+    # The digest also depends on the choice of the named file.
     candidates = (Sources(name, texts, shown) for name in texts)
     return next((each for each in candidates if each.digest == place.name), None)

@@ -39,12 +39,12 @@ TIMED: Final = (
     "cost/seconds", "cost/seconds_per_step", "cost/examples_per_second", "cost/peak_memory_bytes", *ENERGY_MEASURES,
     "cost/teacher_forwards",
 )  # fmt: skip
-# Methods without teacher logits in their losses share the code for an adapter. These methods represent them.
+# Methods without teacher logits in their losses share the code for an adapter. The methods below represent them.
 _WITH_ADAPTER_TERM: Final = ("crd", "at")
 
 
 def small_config(**changes: object) -> TrialConfig:
-    """Return a small trial's config on images."""
+    """Return the config of a small trial on images."""
     return TrialConfig.model_validate(SMALL | changes)
 
 
@@ -99,7 +99,7 @@ class Case(NamedTuple):
         return TEXT if self.on_text else {"dataset": self.dataset}
 
     def config(self, **changes: object) -> TrialConfig:
-        """Return a small trial's config."""
+        """Return the config of a small trial."""
         own = QUICK | dict(self.choices) | changes
         if self.on_text:
             return TrialConfig.model_validate({"method": self.method, "adapter": self.adapter, **TEXT, **own})
@@ -139,7 +139,7 @@ def cases_of(methods: Iterable[str], dataset: str = "digits") -> list[Case]:
 
 
 def state_of(run: DistillationRun) -> dict[str, torch.Tensor]:
-    """Return copies of a trial's tensors."""
+    """Return copies of all tensors in a trial."""
     return {name: tensor.clone() for name, tensor in run.state_dict()["tensors"].items()}
 
 

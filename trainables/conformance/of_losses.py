@@ -212,7 +212,7 @@ def a_peer_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
 
 
 def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
-    """If the teacher outputs NaN, the trial ends with an error naming the batch and the loss."""
+    """If the teacher's outputs are not numbers, the trial ends with an error naming the batch and the loss."""
     if not case.entry.needs_teacher:
         return
     run = bench.start(case)

@@ -251,7 +251,7 @@ def check_peaks(values: Sequence[int]) -> None:
 
 
 def unusable(path: Path | None, problems: Problems, total: int) -> UnusableImagesError:
-    """Build an error with the first unusable files and the text file with the full list.
+    """Build an error that names the first unusable files and the text file with the full list.
 
     Args:
         path: base folder of the names; None for absolute names.

@@ -20,7 +20,7 @@ class CountedBar:
 
     Args:
         console: the bar's console.
-        name: counted items' name.
+        name: name of the counted items.
         total: final count.
     """
 

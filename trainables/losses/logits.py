@@ -79,7 +79,7 @@ def swapped_kd_loss(
 
     Source:
         Rao et al. (2022), `train_distill` in cv/helper/loops.py of github.com/1170300319/PESF-KD at commit d3f6aa8. The
-        logarithm of the target is exact here. There, a probability with underflow to 0 adds 0.
+        logarithm of the target is exact here. There, a probability that underflows to 0 adds 0.
     """
     teacher, student = (swap_top_and_label(each.detach(), labels) for each in (teacher_logits, student_logits))
     return kd_loss(student_logits, teacher, temperature=temperature) + kd_loss(

@@ -32,7 +32,7 @@ class LearntTemperature(nn.Module):
 
 
 class _Reversed(torch.autograd.Function):
-    """Identity with the gradient multiplied by -strength."""
+    """Identity that multiplies the gradient by -strength."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, strength: float) -> Tensor:

@@ -10,7 +10,7 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 class HintRegressor(nn.Module):
-    """Convolution, batch norm and ReLU from the student's map to the teacher's shape.
+    """Convolution, batch norm and ReLU that map the student's map to the teacher's shape.
 
     If one map is r times larger than the other in height and width, the convolution changes the size. For a larger
     student map, the convolution has stride r and a kernel of 2r - 1 pixels a side. For a larger teacher map, the

@@ -72,7 +72,7 @@ def linear_weight(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
 
 
 def min_logit_ensemble(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
-    """Compute the smaller of both logits of each class, after shifting each row: the true class then has logit 0.
+    """Compute the smaller of both logits of each class, after shifting each row so that the true class has logit 0.
 
     Args:
         first: (B, C), z_1.

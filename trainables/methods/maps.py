@@ -1,4 +1,4 @@
-"""Helpers for methods with map matching: pair the maps of student and teacher, and pool a pair to one size.
+"""Helpers for methods that match feature maps: pair the maps of student and teacher, and pool a pair to one size.
 
 Maps come from `FeatureMaps`: index 0 is after the stem, followed by one map per stage.
 """

@@ -47,7 +47,7 @@ def weighted_sum(
 
 
 def warmup_factor(epoch: int, warmup_epochs: int) -> float:
-    """Return a loss factor, growing from 1 / n to 1 in the first n epochs.
+    """Return a loss factor that grows from 1 / n to 1 in the first n epochs.
 
     Args:
         epoch: counted from 0.

@@ -11,9 +11,8 @@ class StageOutputs(NamedTuple):
 
     Args:
         maps: maps after the stem and after each stage, (B, C_i, H_i, W_i), as matched by the feature methods of the
-            literature. Maps are after the ReLU, except in architectures with a last layer other than ReLU in the
-            stages: the sums of wide residual nets and the linear bottlenecks of MobileNetV2. Empty for models of other
-            libraries.
+            literature. Maps are after the ReLU, except in architectures with stages that end without a ReLU: the sums
+            of wide residual nets and the linear bottlenecks of MobileNetV2. Empty for models of other libraries.
         preactivations: the same maps before the ReLU at the end of the stage or after the stage, with the same shapes.
             For the stem, and for stages without this ReLU, they are the same tensors as in `maps`.
         feature: the head's input, (B, D).
@@ -25,7 +24,7 @@ class StageOutputs(NamedTuple):
 
 
 class FeatureMaps(NamedTuple):
-    """`StageOutputs` with the logits (B, C) of the same pass, for methods with map matching."""
+    """`StageOutputs` with the logits (B, C) of the same pass, for methods that also match maps."""
 
     maps: tuple[Tensor, ...]
     preactivations: tuple[Tensor, ...]

@@ -17,7 +17,7 @@ def activated_stages(
 
     Args:
         stem: the stem's activated output, (B, C_0, H, W).
-        stages: stages with one or more blocks. Each block maps activated maps to pre-activations.
+        stages: stages of one or more blocks. Each block maps activated maps to pre-activations.
 
     Returns:
         The maps after the stem and after each stage, (B, C_i, H_i, W_i), and the same maps before the last ReLU. The

@@ -149,8 +149,8 @@ class ZeroPadResNet(_BasicBlockNet):
         num_classes: number of classes, C.
         in_channels: image channels.
 
-    Source: He et al. 2016, section 4.2, option A, with layer names from pytorch_resnet_cifar10. The other code
-    initialises by fan-in; here weights are initialised by fan-out, as in all other networks.
+    Source: He et al. 2016, section 4.2, option A, with layer names from pytorch_resnet_cifar10. That code initialises
+    by fan-in; here weights are initialised by fan-out, as in all other networks.
     """
 
     def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:

@@ -169,7 +169,7 @@ def _names_of_globals(file: Path) -> set[str]:
 
 
 def _pickles(file: Path) -> Iterator[IO[bytes]]:
-    """Yield a stream at the start of each pickle in the file with possible class names."""
+    """Yield a stream at the start of each pickle in the file that may name classes."""
     if _is_archive(file):
         with zipfile.ZipFile(file) as archive:
             for entry in archive.namelist():

@@ -214,7 +214,7 @@ def _check_network(network: Any, called: str) -> None:
 
 
 def _head_paths(network: nn.Module, what: str, *, num_classes: int, in_channels: int) -> list[str]:
-    """Return the last linear layer's names in a network."""
+    """Return all names of the last linear layer in a network."""
     if isinstance(network, nn.Linear):
         raise UserCodeError(f"{what} returned a single linear layer; put it into a module, as in nn.Sequential")
     named = getattr(network, "head", None)

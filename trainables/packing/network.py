@@ -1,7 +1,7 @@
 """Several students of one architecture, as one network with K times the channels and grouped convolutions.
 
 Channels of a map are ordered by trial, (B, K · C, H, W). Channelwise operations and the layers below keep trials
-separate: no trial's value affects another trial, not even a non-finite value.
+separate: no value of a trial affects another trial, not even a non-finite value.
 
 `torch.vmap` over `torch.func.functional_call` with `stack_module_state` computes the same. On one core, its forward and
 backward pass took 2.7 times as long as the packed network (median of n = 60 rounds alternating both, 20 passes each; K
@@ -24,8 +24,7 @@ from trainables.models.resnet import BasicBlock, ResNet, ZeroPad, ZeroPadResNet
 from trainables.models.vgg import VGG
 from trainables.models.wide_resnet import PreActivationBlock, WideResNet, WideStage
 
-# Modules with channel mixing only inside the layers. ShuffleNets are missing, because they permute channels of a whole
-# map.
+# Modules that mix channels only in their layers. ShuffleNets are missing, because they permute channels of a whole map.
 _CHANNELWISE: Final = (
     BasicBlock, BottleneckBlock, BottleneckResNet, InvertedResidual, MobileNetV2, PreActivationBlock, ResNet, SmallCNN,
     VGG, WideResNet, WideStage, ZeroPad, ZeroPadResNet, nn.Identity, nn.ModuleList, nn.ReLU, nn.Sequential,

@@ -20,8 +20,8 @@ class PackedOptimiser:
     Args:
         trainers: for each trial, trainers by name, for the modules to update together; the students' come first.
         like: tensor with the wanted dtype and device of the memory.
-        graph: name of the trainers with modules in a backward pass, which computes the gradients. All other gradients
-            are written to `gradients_of`.
+        graph: trainer name. A backward pass computes the gradients of these trainers' modules. All other gradients are
+            written to `gradients_of`.
 
     Attributes:
         leaves: leaves of the graph by parameter name, views of the memory; see `Layout.end_to_end`.

@@ -47,7 +47,7 @@ def best_count(
     stored: bool,
     counts: Sequence[int] = COUNTS,
 ) -> Probe:
-    """Return the K with the most steps per second for trials like this one, on this process's threads.
+    """Return the K with the most steps per second for trials like this one, on the threads of this process.
 
     Larger K are tried until the speed-up stops growing.
 

@@ -53,7 +53,7 @@ def show_result(text: str, stream: TextIO, *, elsewhere: str) -> None:
 
 
 class ForgivingStream:
-    """Text stream. Output is dropped when a write fails.
+    """Text stream that drops output when a write fails.
 
     Args:
         stream: underlying stream.

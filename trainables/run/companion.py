@@ -11,7 +11,7 @@ from trainables.steps.sgd import Trainer
 
 
 class Companion:
-    """Network with a part in every step of the student, trained in the same step.
+    """Network that takes part in every step of the student and is trained in the same step.
 
     The companion sees each batch once per step in train mode, so BatchNorm statistics are updated as in the student.
 

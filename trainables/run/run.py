@@ -423,7 +423,7 @@ class DistillationRun:
         return measures
 
     def _adapter_shift(self, teacher: TeacherBatch, adapted: Tensor) -> float:
-        """Compute how far training has moved the adapted logits' sharpness, in nats, from logits (N, C)."""
+        """Compute how far training has moved the sharpness of the adapted logits (N, C), in nats."""
         if self._initial_sharpness is None:  # the seed gives the initial weights again, also after a resume
             assert self.teacher is not None
             assert self.adapter is not None

@@ -4,7 +4,7 @@ A network's name does not show the accepted image sizes: some networks require 2
 maps of small images to nothing. Each network is therefore built and run once in train mode and once in eval mode. For
 methods with trainable parts, a teacher method, shared layers or matched feature maps, one training step is made as well
 (for text, only the losses are computed). Weights are fresh and samples are noise, so only shapes and finiteness are
-checked. Constant samples would divide by zero in networks with sample normalisation.
+checked. Constant samples would divide by zero in networks that normalise each sample.
 
 The error for a rejected network gives the reason and, if found, another network passing the same check.
 """
@@ -327,7 +327,7 @@ def method_problem(config: TrialConfig, info: DatasetInfo, *, packed: bool = Fal
 
 
 def _without_maps(config: TrialConfig, info: DatasetInfo, method: Method) -> str | None:
-    """Return the user network without maps although the method needs them, or None."""
+    """Return the user network that gives no maps although the method needs them, or None."""
     if not (method.spec.needs_maps or method.spec.teacher_fields):
         return None
     for who, name in (("student", config.student), ("teacher", config.teacher)):

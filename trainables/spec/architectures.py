@@ -220,7 +220,7 @@ def feature_dim(name: str) -> int | None:
 def has_maps(name: str) -> bool:
     """Return whether an architecture provides stage maps; see `trainables.models.interface`.
 
-    A user model may. User models are checked before a study starts (`trainables.run.shape_check`).
+    A user model may provide them. User models are checked before a study starts (`trainables.run.shape_check`).
     """
     return LIBRARY_PATTERN.fullmatch(name) is None
 

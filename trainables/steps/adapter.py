@@ -14,7 +14,7 @@ _NORMAL_DEVIATION: Final = 0.02
 
 
 class TeacherAdapter(nn.Module):
-    """Adapter: add a trainable correction to the teacher's logits, computed from the teacher's feature or logits.
+    """Adapter that adds a trainable correction to the teacher's logits, computed from the teacher's feature or logits.
 
     With feature f (B, D), logits z (B, C) and layers W1, W2, W3 (each with a bias), the correction is
 

@@ -21,7 +21,7 @@ class Layers(Protocol):
     """An adapter's linear layers by name, `w1` to `w3`.
 
     Attributes:
-        gradients: gradients for all weights and biases, by parameter name.
+        gradients: gradients of all weights and biases, by parameter name.
     """
 
     gradients: Mapping[str, Tensor]
@@ -33,11 +33,11 @@ class Layers(Protocol):
         """Compute the gradient of a layer's inputs (..., B, in) from the outputs' gradient (..., B, out)."""
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
-        """Compute the gradients for a layer's weight and bias.
+        """Compute the gradients of a layer's weight and bias.
 
         Args:
             layer: layer name.
-            gradient: (..., B, out), gradient for the layer's outputs.
+            gradient: (..., B, out), gradient of the layer's outputs.
             inputs: (..., B, in), the layer's inputs.
         """
 
@@ -63,11 +63,11 @@ class SingleLayers:
         return linear(inputs, *self._parameters[layer])
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
-        """Compute the gradient (B, in) for a layer's inputs."""
+        """Compute the gradient (B, in) of a layer's inputs."""
         return gradient @ self._parameters[layer][0]
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
-        """Compute the gradients for a layer's weight and bias."""
+        """Compute the gradients of a layer's weight and bias."""
         if len(self._ones) != len(gradient):
             self._ones = gradient.new_ones(len(gradient))
         columns = gradient.t()
@@ -77,7 +77,7 @@ class SingleLayers:
 
 
 class PackedLayers:
-    """K adapters' layers, sized for the widest adapter.
+    """Layers of K adapters, sized for the widest adapter.
 
     Narrower adapters are zero-padded. Padding units have zero weights and biases, so they output zero. The padding also
     receives zero gradient: the gradient passes back through zero weights, and the next layer's padding sees zero input.
@@ -98,11 +98,11 @@ class PackedLayers:
         return torch.baddbmm(self._biases[layer], inputs, self._columns[layer])
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
-        """Compute the gradient (K, B, in) for a layer's inputs."""
+        """Compute the gradient (K, B, in) of a layer's inputs."""
         return torch.bmm(gradient, self.weights[layer])
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
-        """Compute the gradients for a layer's weight and bias."""
+        """Compute the gradients of a layer's weight and bias."""
         torch.bmm(gradient.mT, inputs, out=self.gradients[f"{layer}.weight"])
         torch.sum(gradient, dim=1, out=self.gradients[f"{layer}.bias"])
 
@@ -112,7 +112,7 @@ class AdapterFormulas:
 
     Args:
         adapter: the adapter, or one of the K adapters, with the same kind and teacher's head.
-        layers: the K adapters' layers; by default the single adapter's.
+        layers: layers of the K adapters; by default the single adapter's layers.
     """
 
     def __init__(self, adapter: TeacherAdapter, layers: Layers | None = None) -> None:

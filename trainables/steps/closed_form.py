@@ -86,7 +86,7 @@ class ClosedForm:
 
     @torch.no_grad()
     def __call__(self, student_logits: Tensor, target_logits: Tensor, labels: Tensor) -> Gradients:
-        """Compute the gradients for one batch, or for several batches along leading dimensions.
+        """Compute the gradients of one batch, or of several batches along leading dimensions.
 
         Args:
             student_logits: (..., B, C) float.
@@ -116,7 +116,7 @@ class ClosedForm:
         target.add_(difference.mul_(p).mul_(self._divergence_weight))
 
     def _prepare(self, logits: Tensor) -> None:
-        """Allocate buffers and matrices for batches with this shape."""
+        """Allocate buffers and matrices for batches of this shape."""
         *leading, batch, classes = logits.shape
         self._shape = logits.shape, logits.dtype
         self._paired = (*leading, 2, classes, batch)
@@ -138,7 +138,7 @@ class ClosedForm:
             labels: (..., B) int64.
 
         Returns:
-            Loss parts, each with shape (...).
+            Loss parts, each of shape (...).
         """
         temperature, ce_weight, kd_weight, adapter_ce_weight = self._numbers
         student, teacher, soft_student, soft_teacher = log_p.unbind(-3)

@@ -25,7 +25,7 @@ class NonFiniteLossError(ValueError):
 
 
 class LossLog:
-    """Batch losses in one epoch, for one trial or for K trials along one more axis.
+    """Losses of all batches in one epoch, for one trial or for K trials along one more axis.
 
     Args:
         closed_form: computes the losses for batches added by `add_later`.
@@ -91,15 +91,15 @@ class EpochLosses(NamedTuple):
     sizes: list[int]
 
     def of_trial(self, number: int) -> "EpochLosses":
-        """Return one trial's losses."""
+        """Return the losses of one of the K trials."""
         return self._replace(values=self.values[:, number])
 
     def means(self, epoch: int, epochs: int) -> dict[str, float]:
-        """Compute `train/*`: each part's mean over the epoch's samples, with the weights at each batch's time.
+        """Compute `train/*`: each part's mean over the epoch's samples, with the weights at the time of each batch.
 
         Args:
             epoch: the finished epoch, counted from 1.
-            epochs: epoch count in the whole trial.
+            epochs: number of epochs in the whole trial.
 
         Raises:
             NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and each part's value.

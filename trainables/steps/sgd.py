@@ -36,7 +36,7 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
             first milestone of `step`. From there on `Trainer` takes the student's rate instead; `one_cycle`, up to 1
             and down to almost 0, see `one_cycle_factor`.
         epoch: counted from 0.
-        epochs: epoch count in the whole trial.
+        epochs: number of epochs in the whole trial.
 
     Raises:
         ValueError: unknown schedule.
@@ -63,7 +63,7 @@ def one_cycle_factor(epoch: int, epochs: int) -> float:
 
     Args:
         epoch: counted from 0.
-        epochs: epoch count in the whole trial.
+        epochs: number of epochs in the whole trial.
 
     Source:
         Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
@@ -82,13 +82,13 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def linear_factor(step: int, steps: int, warmup: float) -> float:
-    """Compute the factor on the initial learning rate for one step in linear warm-up and linear decay.
+    """Compute the factor on the initial learning rate for one step of linear warm-up and linear decay.
 
     The factor rises from near 0 to 1 in the warm-up, then falls towards 0.
 
     Args:
         step: counted from 0.
-        steps: step count in the whole trial.
+        steps: number of steps in the whole trial.
         warmup: share of steps with a rising learning rate.
 
     Source:
@@ -167,8 +167,9 @@ class Trainer:
         momentum: 0 for none; without Nesterov momentum.
         weight_decay: coupled weight decay (added to the gradient), on all parameters.
         schedule: see `schedule_factor`.
-        epochs: epoch count in the whole trial.
-        steps: steps in an epoch. Only the `linear` schedule needs this, because it changes the rate at every step.
+        epochs: number of epochs in the whole trial.
+        steps: number of steps in an epoch. Only the `linear` schedule needs this, because it changes the rate at every
+            step.
         warmup: share of all steps before the `linear` schedule's peak.
         clip_norm: upper limit for the joint norm of all the module's gradients; 0 disables clipping.
         late_rate: the student's initial learning rate. The schedule `released` requires it: from 62.5% of the epochs
@@ -236,8 +237,8 @@ class Trainer:
             moving = [self.parameters[name] for name in gradients]
             for parameter, gradient in zip(moving, gradients.values(), strict=True):
                 parameter.grad = gradient
-            # A non-finite norm raises no error, because the check would wait for the device. The weights break, and
-            # then the epoch's losses are not finite either.
+            # A non-finite norm raises no error, because the check would wait for the device. This norm ruins the
+            # weights, and the epoch's losses are then not finite either.
             nn.utils.clip_grad_norm_(moving, self._clip_norm)
 
     def forget_gradients(self) -> None:

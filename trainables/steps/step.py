@@ -1,8 +1,8 @@
 """One training step, for one trial or for K trials along a leading axis.
 
 A step passes a mini-batch through the networks, computes all gradients, and updates all trainable modules. Autograd
-computes the gradients for any objective. For objectives with a `ClosedForm`, formulas compute the input gradients of
-the student's backward pass, in PyTorch or, for small batches, in NumPy; see `choose_step`.
+computes the gradients of any objective. For objectives with a `ClosedForm`, formulas compute the input gradients of the
+student's backward pass, in PyTorch or, for small batches, in NumPy; see `choose_step`.
 
 The networks belong to the trials, see `Trials`. Workers training one trial together use autograd: each computes the
 whole-batch losses from all-gathered outputs, and the gradients are all-reduced before the update.
@@ -31,7 +31,7 @@ class BatchLosses(NamedTuple):
 
     Args:
         parts: scalars for one trial, or tensors (K,).
-        size: sample count in a trial's mini-batch.
+        size: number of samples in a trial's mini-batch.
     """
 
     parts: LossParts
@@ -65,7 +65,7 @@ class Trials(Protocol[BatchT_contra]):
 
 
 class Optimiser(Protocol):
-    """Update of one or several modules from a backward pass's gradients."""
+    """Update of one or several modules from the gradients of a backward pass."""
 
     def forget_gradients(self) -> None:
         """Clear all parameters' gradients; called before a backward pass."""
@@ -170,7 +170,7 @@ def choose_step(
     device: torch.device,
     all_reduce: Callable[[], None] | None = None,
 ) -> TrainingStep[Any]:
-    """Return the fastest implementation of a trial's step, by measurements for formulas and sizes.
+    """Return the fastest implementation of a trial's step, by measurements for different formulas and sizes.
 
     Args:
         closed_form: formulas for the trial's objective; None if there are none, or if workers train the trial together.

@@ -52,7 +52,7 @@ _HEALTHY: Final = b"OK"  # MLflow server's answer at /health
 _WEB: Final = frozenset({"http", "https"})
 _DATABASES: Final = ("postgresql", "mysql", "mssql", "sqlite")
 _OTHERS: Final = frozenset({"databricks", "databricks-uc", "uc"})
-# Connection timeout's name in each driver, in seconds.
+# Name of the connection timeout, in seconds, in each driver.
 _TIMEOUTS: Final = {
     "psycopg": "connect_timeout", "psycopg2": "connect_timeout", "asyncpg": "timeout", "pg8000": "timeout",
     "pymysql": "connect_timeout", "mysqldb": "connect_timeout", "mysqlconnector": "connection_timeout",
@@ -231,7 +231,7 @@ def _check_schema(engine: sqlalchemy.Engine, upgrade: str) -> None:
 
 
 def _check_other(uri: str, scheme: str) -> None:
-    """Check a URI of neither a server nor a database.
+    """Check a URI that names neither a server nor a database.
 
     Raises:
         TrackingError: the URI is a path or a file folder, or MLflow rejects the URI.

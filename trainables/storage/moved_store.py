@@ -26,7 +26,7 @@ _PLACE: Final = re.compile(rf"(file://.*/{ARTIFACTS})(/.*)?")
 
 
 def find_artifacts_again(store: Path) -> int:
-    """Update artifact URIs with a store's earlier folder.
+    """Update the artifact URIs that point to a store's earlier folder.
 
     A URI with an existing target is kept, unless the artifact also exists in the new folder. In that case the new
     folder is a copy, and the URI must point there.
@@ -35,7 +35,7 @@ def find_artifacts_again(store: Path) -> int:
         store: SQLite file with a complete schema.
 
     Returns:
-        Number of different changed URIs.
+        Number of distinct URIs changed.
 
     Raises:
         sqlite3.Error: the store cannot be read or written.

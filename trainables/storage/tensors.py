@@ -36,7 +36,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file, verifiable by `read_tensors`.
+    """Write a safetensors file that `read_tensors` can verify.
 
     The file appears at `path` only when complete and on disk. A reader, or a crash, finds either the old file or the
     new one.

@@ -266,7 +266,7 @@ def _as_onnx(program: ExportedProgram, input_name: str, axes: Mapping[int, str],
 
 
 def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
-    """Rename the variable sizes in all tensors in an ONNX graph; the exporter gives them numbered names."""
+    """Rename the variable sizes in all tensors of an ONNX graph; the exporter gives them numbered names."""
     sizes = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
     names = {sizes[axis]: name for axis, name in axes.items() if sizes[axis]}
     for value in (*graph.input, *graph.output, *graph.value_info):

@@ -9,7 +9,7 @@ from trainables.spec.modality import samples_of
 from trainables.spec.own_data import short_name
 from trainables.user_code.reference import canonical, is_canonical
 
-TOKENISER: Final = "tokeniser"  # metadata key for a text teacher; the value is a tokenizer.json's content
+TOKENISER: Final = "tokeniser"  # metadata key for a text teacher; the value is the content of a tokenizer.json
 # Tokeniser file name in a folder or in an exported program.
 TOKENISER_FILE: Final = "tokenizer.json"
 _CONFIDENCE: Final = 0.95
@@ -32,7 +32,7 @@ class Proportion(NamedTuple):
 
     @classmethod
     def of(cls, correct: int, samples: int) -> "Proportion":
-        """Compute the proportion and the interval for samples, independent given the network.
+        """Compute the proportion and the interval for samples that are independent given the network.
 
         Args:
             correct: number of correct predictions.

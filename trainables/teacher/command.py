@@ -380,7 +380,7 @@ def _end_tracking(tracker: "TeacherTracker | None", status: str) -> None:
 
 
 class _terminable:  # noqa: N801
-    """Context with the effect of Ctrl-C for SIGTERM. Only the main thread receives signals."""
+    """Context in which SIGTERM has the effect of Ctrl-C. Only the main thread receives signals."""
 
     def __enter__(self) -> None:
         self._before: Any = None

@@ -115,7 +115,7 @@ def train_teacher(
     """
     trial = teacher_trial(config)
     # On several threads, sums differ in their last bits. Two threads are also slow when both of two cores are busy:
-    # they took 66 s for a teacher, and one thread takes 1 to 4 s.
+    # training a teacher took 66 s, and on one thread 1 to 4 s.
     with one_thread():
         training = TeacherTraining(
             trial,

@@ -48,7 +48,7 @@ class TeacherProgress:
         self.say(f"warning: {text}")
 
     def begun(self, epochs: int) -> None:
-        """Show the training's start.
+        """Show the start of a training.
 
         Args:
             epochs: number of epochs finished by earlier runs.

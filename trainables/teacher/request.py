@@ -100,7 +100,7 @@ class TeacherRequest:
         return shlex.join(words)
 
     def training_config(self) -> TrialConfig:
-        """Return the training's trial config."""
+        """Return the trial config for the training."""
         return training_config(
             self.recipe,
             dataset=self.dataset,

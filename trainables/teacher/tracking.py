@@ -22,7 +22,7 @@ _STEADY: Final = "val/accuracy"  # present in every epoch, so it shows the deliv
 
 
 class TeacherTracker:
-    """One training's MLflow run.
+    """MLflow run of one training.
 
     Args:
         uri: store or server URI.

@@ -151,9 +151,9 @@ class TeacherTables:
         return Table("validation", self.origin | {"split": "validation"}, 0, len(split), inputs)
 
     def _sentences(self, split: Split) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
-        """Return a text split's `inputs` function, which yields sentence batches with similar length.
+        """Return a text split's `inputs` function, which yields batches of sentences with similar length.
 
-        Sentences are sorted by length inside blocks with `FILL_BATCH` rows. The batches are therefore the same for a
+        Sentences are sorted by length inside blocks of `FILL_BATCH` rows. The batches are therefore the same for a
         whole file and for a shard.
         """
         from trainables.data.text.dataset import EVALUATION_BATCH, TextSplit, on_device

@@ -94,6 +94,6 @@ def _make_step(trial: TrialConfig, dataset: Dataset, device: str) -> None:
 
 
 def _random_teacher(trial: TrialConfig, dataset: Dataset) -> Any:
-    if is_text(trial.dataset):  # the vocabulary is the data's
+    if is_text(trial.dataset):  # the vocabulary depends on the data
         return DistillationRun(teacher_trial(trial), dataset, None).student
     return build_model(trial.teacher, num_classes=dataset.num_classes, in_channels=dataset.info.channels)

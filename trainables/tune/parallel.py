@@ -1,7 +1,7 @@
 """A trial with several workers in Ray Tune: the Tune process, worker actors, and the process group between them.
 
 Ray Train is not used, because it starts and ends workers for every trial and keeps separate checkpoints and reports.
-Here a trial's actors are reused for the next trial, like the Tune process. Checkpoints are the trial's.
+Here a trial's actors are reused for the next trial, like the Tune process. Checkpoints belong to the trial.
 """
 
 import socket
@@ -164,8 +164,8 @@ class WorkerGroup:
 
         Args:
             running: the other workers' epochs.
-            own: this worker's error. It is raised by the caller if it alone comes from user code, because the other
-                workers then only lost the connection.
+            own: this worker's error. The caller raises this error if no other one comes from user code, because the
+                other workers then only lost the connection.
         """
         try:
             errors = ray.get(running, timeout=_SECONDS_FOR_ERRORS)

@@ -46,7 +46,7 @@ class Reporting:
 
     Attributes:
         saved_at: time of the trial's last checkpoint, or the trial's start.
-        error: description of the error at the trial's end, or None.
+        error: description of the error that ended the trial, or None.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, trials: int = 1) -> None:

@@ -76,6 +76,6 @@ def _read(place: Path, shown: str) -> Sources | None:
     """
     paths = (path for path in sorted(place.rglob("*.py")) if path.is_file())
     texts = {path.relative_to(place).as_posix(): path.read_bytes().decode() for path in paths}
-    # The digest also depends on the choice of the named file.
+    # The digest also depends on which file was named.
     candidates = (Sources(name, texts, shown) for name in texts)
     return next((each for each in candidates if each.digest == place.name), None)

@@ -140,7 +140,7 @@ def _counted(plain: Mapping[Part, np.ndarray], where: Mapping[Part, str], names:
 
 
 def _sorted_values(plain: Mapping[Part, np.ndarray], where: Mapping[Part, str], notes: list[str]) -> Labels:
-    """Number the classes by value order in the train part."""
+    """Number the classes in the order of their values in the train part."""
     values = np.unique(plain["train"])
     if len(values) < 2:
         raise DataError(f"{where['train']}: all labels are {values[0]}; at least two classes are needed")

@@ -183,7 +183,7 @@ def check_vocabulary(tokeniser: Tokeniser, rows: int, *, where: str) -> None:
 
 
 def as_stored(tokeniser: Tokeniser, about: dict[str, Any]) -> bytes:
-    """Serialise a tokeniser to file content, verifiable by `from_stored`.
+    """Serialise a tokeniser to file content that `from_stored` can verify.
 
     Args:
         tokeniser: tokeniser to store.

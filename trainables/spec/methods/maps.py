@@ -1,4 +1,4 @@
-"""Methods that compare image networks' feature maps."""
+"""Methods that compare the feature maps of image networks."""
 
 from typing import Final
 

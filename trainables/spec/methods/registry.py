@@ -84,7 +84,7 @@ def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any
 
 @cache
 def settings_fields(models: tuple[type[MethodSettings], ...]) -> Mapping[str, FieldInfo]:
-    """Return settings models' fields by name.
+    """Return the fields of settings models by name.
 
     Raises:
         ValueError: a field has no default, or two models declare different fields with one name.

@@ -8,7 +8,7 @@ from trainables.user_code.reference import canonical, is_canonical
 _USUAL_OBJECT: Final = "METHOD"
 _DIGITS: Final = 6
 
-# Fields with an effect on the name of a method with an adapter, each with the value for no addition to the name.
+# Fields that change the name of a method with an adapter, each with the value that adds nothing to the name.
 _OF_ADAPTERS: Final[dict[str, str | int]] = {"pesf_variant": "paper", "adapter_training": "joint", "adapter_count": 1}
 NAMING_FIELDS: Final = ("method", "adapter", *_OF_ADAPTERS)
 

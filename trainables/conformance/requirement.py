@@ -46,7 +46,7 @@ def expect_error(kind: type[Exception], pattern: str, what: str) -> Iterator[Non
         what: action of the block, for the reason.
 
     Raises:
-        CheckFailedError: no error is raised, or its message differs.
+        CheckFailedError: no error is raised, or the message differs.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Costs determined by a trial's configuration: trainable parameters, and FLOPs per step of each part.
 
 FLOPs are counted by PyTorch's formulas (`torch.utils.flop_counter`) for matrix products, convolutions and attention;
-a multiplication and an addition count as two. Normalisation, activations, losses without such products, and optimiser
+a multiplication and an addition count as two. Normalisation, activations, losses without these products, and optimiser
 steps count as zero. For example, the 40.8 million multiplications of resnet20 are 81.6 MFLOPs forward. Backward takes
 twice as many, minus the gradient of the first layer with respect to the images, which is not needed.
 

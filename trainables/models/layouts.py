@@ -1,9 +1,9 @@
 """Find a network's weights in a file's content, for the layouts written by training scripts.
 
 No list of wrapper keys is needed. Each dict of tensors in the file is compared with the network in several ways: with
-all keys, without a common prefix, by groups of keys with a common prefix, and by such a group (a backbone) with the
-single linear layer outside the group (the head). Names serve two purposes only: to separate weight averages (EMA) from
-raw weights, and the teacher from the student in a distiller's file.
+all keys, without a common prefix, by groups of keys with a common prefix, and by a group (a backbone) with the single
+linear layer outside the group (the head). Names serve two purposes only: to separate weight averages (EMA) from raw
+weights, and the teacher from the student in a distiller's file.
 """
 
 import re

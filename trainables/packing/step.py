@@ -33,7 +33,7 @@ class PackedStep:
     """K packed trials in a training step: one network, one optimiser, and separate objectives.
 
     If the method has gradients in closed form, the adapters are packed as well. Otherwise the losses are
-    computed trial by trial. Adapters and other trainable modules besides the student then make separate steps.
+    computed trial by trial. Adapters and trainable modules other than the student then make separate steps.
 
     The packed modules' weights and momenta move into the pack's memory. `DistillationRun.own_its_memory` moves them out
     again.

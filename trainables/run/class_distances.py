@@ -20,9 +20,9 @@ _AT_ONCE: Final = 512
 def measure_class_distances(labels: Tensor, num_classes: int, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute 1 - linear CKA between the teacher's logits for each pair of classes.
 
-    All classes take part with equally many samples: those of the smallest class, but no more than fit into memory. A
-    class with fewer than `FEWEST_SAMPLES` samples has distance 1 to all others. Without the logits, this took 0.2 s
-    with 100 classes and 1 s with 1,000 on one core.
+    All classes take part with the same number of samples: the size of the smallest class, limited by memory. A class
+    with fewer than `FEWEST_SAMPLES` samples has distance 1 to all others. Without the logits, this took 0.2 s with 100
+    classes and 1 s with 1,000 on one core.
 
     Args:
         labels: (N,) int64, train labels.

@@ -2,7 +2,7 @@
 
 Quantities of the architecture alone are known before the search (`trainables.students.deployment`). The others are
 measures on the validation split at a trial's last epoch. The gap is the absolute value of the sharpness gap, because a
-student may also be sharper than its teacher.
+student may also be sharper than the teacher.
 """
 
 import math

@@ -164,8 +164,8 @@ class WorkerGroup:
 
         Args:
             running: the other workers' epochs.
-            own: this worker's error. The caller raises this error if no other one comes from user code, because the
-                other workers then only lost the connection.
+            own: this worker's error. If only this error comes from user code, the caller raises it, because the other
+                workers then only lost the connection.
         """
         try:
             errors = ray.get(running, timeout=_SECONDS_FOR_ERRORS)

@@ -119,7 +119,7 @@ def find_sources(reference: Reference) -> Sources:
 def _refuse_modules_outside(sources: Sources, root: Path, name: str) -> None:
     """Check that the sources import nothing from the working directory, except from their own folder.
 
-    Python finds such modules here, but not where the trials run.
+    Python finds these modules here, but not on the nodes with the trials.
     """
     here = Path.cwd()
     for library in sources.libraries:

@@ -34,7 +34,7 @@ _checked: dict[str, tuple[object, MethodSpec]] = {}
 
 
 def is_own(name: str) -> bool:
-    """Return whether a method is the user's own, from the name alone."""
+    """Return whether a method is a user method, from the name alone."""
     return is_canonical(name)
 
 

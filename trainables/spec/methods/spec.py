@@ -44,7 +44,7 @@ class MethodSpec:
             far as known here. If values depend on the pair, they are for resnet32x4 to resnet8x4. Not every value was
             checked against the paper. Missing fields keep the config's defaults.
         published_on_text: the same for text, if the values differ.
-        published_on_task: further values for a comparison on one dataset, by its canonical name.
+        published_on_task: further values for a comparison on one dataset, by canonical dataset name.
         published_adapter: further values for a comparison with the optional adapter.
     """
 

@@ -1,7 +1,7 @@
-"""Batches of images for an epoch: samples, their views, and the stored teacher outputs.
+"""Image batches for an epoch: samples, views, and the stored teacher outputs.
 
 Several batches, as many as fit into a processor's cache, are gathered at once and then split. For small images, the
-calls that gather one batch would take longer than the copying.
+calls for gathering one batch would take longer than the copying.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     Args:
         indices: (B,) int64, rows in the train split.
-        slot: index of the augmented view shown of each sample; see `trainables.data.views`.
+        slot: augmented view index for each sample; see `trainables.data.views`.
         inputs: network inputs. Images are (B, C, H, W) float32, normalised, in these views. Sentences are (B, 2, L)
             int32, token ids and segments.
         labels: (B,) int64.
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """Source of batches from the splits of a trial's dataset.
+    """Source of batches from a trial's splits.
 
     Attributes:
         slots: number of views per sample used in the trial.
@@ -61,7 +61,7 @@ class BatchSource(Protocol):
         """Return the number of batches in an epoch."""
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
-        """Yield every sample of the train split once; see `EpochBatches.of_epoch`."""
+        """Yield every train sample once; see `EpochBatches.of_epoch`."""
 
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
@@ -69,7 +69,7 @@ class BatchSource(Protocol):
         """Yield one worker's share of each batch; see `EpochBatches.shares_of_epoch`."""
 
     def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
-        """Return chosen samples of the train split; see `EpochBatches.batch`."""
+        """Return chosen train samples; see `EpochBatches.batch`."""
 
     def order(self, epoch: int) -> tuple[int, ...]:
         """Return a key of the epoch's batches: trials on the same data with equal keys see equal batches."""
@@ -78,22 +78,22 @@ class BatchSource(Protocol):
         """Yield a split without augmentation, in any order: rows of the split, (B,) int64, and inputs."""
 
     def example(self, count: int) -> Tensor:
-        """Return inputs with the shape, or for text the average shape, of a batch of `count` samples."""
+        """Return inputs shaped like a batch of `count` samples; for text, with the average length."""
 
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of one sample, without the batch dimension."""
+        """Return one sample's shape, without the batch dimension."""
 
 
 class EpochBatches:
-    """Batches of images from the train split of a trial.
+    """Image batches from a trial's train split.
 
     Batches have `config.batch_size` samples; the last batch has the remaining samples. A single remaining sample joins
     the batch before, see `trainables.spec.batch_sizes`.
 
     Args:
-        config: config of the trial.
-        dataset: dataset of the trial.
-        device: device of the batches. Labels are kept there too, and so are images unless the views are resized crops.
+        config: trial config.
+        dataset: trial dataset.
+        device: device for the batches. Labels are kept there too, and so are images unless the views are resized crops.
 
     Raises:
         ValueError: the train split has fewer than two samples.
@@ -145,12 +145,12 @@ class EpochBatches:
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
     ) -> Iterator[Batch]:
-        """Yield one worker's share of each batch of the epoch.
+        """Yield one worker's share of each batch in the epoch.
 
         Args:
             epoch: counted from 0.
             teacher_outputs: stored teacher outputs to add to each share, or None.
-            rows: maps the number of samples in a batch to the slice of this worker's share.
+            rows: maps a batch's sample count to the slice of this worker's share.
         """
         config = self._config
         slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
@@ -164,7 +164,7 @@ class EpochBatches:
 
         Args:
             indices: (B,) int64, rows in the train split.
-            slot: index of the augmented views.
+            slot: augmented view index.
             teacher_outputs: stored teacher outputs, or None.
         """
         images = self.normalise(self._images.batch(indices, self._views[slot, indices].long()))
@@ -172,7 +172,7 @@ class EpochBatches:
         return Batch(indices, slot, images, self._labels[indices], teacher)
 
     def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield rows (B,) int64 and normalised images of a split, without augmentation and in the split's order."""
+        """Yield a split's rows (B,) int64 and normalised images, without augmentation and in the split's order."""
         rows = torch.arange(len(split), device=self._device).split(EVALUATION_BATCH)
         for indices, images in zip(rows, split.images.split(EVALUATION_BATCH), strict=True):
             yield indices, self.normalise(images.to(self._device))

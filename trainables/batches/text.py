@@ -1,4 +1,4 @@
-"""Batches of text for an epoch: samples of similar length, with the stored teacher outputs."""
+"""Text batches for an epoch: samples of similar length, with the stored teacher outputs."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,14 +16,14 @@ from trainables.teacher_outputs.batch import TeacherOutputs
 
 
 class TextBatches:
-    """Batches from the splits of a text dataset; each sample has one view.
+    """Batches from a text dataset's splits; each sample has one view.
 
-    The batch sizes are those of `trainables.spec.batch_sizes`: a single remaining sample joins another batch.
+    The batch sizes come from `trainables.spec.batch_sizes`: a single remaining sample joins another batch.
 
     Args:
-        config: config of the trial.
-        dataset: dataset of the trial.
-        device: device of the batches; tokens and labels are kept there too.
+        config: trial config.
+        dataset: trial dataset.
+        device: device for the batches; tokens and labels are kept there too.
 
     Raises:
         ValueError: the train split has fewer than two samples.
@@ -47,7 +47,7 @@ class TextBatches:
         return self._count
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
-        """Yield every sample of the train split once, in batches of similar length.
+        """Yield every train sample once, in batches of similar length.
 
         Args:
             epoch: counted from 0.
@@ -59,12 +59,12 @@ class TextBatches:
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
     ) -> Iterator[Batch]:
-        """Yield one worker's share of each batch of the epoch, padded to the length of the full batch.
+        """Yield one worker's share of each batch in the epoch, padded to the full batch's length.
 
         Args:
             epoch: counted from 0.
             teacher_outputs: stored teacher outputs to add to each share, or None.
-            rows: maps the number of samples in a batch to the slice of this worker's share.
+            rows: maps a batch's sample count to the slice of this worker's share.
         """
         for indices, length in self._indices_of_epoch(epoch):
             own = self._gathered(indices[rows(len(indices))], 0, teacher_outputs, length)
@@ -96,7 +96,7 @@ class TextBatches:
         return Batch(indices, slot, inputs, self._train.labels[indices], teacher)
 
     def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield rows (B,) int64 and sentences (B, 2, L) int32 of a split, from the shortest samples to the longest."""
+        """Yield a split's rows (B,) int64 and sentences (B, 2, L) int32, from the shortest samples to the longest."""
         assert isinstance(split, TextSplit)
         placed = on_device(split, self._device)
         for rows in batches_sorted_by_length(split.lengths, batch_size=EVALUATION_BATCH):

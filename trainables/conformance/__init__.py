@@ -1,1 +1,1 @@
-"""Checks that every distillation method passes: those of this package in its tests, the user's by `study.check`."""
+"""Checks for every distillation method: this package's methods in the tests, user methods by `study.check`."""

@@ -1,4 +1,4 @@
-"""What a check runs: a method in a small trial, on a bench of dataset, teacher and stored outputs."""
+"""Subject of a check: a method in a small trial, on a bench of dataset, teacher and stored outputs."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,9 +24,9 @@ TEXT: Final[dict[str, object]] = {
     "dataset": "glue:sst2", "teacher": "bert_2_32", "student": "bert_2_32", "teacher_epochs": 1, "epochs": 3,
     "batch_size": 128,
 }  # fmt: skip
-# Settings that make a method fast here. At the defaults, it would take seconds.
+# Settings for fast trials of a method. With the defaults, a trial would take seconds.
 QUICK: Final[dict[str, object]] = {"crd_negatives": 100}
-# Settings with which a gradient alone changes parameters, and visibly.
+# With these settings, only a gradient changes parameters, and visibly.
 BARE: Final[dict[str, object]] = {
     "adapter_init": "default",
     "student_weight_decay": 0.0,
@@ -34,12 +34,12 @@ BARE: Final[dict[str, object]] = {
     "student_learning_rate": 0.5,
     "adapter_learning_rate": 0.5,
 }
-# Measures that may differ between two trials with equal configs.
+# Measures allowed to differ between two trials with equal configs.
 TIMED: Final = (
     "cost/seconds", "cost/seconds_per_step", "cost/examples_per_second", "cost/peak_memory_bytes", *ENERGY_MEASURES,
     "cost/teacher_forwards",
 )  # fmt: skip
-# Of the methods whose losses have no logits of the teacher, the code for an adapter is the same. These represent them.
+# Methods without teacher logits in their losses share the code for an adapter. The methods below represent them.
 _WITH_ADAPTER_TERM: Final = ("crd", "at")
 
 
@@ -49,19 +49,19 @@ def small_config(**changes: object) -> TrialConfig:
 
 
 def without_costs(measures: Mapping[str, float]) -> dict[str, float]:
-    """Return the measures of an epoch that are equal for equal trials."""
+    """Return an epoch's measures, restricted to those equal for equal trials."""
     return {name: value for name, value in measures.items() if name not in TIMED}
 
 
 class Case(NamedTuple):
-    """A method, with or without an optional adapter, and settings that select another variant of it.
+    """A method, with or without an optional adapter, and settings to select another variant.
 
     Args:
-        method: name of the method.
+        method: method name.
         adapter: whether an optional adapter is trained.
         choices: config fields and their values.
         on_text: whether the dataset is text.
-        dataset: name of a dataset of images.
+        dataset: name of an image dataset.
     """
 
     method: str
@@ -72,19 +72,19 @@ class Case(NamedTuple):
 
     @property
     def entry(self) -> MethodSpec:
-        """Specification of the method."""
+        """The method's specification."""
         return method_spec(self.method, adapter=self.adapter)
 
     @property
     def learners(self) -> set[str]:
-        """Names of the trained modules."""
+        """Trained module names."""
         own = {"method"} if METHODS[self.method].parts is not None else set()
         own |= {"peer"} if self.entry.peer else set()
         return {"student"} | own | self.adapts
 
     @property
     def adapts(self) -> set[str]:
-        """Modules that adapt the teacher's outputs: an adapter, or the teacher itself."""
+        """Modules adapting the teacher's outputs: an adapter, or the teacher itself."""
         return ({"adapter"} if self.entry.has_adapter else set()) | (
             {"teacher"} if self.entry.trains_teacher else set()
         )
@@ -95,7 +95,7 @@ class Case(NamedTuple):
 
     @property
     def data(self) -> dict[str, object]:
-        """Fields that select the dataset."""
+        """Fields for selecting the dataset."""
         return TEXT if self.on_text else {"dataset": self.dataset}
 
     def config(self, **changes: object) -> TrialConfig:
@@ -120,7 +120,7 @@ class Bench(NamedTuple):
 
     @property
     def size_that_leaves_one(self) -> int:
-        """Batch size that leaves a single sample over."""
+        """Batch size with a single sample left over."""
         return (len(self.data.train) - 1) // 4
 
 
@@ -139,12 +139,12 @@ def cases_of(methods: Iterable[str], dataset: str = "digits") -> list[Case]:
 
 
 def state_of(run: DistillationRun) -> dict[str, torch.Tensor]:
-    """Return copies of all tensors of a trial."""
+    """Return copies of all tensors in a trial."""
     return {name: tensor.clone() for name, tensor in run.state_dict()["tensors"].items()}
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return the names of the tensors or numbers that differ between two trials, or that one of them lacks."""
+    """Return the names of tensors or numbers that differ between two trials or are missing in one."""
     found = []
     for name in sorted({*ours, *theirs}):
         one, other = ours.get(name), theirs.get(name)
@@ -154,7 +154,7 @@ def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def changed_learners(run: DistillationRun) -> dict[str, set[str]]:
-    """Return the names of the parameters that one step changes, by trainer.
+    """Return the names of the parameters changed by one step, by trainer.
 
     Weight decay must be 0, so only a gradient changes parameters.
     """

@@ -1,4 +1,4 @@
-"""Checks of a method's specification and losses: what is read, what learns, and what is not a number."""
+"""Checks of a method's specification and losses: fields read, modules trained, and values that are not a number."""
 
 import math
 
@@ -20,7 +20,7 @@ _ADAPTER, _ADAPTER_TRAINING = set(AdapterSettings.model_fields), set(AdapterTrai
 
 
 def its_specification_is_one_that_can_be_run(case: Case, bench: Bench) -> None:  # noqa: ARG001
-    """The parts of the specification agree with each other, and with what losses and modules ask for."""
+    """The parts of the specification agree with each other and with the fields read by losses and modules."""
     method = METHODS[case.method]
     spec = method.spec
     require(spec == method_spec(case.method), "the method has another specification than its name")
@@ -60,7 +60,7 @@ def its_published_values_are_a_valid_trial(case: Case, bench: Bench) -> None:  #
 
 
 def its_losses_are_finite_and_named(case: Case, bench: Bench) -> None:
-    """Each loss is finite in two epochs, and recorded under its name."""
+    """Each loss is finite in two epochs, and recorded under the loss's name."""
     run = bench.start(case)
     for _ in range(2):
         measures = run_epoch(run)
@@ -146,7 +146,7 @@ def its_own_loss_reaches_whom_it_should(case: Case, bench: Bench) -> None:
 
 
 def nobody_else_changes_the_students_first_weights(case: Case, bench: Bench) -> None:
-    """The student starts from the weights that it has without the method, so that trials are paired."""
+    """The student starts from the same weights as without the method, so trials are paired."""
     ours, alone = bench.start(case), bench.start(Case("ce", on_text=case.on_text, dataset=case.dataset))
     weights = alone.student.state_dict()
     changed = [name for name, tensor in ours.student.state_dict().items() if not torch.equal(tensor, weights[name])]
@@ -170,7 +170,7 @@ def _model(run: DistillationRun) -> DistillationModel:
 
 
 def the_networks_beside_the_student_keep_their_own_statistics(case: Case, bench: Bench) -> None:
-    """A second network updates its batch norms once a batch in training, and never in evaluation."""
+    """A second network's batch norms are updated once a batch in training, and never in evaluation."""
     run = bench.start(case)
     if run.companion is None:
         return
@@ -189,7 +189,7 @@ def the_networks_beside_the_student_keep_their_own_statistics(case: Case, bench:
 
 
 def a_student_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
-    """A student that diverges ends the trial with an error that names the loss."""
+    """If the student diverges, the trial ends with an error naming the loss."""
     run = bench.start(case)
     run.train_epoch()
     with torch.no_grad():
@@ -200,7 +200,7 @@ def a_student_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
 
 
 def a_peer_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
-    """A peer that diverges ends the trial with an error that names its loss."""
+    """If the peer diverges, the trial ends with an error naming the peer's loss."""
     if case.entry.peer is None:
         return
     run = bench.start(case)
@@ -212,7 +212,7 @@ def a_peer_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
 
 
 def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
-    """A teacher whose outputs are not numbers ends the trial with an error that names the batch and the loss."""
+    """If the teacher's outputs are not numbers, the trial ends with an error naming the batch and the loss."""
     if not case.entry.needs_teacher:
         return
     run = bench.start(case)
@@ -241,7 +241,7 @@ def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
 
 
 def its_losses_see_the_maps_of_both_nets_if_it_needs_them(case: Case, bench: Bench) -> None:
-    """Losses of a method that needs maps get those of both networks in float32; others get none."""
+    """If a method needs maps, the losses get both networks' maps in float32; otherwise they get none."""
     run = bench.start(case, precision="bf16")
     objective, seen = run.objective, []
 

@@ -1,4 +1,4 @@
-"""Checks of a method's trials: equal bits, checkpoints, stored outputs of the teacher, and costs."""
+"""Checks of a method's trials: equal bits, checkpoints, stored teacher outputs, and costs."""
 
 import math
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher_outputs.live import LiveTeacherOutputs
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
-# Methods of tensors that wait for a device. `numpy` is not listed: tensors on a GPU refuse it.
+# Tensor methods that wait for a device. `numpy` is not listed: tensors on a GPU refuse it.
 _WAITING = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "nonzero")
 
 
@@ -47,7 +47,7 @@ def the_same_seed_gives_the_same_bits_and_another_others(case: Case, bench: Benc
 
 
 def its_random_numbers_come_from_its_own_generator(case: Case, bench: Bench) -> None:
-    """A step neither draws from the global generators, which packed trials share, nor sets their seed."""
+    """A step neither draws from nor seeds the global generators, because packed trials share them."""
     run = bench.start(case)
     batch, log = next(iter(run.batches.of_epoch(0, None))), LossLog(run.method.gradients(run.config.model_dump()))
     for trainer in run.trainers.values():
@@ -62,7 +62,7 @@ def its_random_numbers_come_from_its_own_generator(case: Case, bench: Bench) -> 
 
 
 def a_resumed_trial_equals_one_never_stopped(case: Case, bench: Bench) -> None:
-    """A trial that is resumed after any epoch ends with the same bits."""
+    """A trial resumed after any epoch ends with the same bits."""
     changes: dict[str, object] = {} if case.on_text else {"student_schedule": "step", "adapter_schedule": "step"}
     straight = bench.start(case, **changes)
     save_checkpoint(straight, bench.folder / "0")
@@ -104,7 +104,7 @@ def everything_that_learns_is_in_the_checkpoint(case: Case, bench: Bench) -> Non
 
 
 def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) -> None:
-    """The teacher's outputs may be stored, unless the method needs maps, which are refused."""
+    """Teacher outputs may be stored, unless the method needs maps. Maps are refused."""
     live = run_epoch(bench.start(case))
     stored_outputs = StoredTeacherOutputs(bench.make_store())
     if case.entry.needs_maps:
@@ -132,7 +132,7 @@ def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) ->
 
 
 def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
-    """No batch reads a value of a tensor, for which a GPU would have to wait."""
+    """No batch reads a tensor value, because a GPU would have to wait."""
     run = bench.start(case)
     batches = list(run.batches.of_epoch(0, None))[:3]
     log = LossLog(run.method.gradients(run.config.model_dump()))
@@ -154,7 +154,7 @@ def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
 
 
 def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
-    """The counted FLOPs and parameters of a step are those that a step takes."""
+    """The counted FLOPs and parameters of a step equal the actual ones."""
     cost_ledger._known.clear()
     for stored, precision in ((False, "fp32"), (False, "bf16"), (not case.entry.needs_maps, "fp32")):
         outputs = StoredTeacherOutputs(bench.make_store()) if stored else None
@@ -167,8 +167,8 @@ def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
         if run.stored_outputs is not None:
             run.stored_outputs.validation(torch.arange(1), batch.inputs)  # storing outputs is not part of a step
             run.stored_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
-        run.step = AutogradStep(list(run.trainers.values()))  # closed forms would do in NumPy what autograd does
-        run.epoch = config.epochs - 1  # a different objective of the first epochs is not the cost of a step
+        run.step = AutogradStep(list(run.trainers.values()))  # closed forms replace autograd by NumPy
+        run.epoch = config.epochs - 1  # costs exclude a different objective in the first epochs
         for trainer in run.trainers.values():
             trainer.module.train()
             trainer.begin_epoch(0)
@@ -185,7 +185,7 @@ def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
 
 
 def looking_at_its_cost_changes_no_bit(case: Case, bench: Bench) -> None:
-    """Counting the costs of a trial leaves its bits unchanged, before and after an epoch."""
+    """Counting a trial's costs leaves the trial's bits unchanged, before and after an epoch."""
     plain, looked_at = bench.start(case), bench.start(case)
     cost_ledger._known.clear()
     began = state_of(looked_at)

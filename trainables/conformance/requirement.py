@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class CheckFailedError(AssertionError):
-    """A method does not have a property that every method must have. The message gives the reason."""
+    """A method lacks a property required of every method. The message gives the reason."""
 
 
 def require(condition: bool, reason: str) -> None:
@@ -20,15 +20,15 @@ def require(condition: bool, reason: str) -> None:
 
 
 def require_same(found: Collection[str], expected: Collection[str], what: str) -> None:
-    """Check that two collections of names are equal as sets.
+    """Compare two collections of names as sets.
 
     Args:
-        found: names found.
-        expected: names wanted.
+        found: actual names.
+        expected: expected names.
         what: the names in words, at the beginning of the reason.
 
     Raises:
-        CheckFailedError: they differ. The message lists the missing names and those that are too many.
+        CheckFailedError: they differ. The message lists the missing and the surplus names.
     """
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
@@ -38,15 +38,15 @@ def require_same(found: Collection[str], expected: Collection[str], what: str) -
 
 @contextmanager
 def expect_error(kind: type[Exception], pattern: str, what: str) -> Iterator[None]:
-    """Check that a block raises an error whose message matches a pattern.
+    """Check that a block raises an error with a matching message.
 
     Args:
-        kind: type of the error.
+        kind: error type.
         pattern: regular expression, found anywhere in the message.
-        what: what the block does, for the reason.
+        what: action of the block, for the reason.
 
     Raises:
-        CheckFailedError: no error is raised, or its message differs.
+        CheckFailedError: no error is raised, or the message differs.
     """
     try:
         yield

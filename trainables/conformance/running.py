@@ -1,4 +1,4 @@
-"""Running of all checks on one method, network or dataset of the user's, each with its result in one line."""
+"""Run all checks on a user's method, network or dataset, with one result line per check."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -33,8 +33,8 @@ class CheckResult(NamedTuple):
     """Result of one check.
 
     Args:
-        check: the property in words.
-        case: variant that was checked, such as `with adapter`; empty for the method alone.
+        check: the checked property in words.
+        case: checked variant, as in `with adapter`; empty for the method alone.
         reason: why the check failed; empty if it passed.
     """
 
@@ -49,13 +49,13 @@ class CheckResult(NamedTuple):
 
 
 def check_user_method(name: str, dataset: str, root: Path | None) -> Iterator[CheckResult]:
-    """Yield the result of each check of a method, on small trials with a dataset of images.
+    """Yield the results of all checks of a method, on small trials with an image dataset.
 
     The first check is a step on noise, as before a study. If it fails, it is the only one.
 
     Args:
-        name: name of a registered method, or canonical name of one of the user's own that can be loaded.
-        dataset: canonical name of a dataset of images. More than 1,077 training samples are not used.
+        name: name of a registered method, or canonical name of a loadable user method.
+        dataset: canonical name of an image dataset. At most 1,077 training samples are used.
         root: folder with the dataset's files.
     """
     cases = cases_of([name], dataset)
@@ -74,11 +74,11 @@ def check_user_method(name: str, dataset: str, root: Path | None) -> Iterator[Ch
 
 
 def check_user_network(name: str, dataset: str) -> Iterator[CheckResult]:
-    """Yield the result of each check of a network, which are those before a study.
+    """Yield the results of all checks of a network. A study runs the same checks before the first trial.
 
     Args:
         name: canonical name.
-        dataset: canonical name of a dataset of images.
+        dataset: canonical name of an image dataset.
     """
     info = dataset_info(dataset)
     for words, wanted in (
@@ -89,7 +89,7 @@ def check_user_network(name: str, dataset: str) -> Iterator[CheckResult]:
 
 
 def check_user_dataset(name: str, root: Path | None) -> Iterator[CheckResult]:
-    """Yield the result of each check of a dataset of images. If one fails, the further ones are left out.
+    """Yield the results of all checks of an image dataset. The checks stop at the first failure.
 
     Args:
         name: canonical name.
@@ -107,7 +107,7 @@ def check_user_dataset(name: str, root: Path | None) -> Iterator[CheckResult]:
 
 
 def _explained(check: Callable[[], object]) -> None:
-    """Run a check whose errors of type ValueError are complete messages for the user."""
+    """Run a check. Messages of a ValueError are complete, so they are shown to the user unchanged."""
     try:
         check()
     except ValueError as error:
@@ -135,20 +135,20 @@ def _result(case: Case | None, words: str, run: Callable[[], None]) -> CheckResu
             run()
     except (CheckFailedError, ShapeError) as error:
         return CheckResult(words, variant, f"{error}{_place(error)}")
-    except Exception as error:  # code of the user raises any type
+    except Exception as error:  # user code raises any type
         return CheckResult(words, variant, describe_error(error))
     return CheckResult(words, variant, "")
 
 
 def _place(error: Exception) -> str:
-    """Return the last line in code of the user that an error passed through, as a clause."""
+    """Return the last line of user code in an error's traceback, as a clause."""
     found = line_of(error)
     return "" if found is None else f" (in {found[0]}, {Path(found[1]).name}:{found[2]})"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Use one thread, which is fastest for small networks, and send to stderr what the user's code prints."""
+    """Use one thread, which is fastest for small networks, and redirect user code's stdout to stderr."""
     with one_thread(), redirect_stdout(sys.stderr):
         yield
 
@@ -174,7 +174,7 @@ def _stores(bench: Bench, folder: Path) -> Callable[[], TeacherOutputsStore]:
 
 
 def _few(dataset: Dataset) -> Dataset:
-    """Return a dataset with few samples, of which a quarter leaves one over."""
+    """Return a dataset with few samples. Batches of a quarter of them leave one sample over."""
     count = min(_TRAIN, len(dataset.train))
     train = _first(dataset.train, count - (count - 1) % 4)
     validation = _first(dataset.validation, min(_VALIDATION, len(dataset.validation)))

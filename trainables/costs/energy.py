@@ -1,8 +1,8 @@
 """Energy use of the machine: RAPL for processors, NVML for a GPU; no measure where the counters are not readable.
 
-Both counters cover the whole machine, not one process. An epoch's joules are therefore the energy that the machine
-used during the epoch, including other work. The sum over a study is correct only if the trials ran one after another
-on an otherwise idle machine.
+Both counters cover the whole machine, not one process. An epoch's joules are therefore the machine's energy use during
+the epoch, including other work. The sum over a study is correct only if the trials ran one after another on an
+otherwise idle machine.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class EnergyReading(NamedTuple):
     """Counter values at one moment; None for counters that could not be read.
 
     Args:
-        cpu: microjoules of each zone, by path of the zone.
+        cpu: microjoules of each zone, by zone path.
         gpu: millijoules.
     """
 
@@ -59,7 +59,7 @@ class EnergyMeter:
     """Reader of this machine's energy counters.
 
     Args:
-        device: trial device; for a GPU, the counter of that GPU is read as well.
+        device: trial device; for a GPU, the GPU's counter is read as well.
         powercap: folder with the kernel's power counters.
     """
 
@@ -99,7 +99,7 @@ def energy_meter(device: torch.device) -> EnergyMeter:
 
 
 def rapl_zones(powercap: Path = POWERCAP) -> tuple[Zone, ...]:
-    """Return the zones to add up: every package and its memory, once each; empty if one of them is not readable.
+    """Return the zones to add up: every package and every package's memory, once each; empty if a zone is not readable.
 
     Other zones are skipped because their energy is already counted. A package counter includes the cores and the
     graphics unit, the board counter (`psys`) includes the packages, and `intel-rapl-mmio` is a second interface to the

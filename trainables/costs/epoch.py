@@ -10,9 +10,9 @@ from trainables.steps.sgd import count_parameters
 
 
 def run_epoch(run: DistillationRun) -> dict[str, float]:
-    """Train one epoch, evaluate, and return all measures of the method, including the costs.
+    """Train one epoch, evaluate, and return all the method's measures, including the costs.
 
-    `cost/seconds` is the wall time of training and evaluation. `cost/examples_per_second` covers training only.
+    `cost/seconds` is the wall time for training and evaluation. `cost/examples_per_second` covers training only.
     `cost/teacher_forwards` is the number of samples passed through the teacher since the previous epoch (see
     `DistillationRun.take_forwards`). Methods without an adapter have 0 adapter parameters. No cost includes the test
     split, which a trial with `reads_test` evaluates in the last epoch.
@@ -35,7 +35,7 @@ def epoch_costs(run: DistillationRun, seconds: float) -> dict[str, float]:
 
     Args:
         run: the trial, after training and evaluating the epoch.
-        seconds: wall time of training and evaluation.
+        seconds: wall time for training and evaluation.
     """
     examples = len(run.dataset.train)
     costs = {

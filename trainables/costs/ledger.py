@@ -1,7 +1,7 @@
-"""Costs that follow from the configuration of a trial: trainable parameters, and FLOPs per step of each part.
+"""Costs determined by a trial's configuration: trainable parameters, and FLOPs per step of each part.
 
 FLOPs are counted by PyTorch's formulas (`torch.utils.flop_counter`) for matrix products, convolutions and attention;
-a multiplication and an addition count as two. Normalisation, activations, losses without such products, and optimiser
+a multiplication and an addition count as two. Normalisation, activations, losses without these products, and optimiser
 steps count as zero. For example, the 40.8 million multiplications of resnet20 are 81.6 MFLOPs forward. Backward takes
 twice as many, minus the gradient of the first layer with respect to the images, which is not needed.
 
@@ -51,7 +51,7 @@ class Flops(NamedTuple):
 
 @dataclass(frozen=True)
 class CostLedger:
-    """Costs of a trial that are known before the first step; FLOPs are per example of the train split.
+    """Costs of a trial, known before the first step; FLOPs are per train example.
 
     Args:
         parameters: number of trainable parameters by module (`student`, `adapter`, `method`, `peer`, `teacher`).
@@ -81,15 +81,15 @@ class CostLedger:
     def to_ce(self) -> float:
         """Ratio of `step_flops` to the student's part.
 
-        The student's part is the cost of a cross-entropy step, or of two such steps if the layers run twice.
+        The student's part is the cost of a cross-entropy step, or of two steps if the layers run twice.
         """
         return self.step_flops / self.flops["student"].total
 
     @property
     def facts(self) -> dict[str, float]:
-        """All costs by the names of `COST_FACTS`.
+        """All costs, named as in `COST_FACTS`.
 
-        Parts that the trial does not have are 0, except the teacher pass, which is left out.
+        Parts missing in the trial are 0, except the teacher pass, which is left out.
         """
         own = self.parameters.get("student", 0) + self.parameters.get("adapter", 0)
         facts = {
@@ -109,7 +109,7 @@ class CostLedger:
 
 
 def count_costs(run: DistillationRun) -> CostLedger:
-    """Count the costs of a trial.
+    """Count a trial's costs.
 
     Args:
         run: the trial, at any time between steps; left unchanged.
@@ -130,7 +130,7 @@ def count_costs(run: DistillationRun) -> CostLedger:
 class FlopCounter(TorchDispatchMode):
     """Counter of the FLOPs within a `with` block by PyTorch's formulas, backward passes included.
 
-    The counts equal those of `torch.utils.flop_counter.FlopCounterMode`. That class imports PyTorch's compiler on first
+    The counts equal those of `torch.utils.flop_counter.FlopCounterMode`. This class imports PyTorch's compiler on first
     use, which takes a second per process.
     """
 
@@ -231,7 +231,7 @@ def _adapter(run: DistillationRun) -> Flops:
 
 
 def _method_key(run: DistillationRun) -> tuple[object, ...]:
-    """Return all values that can change the shapes of the losses' products; floats count only as zero or not."""
+    """Return all values relevant for the shapes of the losses' products; floats count only as zero or not."""
     fields = sorted(run.method.loss_fields | run.method.parts_fields)
     values = ((name, getattr(run.config, name)) for name in fields)
     shaping = tuple((name, value != 0 if isinstance(value, float) else value) for name, value in values)
@@ -240,9 +240,9 @@ def _method_key(run: DistillationRun) -> tuple[object, ...]:
 
 
 def _method(run: DistillationRun, others: list[Flops]) -> Flops:
-    """Count the losses with all networks that take part in them, minus the passes of those networks."""
+    """Count the losses with all involved networks, minus the networks' passes."""
     isolated = _isolated_copy(run)
-    isolated.epoch = run.config.epochs - 1  # the first epochs of some methods differ, e.g. a warm-up
+    isolated.epoch = run.config.epochs - 1  # some methods' first epochs differ, e.g. a warm-up
     isolated.begin_drawing()
     batch = _batch(run)
     size = len(batch.labels)
@@ -285,7 +285,7 @@ def _isolated_copy(run: DistillationRun) -> DistillationRun:
 
 
 def _batch(run: DistillationRun) -> Batch:
-    """Return the first samples of the train split with example inputs of their shape and random teacher outputs."""
+    """Return the first train samples with example inputs of the same shape and random teacher outputs."""
     size = min(run.config.batch_size, len(run.dataset.train))
     inputs = run.batches.example(size)
     teacher = None
@@ -298,7 +298,7 @@ def _batch(run: DistillationRun) -> Batch:
 
 
 def _random_student_outputs(run: DistillationRun, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
-    """Return random feature, logits and maps with the student's shapes, as leaves that require gradients."""
+    """Return random feature, logits and maps with the student's shapes, as leaves with gradients."""
     with torch.no_grad():
         few = forward_pass(copy.deepcopy(run.student).eval(), inputs[:_FEW], maps=run.method.spec.needs_maps)
     size = len(inputs)

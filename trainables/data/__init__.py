@@ -27,7 +27,7 @@ def load_dataset(
     Args:
         name: canonical name.
         root: folder with the dataset's files, read-only unless `download` adds missing files. Unused for image folders,
-            for datasets of the user's own, and for datasets that ship with a library.
+            user datasets, and datasets shipped with a library.
         seed: draws the split.
         split_number: draws train and validation again, unless it is 0; the test split stays.
         download: fetch missing files into `root`, or a dataset of the Hugging Face hub into the cache of `datasets`.
@@ -38,7 +38,8 @@ def load_dataset(
         The dataset. For a GLUE task, a `TextDataset` with tokens instead of images.
 
     Raises:
-        ValueError: the name is unknown, files are missing under `root`, or a file is damaged. The message names them.
+        ValueError: the name is unknown, files are missing under `root`, or a file is damaged. The message lists the
+            files.
     """
     if download and is_own_data(name):
         from trainables.data.own.opened import fetch_own

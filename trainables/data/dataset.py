@@ -33,11 +33,11 @@ class Split:
     """Subset of a dataset's samples.
 
     Args:
-        source: (M, C, H, W) uint8, images that contain the samples.
+        source: (M, C, H, W) uint8, images including the samples.
         labels: (N,) int64.
         indices: (N,) int64, row of each sample in `source`.
-        image_size: height and width of model inputs; defaults to the size of the source. Larger source images are
-            cropped to the centre.
+        image_size: height and width of model inputs; defaults to the source size. Larger source images are cropped to
+            the centre.
     """
 
     def __init__(self, source: Tensor, labels: Tensor, indices: Tensor, *, image_size: int | None = None) -> None:
@@ -51,7 +51,7 @@ class Split:
 
     @cached_property
     def images(self) -> Tensor:
-        """Images (N, C, H, W) uint8 in the order of the samples, copied from the source on first use."""
+        """Images (N, C, H, W) uint8 in sample order, copied from the source on first use."""
         edge = (self.source.shape[-1] - self.image_size) // 2
         inner = slice(edge, edge + self.image_size)
         return self.source[..., inner, inner].index_select(0, self.indices)
@@ -66,10 +66,10 @@ class Dataset:
         validation: data for the search and for all per-epoch metrics.
         read_test: builds the test split. Called on first access to `test`, never earlier.
         seed: split seed.
-        split_number: number of the split into train and validation; see `stratified_split`.
-        digest: sha256 of the source's content and of the split, hexadecimal.
-        decoded: decoded part of the files that contains the train split. None for a dataset small enough to be held in
-            memory by every process.
+        split_number: number of the train/validation split; see `stratified_split`.
+        digest: sha256 of source content and split, hexadecimal.
+        decoded: decoded part of the files with the train split. None for datasets small enough for every process's
+            memory.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Dataset:
         return self._test
 
     def constant_score(self, split: Split) -> float:
-        """Compute the best score of predicting one class for the whole split, measured by the dataset's objective."""
+        """Compute the best score for predicting one class for the whole split, measured by the dataset's objective."""
         task = self.info.task
         return constant_score(split.labels, "accuracy" if task is None else task.objective, self.num_classes)
 
@@ -124,7 +124,7 @@ class Dataset:
 
     @cached_property
     def _train_moments(self) -> tuple[int, list[int], list[int]]:
-        """Number of train pixels per channel, and exact sums of pixels and squared pixels per channel."""
+        """Train pixels per channel: number, exact sum, and exact sum of squares."""
         if self._decoded is None:
             pixels = self.train.images.transpose(0, 1).flatten(1).long()
             return pixels.shape[1], pixels.sum(1).tolist(), pixels.square().sum(1).tolist()
@@ -134,7 +134,7 @@ class Dataset:
     def viewed(self, table: AnyViewTable, device: torch.device) -> AnyViewedImages:
         """Return the train images in the views of a table, on a device.
 
-        On the CPU, datasets read from files are memory-mapped: all processes of a machine share one copy.
+        On the CPU, datasets read from files are memory-mapped: all processes on a machine share one copy.
         """
         if isinstance(table, OwnViewTable):
             edge = (self.train.source.shape[-1] - self.train.image_size) // 2
@@ -156,7 +156,7 @@ def stratified_split(
     split_number: int = 0,
     names: Sequence[str] = (),
 ) -> tuple[np.ndarray, ...]:
-    """Draw three disjoint splits in which each class has its proportional share, to within one sample.
+    """Draw three disjoint splits. Each class has a proportional share of every split, to within one sample.
 
     Every class keeps a training sample. A class with two or more samples also keeps a validation sample; see
     `trainables.data.splits`.
@@ -165,8 +165,8 @@ def stratified_split(
         labels: (N,) integers.
         sizes: samples in (train, validation, test), with sum N.
         seed: draws the samples of each split.
-        split_number: draws train and validation again from their samples, unless it is 0. The test split stays: samples
-            that a study has trained on or chosen by are never tested.
+        split_number: draws train and validation again from their samples, unless it is 0. The test split stays: a
+            study's training and validation samples are never tested.
         names: class names by label, for the error message.
 
     Returns:
@@ -191,7 +191,7 @@ def stratified_split(
 
 
 def digest_of(name: str, *arrays: np.ndarray) -> str:
-    """Compute the sha256 of a name and of arrays with dtypes and shapes, hexadecimal."""
+    """Compute the sha256 of a name and arrays with dtypes and shapes, hexadecimal."""
     content = hashlib.sha256(name.encode())
     for array in arrays:
         little_endian = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)

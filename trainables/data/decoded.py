@@ -1,10 +1,10 @@
-"""Cache of decoded datasets, memory-mapped by all processes of a machine.
+"""Cache of decoded datasets, memory-mapped by all processes on a machine.
 
 For each part (train, validation or test), the cache holds the images, the labels, and the pixel sums for means and
-deviations. It also holds one padded and mirrored copy of the images for each view table in use. The key of a part is a
-hash of the files' content; for image files it is a hash of paths, labels, sizes and modification times. Cached files
-are verified when they are mapped, and rebuilt if verification fails. If the cache is not writable, each process keeps
-everything in memory.
+deviations. The cache also holds one padded and mirrored copy of the images for each view table in use. The key of a
+part is a hash of the files' content; for image files it is a hash of paths, labels, sizes and modification times.
+Cached files are verified when they are mapped, and rebuilt if verification fails. If the cache is not writable, each
+process keeps everything in memory.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _CHUNK: Final = 1024
 
 @dataclass(frozen=True)
 class Decoded:
-    """All samples of one part of a dataset.
+    """All samples in one part of a dataset.
 
     Args:
         images: (N, C, H, W) uint8, channels last in memory. Mapped and read-only if there is a cache.
@@ -79,7 +79,7 @@ class Decoded:
 
 
 def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -> Decoded:
-    """Load one part of a dataset from the cache, decoding it first if necessary.
+    """Load one dataset part from the cache, decoding it first if necessary.
 
     Args:
         info: the dataset, with files under `root`.
@@ -94,10 +94,10 @@ def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -
 
 
 class Source(Protocol):
-    """Samples of one part of a dataset that are not decoded yet.
+    """Samples of one dataset part, not decoded yet.
 
     Attributes:
-        key: hash of everything that decides what `decode` returns.
+        key: hash of everything relevant for the result of `decode`.
     """
 
     key: str
@@ -108,11 +108,11 @@ class Source(Protocol):
 
 
 def decode_source(source: Source, title: str, cache: Path) -> Decoded:
-    """Load one part of a dataset from the cache, decoding it first if necessary.
+    """Load one dataset part from the cache, decoding it first if necessary.
 
     Args:
         source: the samples.
-        title: beginning of the name of the cache folder.
+        title: beginning of the cache folder's name.
         cache: folder for decoded datasets; need not exist.
 
     Raises:
@@ -135,7 +135,7 @@ def decode_source(source: Source, title: str, cache: Path) -> Decoded:
 
 
 class _Source:
-    """Files of one part of a dataset."""
+    """Files of one dataset part."""
 
     def __init__(self, info: DatasetInfo, root: Path | None, part: Part) -> None:
         self.info = info

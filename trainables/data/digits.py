@@ -1,4 +1,4 @@
-"""The 8×8 handwritten digits that ship with scikit-learn."""
+"""The 8×8 handwritten digits shipped with scikit-learn."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def load_digits_dataset(info: DatasetInfo, *, seed: int, split_number: int = 0) 
     Args:
         info: registry entry.
         seed: draws the split.
-        split_number: number of the split into train and validation.
+        split_number: number of the train/validation split.
     """
     source = load_digits()
     # Pixels count the ink in 4×4 cells, 0 to 16. Multiplying by 15 is exact in uint8 and keeps all 17 grey levels.

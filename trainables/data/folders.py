@@ -1,4 +1,4 @@
-"""Datasets of image files: decoded by Pillow, resized by torchvision."""
+"""Image file datasets: decoded by Pillow, resized by torchvision."""
 
 import math
 import tempfile
@@ -63,22 +63,20 @@ def decode_images(
     """Decode image files into one tensor.
 
     Images other than photographs are kept unchanged, and all must have height and width `size`. Photographs are resized
-    with antialiasing and bilinear interpolation, so that the shorter side has `size` pixels. Their centre square is
-    kept.
+    with antialiasing and bilinear interpolation: the shorter side then has `size` pixels. The centre square is kept.
 
     Args:
         info: the dataset; gives the number of channels and whether images are photographs.
         files: N image files.
         size: height and width of the result.
-        folder: folder that contains all files, if there is one. File names in errors are relative to it.
-        scratch: folder for an unnamed temporary file that holds a large result. Without it, the result is held in
-            memory.
+        folder: common folder of all files, if there is one. File names in errors are relative to this folder.
+        scratch: folder for an unnamed temporary file with a large result. Without it, the result is held in memory.
 
     Returns:
         Images (N, C, size, size) uint8, channels last in memory, and the largest value of each 16-bit image.
 
     Raises:
-        UnusableImagesError: files are damaged or have another size. The message names them.
+        UnusableImagesError: files are damaged or have another size. The message lists the files.
     """
     images = _allocate((len(files), size, size, info.channels), scratch)
     results = run_in_threads(partial(decode_image, info, size), files, threads=torch.get_num_threads())
@@ -128,5 +126,5 @@ def resize_pixels(array: np.ndarray, size: int) -> Tensor:
 
 
 def labels_of(files: LabelledFiles) -> np.ndarray:
-    """Return the labels of the files, (N,) int64."""
+    """Return the file labels, (N,) int64."""
     return np.array([label for _, label in files], dtype=np.int64)

@@ -16,7 +16,7 @@ from trainables.data.sources import DataError
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.storage.remote_folder import node_cache
 
-_NAME_IN_DIGEST: Final = "image_folder"  # the digest does not depend on the location of the folder
+_NAME_IN_DIGEST: Final = "image_folder"  # the digest does not depend on the folder's location
 
 
 def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_number: int = 0) -> Dataset:
@@ -29,7 +29,7 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_nu
         info: the dataset.
         root: data root, read-only.
         seed: draws the split.
-        split_number: number of the split into train and validation.
+        split_number: number of the train/validation split.
 
     Raises:
         DataError: a file is damaged or does not fit the dataset. The message names the file.
@@ -58,7 +58,7 @@ def load_parts(
     seed: int,
     split_number: int,
 ) -> Dataset:
-    """Assemble a dataset from its decoded parts; parts that do not exist are drawn from the train part.
+    """Assemble a dataset from decoded parts; missing parts are drawn from the train part.
 
     Args:
         info: the dataset.
@@ -67,7 +67,7 @@ def load_parts(
         has_test: whether there is a test part.
         name_in_digest: name in the digest, the same wherever the files are.
         seed: draws the split.
-        split_number: number of the split into train and validation.
+        split_number: number of the train/validation split.
 
     Raises:
         DataError: a part is damaged or does not fit the dataset.

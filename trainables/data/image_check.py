@@ -1,4 +1,4 @@
-"""Check of images before a study: every file of a folder, or sample of the user's own dataset, can be decoded."""
+"""Check of images before a study: every file of a folder, or sample of a user dataset, can be decoded."""
 
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,14 @@ from trainables.spec.own_data import is_own_data
 
 
 def check_image_folder(dataset: str, *, keep: bool) -> None:
-    """Check that every file of an image folder can be decoded. Files that passed before are not decoded again.
+    """Check that every file of an image folder can be decoded. Files with an earlier successful check are skipped.
 
     Args:
-        dataset: canonical name. Datasets other than image folders and the user's own are not checked.
-        keep: cache the decoded training and validation images for the trials of this machine.
+        dataset: canonical name. Datasets other than image folders and user datasets are not checked.
+        keep: cache the decoded training and validation images for trials on this machine.
 
     Raises:
-        ValueError: some files cannot be used. The message names them.
+        ValueError: some files cannot be used. The message lists the files.
     """
     if is_own_data(dataset):
         from trainables.data.own.opened import check_own

@@ -1,8 +1,7 @@
 """Listing of an image folder: files, classes and splits. Reads file names only, never file contents.
 
-The layout is that of torchvision's `ImageFolder`. Class folders are numbered in the order of sorted names. A class
-contains all images below the class folder, and links are followed. Hidden files and files left by operating systems are
-ignored.
+The layout is the one of torchvision's `ImageFolder`. Class folders are numbered in name order. A class contains all
+images below the class folder, and links are followed. Hidden files and files left by operating systems are ignored.
 """
 
 import functools
@@ -48,17 +47,17 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Image files of a folder.
+    """Image files in a folder.
 
     Args:
         path: the folder.
         classes: sorted class names. A label is a position in this list.
         train: (path relative to the folder, label) of every training file, ordered by class, sub-folder and name.
-        test: files of the test part; empty if there is none.
-        validation: files of the validation part; empty if there is none.
+        test: test files; empty without a test part.
+        validation: validation files; empty without a validation part.
         folders: (part, sub-folder name) of each part; empty for a plain `CLASS/*` folder.
-        skipped: (suffix, number of files) of files without an image suffix, most frequent first.
-        outside: number of image files outside all class folders.
+        skipped: (suffix, file count) for files without an image suffix, most frequent first.
+        outside: image file count outside all class folders.
         notes: further remarks for the user on how the folder is read.
     """
 
@@ -73,12 +72,12 @@ class ImageFolder:
     notes: tuple[str, ...] = ()
 
     def files(self, part: Part) -> Labelled:
-        """Return the files of one part."""
+        """Return one part's files."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
     @property
     def names(self) -> list[str]:
-        """Paths of all files relative to the folder: train, validation, test."""
+        """All file paths, relative to the folder: train, validation, test."""
         return [name for part in (self.train, self.validation, self.test) for name, _ in part]
 
 
@@ -98,7 +97,7 @@ def _is_text(name: str, *, besides: Sequence[str] = ()) -> bool:
 
 
 def shown(name: object) -> str:
-    """Return a printable path: bytes that are not UTF-8 and line breaks are escaped."""
+    """Return a printable path: non-UTF-8 bytes and line breaks are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
@@ -116,7 +115,7 @@ def list_image_folder(path: Path) -> ImageFolder:
         raise ValueError(f"{shown(path)} is not valid UTF-8: rename the folder, or give a link with another name")
     try:
         there = path.is_dir()
-    except OSError as error:  # an unreadable parent folder, or a name that is too long
+    except OSError as error:  # an unreadable parent folder, or too long a name
         raise _cannot_be_listed(path, error) from None
     if not there:
         raise ValueError(_no_folder(path))
@@ -302,7 +301,7 @@ def _no_image(folder: Path) -> str:
 
 
 def _images_of_class(path: Path, relative: str, skipped: Counter[str]) -> list[str]:
-    """List the images below a class folder in the order of torchvision's `ImageFolder`: by folder, then by name."""
+    """List the images below a class folder, ordered as in torchvision's `ImageFolder`: by folder, then by name."""
     by_folder: list[tuple[str, list[str]]] = []
     for folder, names in _walk(path, relative):
         images = [name for name in names if is_image_name(name)]
@@ -339,7 +338,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of visible folders (sorted) and of visible files in a folder."""
+    """Return the names of visible folders (sorted) and visible files in a folder."""
     folders: list[str] = []
     files: list[str] = []
     try:

@@ -44,7 +44,7 @@ _MODES_IN_WORDS: Final = {
 
 
 class ImageError(ValueError):
-    """An image that cannot be used. The message gives the reason, without the file name."""
+    """Image cannot be used. The message gives the reason, without the file name."""
 
 
 class Header(NamedTuple):
@@ -56,7 +56,7 @@ class Header(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """Pixels of an image.
+    """Image pixels.
 
     Args:
         array: (H, W, 1 or 3) uint8.
@@ -68,7 +68,7 @@ class Pixels(NamedTuple):
 
 
 def is_grey(mode: str) -> bool:
-    """Check whether images of a Pillow mode have no colour."""
+    """Check whether images with a Pillow mode have no colour."""
     return mode in _GREY or mode.startswith(SIXTEEN_BITS)
 
 
@@ -78,7 +78,7 @@ def mode_in_words(mode: str) -> str:
 
 
 def read_header(path: Path | str | bytes) -> Header:
-    """Read the mode and size of an image from the start of the file, or of its content as bytes.
+    """Read an image's mode and size from the start of the file, or of the content as bytes.
 
     Raises:
         ImageError: the file cannot be opened, or is not an image.
@@ -93,7 +93,7 @@ def read_pixels(path: Path | str | bytes, mode: PixelMode) -> Pixels:
     """Decode all pixels of an image.
 
     Args:
-        path: the file, or its content as bytes.
+        path: the file, or the content as bytes.
         mode: "L" for (H, W, 1) of a grey image, "RGB" for (H, W, 3).
 
     Raises:

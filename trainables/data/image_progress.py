@@ -25,8 +25,8 @@ def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield results unchanged while showing progress towards `total`.
 
     Args:
-        results: results of the work, as they arrive.
-        what: description of the work, such as "reading images".
+        results: results in order of arrival.
+        what: work description, such as "reading images".
         total: number of results.
     """
     if _hidden or total < _MANY:

@@ -1,4 +1,4 @@
-"""Scan of an image folder: mode and size of each image, and a check that each image can be decoded completely.
+"""Scan of an image folder: mode and size of each image, and a check for complete decoding of each image.
 
 Headers are read when the dataset is first requested. They decide whether images are grey or colour, and small squares
 or photographs. Before a study starts, `check_images` decodes every file once and lists all unusable files.
@@ -59,7 +59,7 @@ Problems = dict[str, str]
 
 
 class UnusableImagesError(DataError):
-    """Image files that cannot be used.
+    """Image files cannot be used.
 
     Args:
         message: error message for the user.
@@ -73,7 +73,7 @@ class UnusableImagesError(DataError):
 
 @dataclass(frozen=True)
 class ImageScan:
-    """Image headers of a folder.
+    """Image headers in a folder.
 
     Args:
         path: the folder.
@@ -101,7 +101,7 @@ class ImageScan:
 
     @property
     def converted(self) -> dict[str, int]:
-        """Count of images that need a mode conversion, by original mode in words."""
+        """Count of images in need of a mode conversion, by original mode in words."""
         counts: Counter[str] = Counter()
         for mode, count in self.modes.items():
             if mode != self.mode:
@@ -119,7 +119,7 @@ class ImageScan:
 
     @property
     def problems(self) -> Problems:
-        """Reason by file name, for files that are unusable according to the header."""
+        """Reason by file name, for files unusable according to the header."""
         width, height = self._sizes
         if self.edge is not None:
             wrong = (width != self.edge) | (height != self.edge)
@@ -142,7 +142,7 @@ class ImageScan:
 
 
 def scan_of(listed: ImageFolder) -> ImageScan:
-    """Return mode and size of every image of a folder. The result is stored with the listing."""
+    """Return mode and size of every image in a folder. The result is stored with the listing."""
     kept: dict[str, Any] = vars(listed)
     if "_scan" not in kept:
         kept["_scan"] = scan_headers(listed.path, listed.names)
@@ -151,7 +151,7 @@ def scan_of(listed: ImageFolder) -> ImageScan:
 
 
 def scan_headers(path: Path, names: list[str]) -> ImageScan:
-    """Read image headers that are not in the cache yet.
+    """Read image headers not in the cache yet.
 
     Args:
         path: the folder.
@@ -179,7 +179,7 @@ def scan_headers(path: Path, names: list[str]) -> ImageScan:
 
 
 def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = None) -> None:
-    """Decode every image that was not decoded before, and report all unusable images in one error.
+    """Decode every image not decoded before, and report all unusable images in one error.
 
     Args:
         listed: the folder.
@@ -187,7 +187,7 @@ def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = 
             training and validation images are decoded once instead of twice. Without it, pixels are not kept.
 
     Raises:
-        UnusableImagesError: some files cannot be used. The message names them and suggests a fix.
+        UnusableImagesError: some files cannot be used. The message lists the files and suggests a fix.
         DataError: all 16-bit images would be nearly black; see `check_peaks`.
     """
     scan, problems = scan_of(listed), scan_of(listed).problems
@@ -213,7 +213,7 @@ def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = 
 
 
 def _decode_parts(listed: ImageFolder, decode: Callable[[Part], object], whole: np.ndarray, problems: Problems) -> None:
-    """Decode the training and validation parts that contain images not decoded before. The test part is left out.
+    """Decode training and validation parts with images not decoded before. The test part is left out.
 
     16-bit images are not marked as checked, because their largest values are still unknown.
     """
@@ -251,10 +251,10 @@ def check_peaks(values: Sequence[int]) -> None:
 
 
 def unusable(path: Path | None, problems: Problems, total: int) -> UnusableImagesError:
-    """Build an error that names the first unusable files and the text file that lists all of them.
+    """Build an error that names the first unusable files and the text file with the full list.
 
     Args:
-        path: folder that the names are relative to; None for absolute names.
+        path: base folder of the names; None for absolute names.
         problems: reason by file name.
         total: number of files, usable ones included.
     """
@@ -280,7 +280,7 @@ def run_in_threads(work: Callable[[W], T], paths: Sequence[W], threads: int | No
 
     Args:
         work: function of one path. Pillow releases the GIL while decoding.
-        paths: files, or numbers of images.
+        paths: files, or image numbers.
         threads: number of threads; defaults to one per available core.
     """
 
@@ -302,7 +302,7 @@ def run_in_threads(work: Callable[[W], T], paths: Sequence[W], threads: int | No
 
 
 def _keys(path: Path, names: list[str]) -> list[bytes]:
-    """Hash the name, size and modification time of every file. The key of a missing file is empty."""
+    """Hash every file's name, size and modification time. A missing file's key is empty."""
     keys = []
     for name in names:
         try:

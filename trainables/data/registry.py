@@ -10,12 +10,12 @@ from trainables.spec.datasets import DATASETS, FOLDER_PREFIX, RESIZED_CROPS, Dat
 from trainables.spec.own_data import is_own_data
 
 _VALIDATION_SHARE: Final = 0.1
-# Photographs are resized to the input size of ImageNet models.
+# Photographs are resized to ImageNet models' input size.
 _PHOTOGRAPH_SIZE: Final = 224
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return the information on a dataset. An image folder, or a dataset of the user's own, is read first.
+    """Return the information on a dataset. An image folder or user dataset is read first.
 
     Raises:
         ValueError: the name is unknown, or the samples cannot be used. The message gives the reason.
@@ -74,6 +74,6 @@ def scan_image_folder(path: Path) -> DatasetInfo:
 
 
 def class_sizes(listed: ImageFolder) -> list[int]:
-    """Count the training images of each class, by label."""
+    """Count the training images per class, by label."""
     counts = Counter(label for _, label in listed.train)
     return [counts[label] for label in range(len(listed.classes))]

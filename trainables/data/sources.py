@@ -14,7 +14,7 @@ import numpy as np
 from trainables.data.image_folder import Part
 from trainables.spec.datasets import DatasetInfo
 
-# Each row of CIFAR's binary files begins with the labels. In CIFAR-100 the coarse label comes first.
+# Each row in CIFAR's binary files begins with the labels. In CIFAR-100 the coarse label comes first.
 _CIFAR_LABEL_BYTES: Final = {"cifar10": 1, "cifar100": 2}
 _CIFAR_LABEL_KEYS: Final = {"cifar10": "labels", "cifar100": "fine_labels"}
 _IDX_UBYTE: Final = 0x08
@@ -22,7 +22,7 @@ LARGEST_FILE: Final = 2**30  # bytes; the largest dataset file has 184 million
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Encode text as latin-1. In old pickle protocols, Python 3 stores bytes as such a call."""
+    """Encode text as latin-1. In old pickle protocols, Python 3 stores bytes as a call of this kind."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes text as {encoding}, which a dataset file never needs")
     return text.encode("latin1")
@@ -38,11 +38,11 @@ _PICKLED: Final = {
 
 
 class DataError(ValueError):
-    """Dataset file that cannot be used."""
+    """Dataset file cannot be used."""
 
 
 def read_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """Read all samples of one part of a dataset, in file order.
+    """Read all samples in one dataset part, in file order.
 
     Args:
         info: a dataset with `layouts`.
@@ -101,7 +101,7 @@ def _is_test(name: str) -> bool:
 
 
 def _read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
-    """Read an IDX file of bytes: two zero bytes, type, number of dimensions, each size as 4 bytes, items."""
+    """Read an IDX file: two zero bytes, type, number of dimensions, each size as 4 bytes, items."""
     content = unpacked(path)
     dimensions = 1 + len(item)
     header = 4 + 4 * dimensions

@@ -1,11 +1,11 @@
-"""Class counts of each split. Imports neither torch nor numpy, so checking a plan is fast.
+"""Class counts per split. Imports neither torch nor numpy, so checking a plan is fast.
 
 Each class has a proportional share of every split, to within one sample. Every class keeps at least one training
 sample. A class with two or more samples also keeps at least one validation sample. If proportional shares break this
 rule, as few samples as possible are exchanged, and the split sizes stay the same.
 
-There is no such guarantee for a test split drawn from the same samples. A class of two samples has no test sample, and
-a larger class may have none. A class of one sample is in the train split only.
+This guarantee does not hold for a test split drawn from the same samples. A class of two samples has no test sample,
+and a larger class may have none. A class of one sample is in the train split only.
 """
 
 import math
@@ -52,7 +52,7 @@ def small_validation(samples: int, what: str) -> str | None:
     """Return a warning if one validation sample is worth more than one point of accuracy, otherwise None.
 
     Args:
-        samples: size of the validation split.
+        samples: validation split size.
         what: noun for the samples: images or sentences.
     """
     if samples >= _SAMPLES_OF_A_POINT:

@@ -1,4 +1,4 @@
-"""Augmentation as a finite table of deterministic views, and the schedule of views over the epochs of a trial.
+"""Augmentation as a finite table of deterministic views, and the schedule of views over a trial's epochs.
 
 A frozen teacher in eval mode returns the same outputs for the same view. With finitely many views, teacher outputs can
 be computed once and stored. To limit this cost, a trial of E epochs uses V = min(number of views, E) *slots*:
@@ -6,10 +6,10 @@ be computed once and stored. To limit this cost, a trial of E epochs uses V = mi
 - Slot s of sample i shows the view π_i(s). Each π_i is a permutation of all views, drawn per sample from the split
   seed. All trials share these permutations, so one table of teacher outputs by (slot, sample) serves all trials.
 - Epoch e uses one slot σ(e) for all samples. σ goes through all slots before repeating one. Each trial's data seed
-  draws a new order of the slots for every such cycle.
+  draws a new slot order for every cycle.
 
-An epoch uses a single slot, so computing the outputs for that slot costs one teacher pass over the data. A teacher that
-runs live costs the same in that epoch. A trial therefore never pays for views that it does not use.
+An epoch uses a single slot, so computing the slot's outputs costs one teacher pass over the data. A live teacher costs
+the same in this epoch. A trial therefore never pays for unused views.
 """
 
 import functools
@@ -143,7 +143,7 @@ class ResizedCrops:
         images: (N, C, H, W) uint8.
         table: view table.
         rows: (M,) int64, images addressed by the indices 0 to M - 1.
-        device: device of the batches; the images stay where they are.
+        device: device for the batches; the images stay where they are.
     """
 
     def __init__(self, images: Tensor, table: ResizedCropTable, *, rows: Tensor, device: torch.device) -> None:
@@ -180,11 +180,11 @@ class ResizedCrops:
 
 @dataclass(frozen=True)
 class OwnViewTable:
-    """Views that code of the user computes. View 0 is the unchanged image.
+    """Views computed by user code. View 0 is the unchanged image.
 
     Args:
         count: number of views.
-        name: canonical name of the code.
+        name: canonical code name.
     """
 
     count: int
@@ -194,19 +194,19 @@ class OwnViewTable:
         return self.count
 
 
-# Returns views of images (B, C, H, W) uint8, given the number of each image and of its view.
+# Returns views of images (B, C, H, W) uint8, given the image numbers and view numbers.
 ComputeViews = Callable[[Tensor, list[int], list[int]], Tensor]
-# Of the datasets whose code this process has loaded, by canonical name.
+# Functions of the datasets with code loaded in this process, by canonical name.
 _own_views: dict[str, ComputeViews] = {}
 
 
 def set_own_views(name: str, compute: ComputeViews) -> None:
-    """Make the function known that computes the views of a dataset of the user's own."""
+    """Register the function for computing a user dataset's views."""
     _own_views[name] = compute
 
 
 def own_views_of(name: str) -> ComputeViews:
-    """Return the function that computes the views of a dataset of the user's own, which must have been loaded."""
+    """Return the function for computing a user dataset's views. The dataset must have been loaded."""
     return _own_views[name]
 
 
@@ -217,7 +217,7 @@ class OwnViews:
         images: (N, C, H, W) uint8.
         compute: computes views, other than view 0.
         rows: (M,) int64, images addressed by the indices 0 to M - 1.
-        device: device of the batches; the images stay where they are.
+        device: device for the batches; the images stay where they are.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ def channels_first_view(rows: Tensor, channels: int) -> Tensor:
 
 @functools.cache
 def crop_views(padding: int, *, mirror: bool) -> ViewTable:
-    """Build the table of all crops of an image padded by `padding`, with mirror images if `mirror` is set.
+    """Build the table with all crops from an image padded by `padding`, with mirror images if `mirror` is set.
 
     Returns:
         (2 · padding + 1)² views, or twice as many with mirror images. View 0 is the unchanged image.
@@ -336,13 +336,13 @@ def num_slots(num_views: int, epochs: int) -> int:
 
 
 def views_of_slots(num_samples: int, num_views: int, slots: int, *, seed: int) -> Tensor:
-    """Return the view of every sample in every slot.
+    """Return every sample's view in every slot.
 
     Args:
-        num_samples: number of samples N.
+        num_samples: sample count N.
         num_views: number of views in the table.
         slots: number of slots, at most `num_views`. Fewer slots give a prefix of the same rows.
-        seed: draws the permutation of each sample.
+        seed: draws each sample's permutation.
 
     Returns:
         (slots, N) int16; all views in a column differ.
@@ -359,14 +359,14 @@ def _views_of_slots(num_samples: int, num_views: int, seed: int) -> Tensor:
 
 
 def slot_of_epoch(epoch: int, slots: int, *, data_seed: int) -> int:
-    """Return the slot of all samples in epoch `epoch`, counted from 0."""
+    """Return the slot for all samples in epoch `epoch`, counted from 0."""
     cycle, position = divmod(epoch, slots)
     random = generator_from(derive_seed("slots", data_seed, cycle))
     return int(torch.randperm(slots, generator=random)[position])
 
 
 def batch_order(num_samples: int, *, data_seed: int, epoch: int) -> Tensor:
-    """Draw the order of the samples in an epoch.
+    """Draw the sample order in an epoch.
 
     The order depends only on (data_seed, epoch), so an epoch needs no state from earlier epochs.
 
@@ -382,7 +382,7 @@ class Normaliser:
     Args:
         mean: mean per channel, for pixels in [0, 1].
         std: standard deviation per channel, for pixels in [0, 1].
-        device: device of the images.
+        device: device for the images.
 
     Attributes:
         scale: (1, C, 1, 1) float32; the result is pixel · scale + shift.

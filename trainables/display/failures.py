@@ -1,7 +1,7 @@
-"""Errors of failed trials as text: a summary in one line and, for an error in code of the user, the traceback.
+"""Errors of failed trials as text: a summary in one line and, for an error in user code, the traceback.
 
 The text is `TYPE: MESSAGE (in FUNCTION, FILE:LINE)`, followed by Python's traceback from the user's file on, if there
-is one. Journals, records and MLflow hold it as one value, so a text of an earlier version has the summary alone.
+is one. Journals, records and MLflow hold the text as one value, so texts from earlier versions have the summary alone.
 """
 
 from typing import Final
@@ -16,18 +16,18 @@ def failure_text(summary: str, traceback: str) -> str:
 
 
 def traceback_of(text: str) -> str:
-    """Return the traceback in an error of a trial, or an empty text."""
+    """Return the traceback in a trial's error, or an empty text."""
     _, header, rest = text.partition(f"\n{TRACEBACK_HEADER}")
     return TRACEBACK_HEADER + rest if header else ""
 
 
 def summary_of(text: str) -> str:
-    """Return an error of a trial without the traceback."""
+    """Return a trial's error without the traceback."""
     return text.partition(f"\n{TRACEBACK_HEADER}")[0]
 
 
 def one_line(text: str) -> str:
-    r"""Return the summary of an error of a trial in one line: the first line of the message, and the place.
+    r"""Return a trial's error in one line: the first line of the message, and the place.
 
     Example:
         >>> one_line("KeyError: 'mine' (in losses, method.py:21)\nTraceback (most recent call last):\n  ...")
@@ -38,7 +38,7 @@ def one_line(text: str) -> str:
 
 
 def message_of(text: str) -> str:
-    """Return type and message of an error of a trial, without the place."""
+    """Return type and message of a trial's error, without the place."""
     summary = summary_of(text)
     return summary.rpartition(_PLACE)[0] or summary
 
@@ -50,5 +50,5 @@ def place_of(text: str) -> str:
 
 
 def kind_of(text: str) -> tuple[str, str]:
-    """Return type and place of an error. Errors that agree in both have one cause."""
+    """Return type and place of an error. Errors with equal type and place have one cause."""
     return message_of(text).partition(":")[0], place_of(text)

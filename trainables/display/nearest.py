@@ -8,8 +8,8 @@ def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = s
     """Return `; did you mean X?` with the nearest known name, or an empty text if none is near.
 
     Args:
-        name: name that is not known.
-        known: names that are.
+        name: unknown name.
+        known: known names.
         show: formats the nearest name.
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

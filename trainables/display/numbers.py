@@ -3,14 +3,14 @@
 Tables, reports, model cards, notebooks and progress lines all use these functions, so one quantity looks the same
 everywhere:
 
-- Means of scores, scores in a search and differences of scores have three decimals. The accuracy of one network on one
-  split has four, so that one prediction of 10,000 shows. Gaps in nats and correlations have two, slopes per nat four.
-- Negative numbers have the typographic minus sign, and a number that rounds to zero has no sign.
-- A value that is missing or nan is an empty string, and so is the interval of an estimate without bounds.
-- A p-value has three decimals. A smaller one is `< 0.001`, so that no p-value is shown as 0.
+- Mean scores, scores in a search and score differences have three decimals. The accuracy of one network on one
+  split has four, so one prediction of 10,000 shows. Gaps in nats and correlations have two, slopes per nat four.
+- Negative numbers have the typographic minus sign. Numbers rounded to zero have no sign.
+- A missing or nan value is an empty string, and so is the interval without bounds.
+- A p-value has three decimals. A smaller one is `< 0.001`, so no p-value is shown as 0.
 
-The module imports only the standard library. It lies in the lowest room of the lowest package, because `trainables`,
-`study` and `analysis` can all import it from there.
+The module imports only the standard library. The module is in the lowest room of the lowest package, because
+`trainables`, `study` and `analysis` can all import it from there.
 """
 
 import math
@@ -86,13 +86,13 @@ def format_points(difference: float | None, places: int = 1) -> str:
 
 
 def format_interval(found: WithInterval, places: int = SCORE_PLACES, *, signed: bool = False) -> str:
-    """Format the interval of an estimate as `[0.870, 0.902]`; empty if a bound is missing."""
+    """Format an estimate's interval as `[0.870, 0.902]`; empty if a bound is missing."""
     low, high = format_number(found.low, places, signed=signed), format_number(found.high, places, signed=signed)
     return f"[{low}, {high}]" if low and high else ""
 
 
 def format_estimate(found: WithInterval, places: int = SCORE_PLACES, *, signed: bool = False) -> str:
-    """Format an estimate with its interval as `0.886 [0.870, 0.902]`.
+    """Format an estimate and interval as `0.886 [0.870, 0.902]`.
 
     Without an interval, only the value is shown. Without a value, the result is empty.
     """
@@ -101,7 +101,7 @@ def format_estimate(found: WithInterval, places: int = SCORE_PLACES, *, signed: 
 
 
 def format_difference(found: WithInterval) -> str:
-    """Format a difference of scores as `+0.012 [−0.003, +0.027]`."""
+    """Format a score difference as `+0.012 [−0.003, +0.027]`."""
     return format_estimate(found, signed=True)
 
 
@@ -111,7 +111,7 @@ def format_gap(found: WithInterval) -> str:
 
 
 def format_slope(found: WithInterval) -> str:
-    """Format a change of a score per nat as `−0.0123 [−0.0170, −0.0076]`."""
+    """Format a score's change per nat as `−0.0123 [−0.0170, −0.0076]`."""
     return format_estimate(found, SLOPE_PLACES, signed=True)
 
 
@@ -123,7 +123,7 @@ def format_correlation(found: WithInterval) -> str:
 def format_plus_minus(found: WithInterval, places: int = SCORE_PLACES, *, signed: bool = False) -> str:
     """Format an estimate as `0.886 ± 0.016`, for tables without room for both ends of the interval.
 
-    The number after ± is half the width of the interval. If one end was clipped to the possible range, it is the longer
+    The number after ± is half the interval's width. If one end was clipped to the possible range, it is the longer
     half.
     """
     value = format_number(found.value, places, signed=signed)
@@ -152,14 +152,14 @@ def p_clause(p: float | None, how: str = "") -> str:
 
     Args:
         p: p-value; the clause is empty if there was no test.
-        how: end of the clause, such as the correction.
+        how: clause end, such as the correction.
     """
     text = format_p(p)
     return f", p {text if text.startswith('<') else f'= {text}'}{how and f' {how}'}" if text else ""
 
 
 def p_bound(p: float) -> str:
-    """Format the smallest p-value that a test can reach, with two significant digits.
+    """Format a test's smallest possible p-value, with two significant digits.
 
     The bound of an exact test can lie far below 0.001, and the number itself then matters.
     """
@@ -193,7 +193,7 @@ def format_latency(seconds: float, low: float = math.nan, high: float = math.nan
 
     Args:
         seconds: the time, usually a median.
-        low: lower end of the range of the runs, shown in the unit of `seconds`; nan without a range.
+        low: lower end of the runs' range, shown in the unit of `seconds`; nan without a range.
         high: upper end of the range.
     """
     factor, unit = next((each for each in _UNITS if seconds * each[0] < _THREE_DIGITS), (1.0, "s"))

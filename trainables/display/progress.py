@@ -1,4 +1,4 @@
-"""Bar of a counted task on a terminal."""
+"""Bar for a counted task on a terminal."""
 
 import time
 from types import TracebackType
@@ -9,17 +9,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from trainables.display.numbers import format_duration
 
-_WIDE: Final = 120  # columns of a terminal with room for a bar of full length
+_WIDE: Final = 120  # columns of a terminal with room for a full-length bar
 _BAR: Final = 40
 _SHORT_BAR: Final = 10
 _ELAPSED: Final = len("0:00:00")
 
 
 class CountedBar:
-    """Bar that counts finished items, followed by a text and the elapsed time. The bar disappears when it stops.
+    """Bar with a count of finished items, a text and the elapsed time. The bar disappears when it stops.
 
     Args:
-        console: console of the bar.
+        console: the bar's console.
         name: name of the counted items.
         total: final count.
     """
@@ -73,7 +73,7 @@ class CountedBar:
         self._progress.update(self._task, completed=done, state=self._cut(state), total=total)
 
     def _cut(self, state: str) -> str:
-        """Return the text, cut to the room beside bar, count and time: rich would cut all of them alike."""
+        """Return the text, cut to the room next to bar, count and time: rich would cut all of them alike."""
         width = self._progress.console.width
         parts = (1, len(self._name), _BAR if width >= _WIDE else _SHORT_BAR, 2 * len(str(self._total)) + 1, _ELAPSED)
         room = max(1, width - sum(parts) - len(parts))
@@ -81,12 +81,12 @@ class CountedBar:
 
 
 def time_left(began: float, done: int, left: int) -> str:
-    """Estimate the time that the remaining items take, as `about 12 min left`; empty if it is unknown or zero.
+    """Estimate the time for the remaining items, as `about 12 min left`; empty if unknown or zero.
 
     Args:
-        began: time of the start, by `time.monotonic`.
-        done: number of items finished since the start.
-        left: number of remaining items.
+        began: start time, by `time.monotonic`.
+        done: items finished since the start.
+        left: remaining items.
     """
     if done <= 0 or left <= 0:
         return ""

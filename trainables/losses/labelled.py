@@ -1,4 +1,4 @@
-"""Distillation losses that treat the label's class apart from the other classes, as pure functions of logits.
+"""Distillation losses with separate parts for the label's class and the other classes, as pure functions of logits.
 
 Shapes: B samples in the mini-batch, C classes. Logarithms are natural. Each loss is a scalar, averaged over the batch.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainables.losses.logits import divergence, without_label
 
-_HIDDEN: Final = -1e9  # logit of a class that a softmax leaves out; finite, so that a row may hide all classes
+_HIDDEN: Final = -1e9  # logit of a class left out of a softmax; finite, so a row may hide all classes
 
 
 def nkd_loss(
@@ -65,9 +65,10 @@ def rld_loss(
 ) -> Tensor:
     """Compute the refined distillation loss, T² · (alpha · SCD + beta · MCD).
 
-    SCD is the KL divergence between two binary distributions: the teacher's confidence in its own prediction, and the
-    student's confidence in the label. MCD is the KL divergence over the classes with a lower teacher logit than the
-    label. A teacher that is wrong thus teaches neither its prediction nor the classes that it takes for more likely.
+    SCD is the KL divergence between two binary distributions: the teacher's confidence in the teacher's prediction, and
+    the student's confidence in the label. MCD is the KL divergence over the classes with a lower teacher logit than the
+    label. If the teacher is wrong, the student thus learns neither the wrong prediction nor the other classes ranked
+    above the label.
 
     Args:
         student_logits: (B, C), C at least 2.
@@ -83,8 +84,9 @@ def rld_loss(
 
     Source:
         Sun et al., "Knowledge Distillation with Refined Logits" (2024), as in mdistiller/distillers/RLD.py of
-        github.com/zju-SWJ/RLD at commit d54578f. The code can give SCD a temperature of its own. Ours is that of MCD,
-        as in the code's `--same-t`. We take the logarithms of SCD without rounding a probability to 0.
+        github.com/zju-SWJ/RLD at commit d54578f. The code can give SCD a separate temperature. Ours equals the
+        temperature of MCD, as in the code's `--same-t`. We take the logarithms of SCD without rounding a probability to
+        0.
     """
     student, teacher = student_logits / temperature, teacher_logits / temperature
     confidence = divergence(_against_the_rest(student, labels), _against_the_rest(teacher, teacher.argmax(dim=1)))
@@ -108,11 +110,11 @@ def pld_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, 
         temperature: divides the teacher's logits in t alone.
 
     Returns:
-        Scalar, averaged over the batch, without T². Classes with equal teacher logits are ranked by their index.
+        Scalar, averaged over the batch, without T². Classes with equal teacher logits are ranked by index.
 
     Source:
         Bassam, Zhu and Bian, "PLD: A Choice-Theoretic List-Wise Knowledge Distillation" (2025), section 4.2 and
-        appendix C. The order of equal logits is ours; there, it is that of an unstable sort.
+        appendix C. The order of equal logits is ours; there, an unstable sort decides.
     """
     teacher = teacher_logits.detach()
     own = labels[:, None]
@@ -124,7 +126,7 @@ def pld_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, 
 
 
 def _against_the_rest(logits: Tensor, classes: Tensor) -> Tensor:
-    """Compute the logarithms of a class's probability and of the sum of all others, (B, 2)."""
+    """Compute the logarithms of a class's probability and of the other classes' total, (B, 2)."""
     log_p = torch.log_softmax(logits, dim=1)
     rest = torch.logsumexp(without_label(log_p, classes), dim=1, keepdim=True)
     return torch.cat([log_p.gather(1, classes[:, None]), rest], dim=1)

@@ -37,9 +37,9 @@ def mlkd_loss(
         Jin, Wang and Lin, "Multi-Level Logit Distillation" (2023), section 3. The code is mdistiller/distillers/
         KD_ours.py of github.com/Jin-Ying/Multi-Level-Logit-Distillation at commit 5ee473f. Three differences to the
         code: it adds a second, strongly augmented view of each image, which stored outputs do not have. It multiplies
-        the losses of the first view by the share of samples (for the class level: of classes) whose teacher confidence
-        is at most the median, about 1/2. It has temperatures 2, 3, 5 and 6 besides the one that is set; ours scale
-        with it. The weights of the levels are ours; published are 1 and 1.
+        the losses of the first view by the share of samples (for the class level: of classes) with a teacher confidence
+        of at most the median, about 1/2. It has temperatures 2, 3, 5 and 6 in addition to the setting; ours scale with
+        the setting. The weights of the levels are ours; published are 1 and 1.
     """
     total = student_logits.new_zeros(())
     samples, classes = student_logits.shape

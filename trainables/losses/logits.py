@@ -64,7 +64,7 @@ def swapped_kd_loss(
 ) -> Tensor:
     """Compute the distance of PESF-KD's vision code, T² (KL(swap(teacher) || student) + KL(adapted || swap(student))).
 
-    swap exchanges the largest logit of a row and the logit of the label. Both swapped sides are constants. The student
+    swap exchanges the largest logit of a row and the label's logit. Both swapped sides are constants. The student
     therefore learns from the corrected frozen teacher, and the adapted teacher from the corrected student.
 
     Args:

@@ -8,23 +8,23 @@ from torch import Tensor, nn
 
 
 class StepOutputs(NamedTuple):
-    """Model outputs for one mini-batch and the position in the trial. Fields that a method does not use are None.
+    """Model outputs for one mini-batch and the position in the trial. Fields not used by the method are None.
 
     Args:
-        student_feature: penultimate feature of the student, (B, D_student).
+        student_feature: the student's penultimate feature, (B, D_student).
         student_logits: (B, C).
-        teacher_feature: penultimate feature of the teacher, (B, D_teacher), without gradient.
-        teacher_logits: logits of the frozen teacher, (B, C), without gradient.
-        adapted_logits: (B, C), with gradients to the adapter. Methods that train the teacher put the logits of the
-            trained teacher here.
-        peer_logits: logits of the peer network trained together with the student, (B, C), with gradients to the peer.
+        teacher_feature: the teacher's penultimate feature, (B, D_teacher), without gradient.
+        teacher_logits: the frozen teacher's logits, (B, C), without gradient.
+        adapted_logits: (B, C), with gradients to the adapter. If the method trains the teacher, the trained teacher's
+            logits.
+        peer_logits: logits of the peer network, trained together with the student, (B, C), with gradients to the peer.
         parts: the method's own modules, trained with the student.
         indices: (B,) int64, sample rows in the train split.
         epoch: current epoch, counted from 0.
         generator: random generator for the losses, seeded again at the start of every epoch.
         student_maps: feature maps after the student's stem and after each stage, (B, C_i, H_i, W_i); see `FeatureMaps`.
         teacher_maps: the same for the teacher, without gradient. Number, width and size may differ from the student's.
-        epochs: number of epochs of the trial.
+        epochs: number of epochs in the trial.
         class_distances: (C, C), distances between the classes; see `trainables.run.class_distances`.
     """
 
@@ -55,16 +55,16 @@ class StepOutputs(NamedTuple):
 
 
 class LossParts(NamedTuple):
-    """Loss of one mini-batch in named parts, all scalars. Parts that a method does not have are None.
+    """Loss of one mini-batch in named parts, all scalars. Parts missing in the method are None.
 
     Args:
         total: minimised loss, the weighted sum of the parts.
-        ce: cross-entropy of the student, before weighting.
+        ce: student cross-entropy, before weighting.
         kd: distillation loss, T² included, before weighting.
         adapter: cross-entropy of the adapted teacher, before weighting.
         peer: total loss of the peer network, after weighting.
         gap: penalty on an imposed sharpness gap, before weighting.
-        adapter_kd: distance between student and adapted teacher, of a method with another distillation loss `kd`.
+        adapter_kd: distance between student and adapted teacher, for methods with another distillation loss `kd`.
     """
 
     total: Tensor

@@ -43,7 +43,7 @@ def wkd_loss(
         weight: weight of the transport.
         sharpening: factor of the distances in the cost.
         regularisation: weight of the transport plan's entropy.
-        iterations: number of Sinkhorn's iterations, which gradients pass through.
+        iterations: number of Sinkhorn's iterations. Gradients pass through them.
 
     Returns:
         Scalar, averaged over the batch, without T². Positive if both predictions are equal.
@@ -74,8 +74,8 @@ def _transport_cost(
 ) -> Tensor:
     """Compute the cost of the entropic transport plan per sample, (B,).
 
-    The plan of a sample is diag(u) K diag(v), with K = exp(-cost / regularisation). Its sum of costs needs products
-    with matrices (C, C) alone. Both u and v are 0 at the label, because both probabilities are.
+    The plan of a sample is diag(u) K diag(v), with K = exp(-cost / regularisation). The plan's sum of costs needs only
+    products with matrices (C, C). Both u and v are 0 at the label, because both probabilities are.
     """
     kernel = torch.exp(-cost / regularisation)
     u = torch.full_like(student, 1 / (student.shape[1] - 1)).scatter(1, own, 0.0)

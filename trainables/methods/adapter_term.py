@@ -1,4 +1,4 @@
-"""Adapter with a method whose own loss has no logits of the teacher, as in PESF-KD's vision code."""
+"""Adapter with a method without teacher logits in the loss, as in PESF-KD's vision code."""
 
 from torch import Tensor
 
@@ -20,21 +20,21 @@ def with_adapter_term(
 ) -> LossParts:
     """Add adapter_kd_weight · D(z_a, z_s) + adapter_ce_weight · CE(z_a, y) to a method's losses.
 
-    Without an adapter, nothing is added. The distance D is that of `pesf_kd` with the same variant. The adapter's
-    gradient comes from these two terms alone.
+    Without an adapter, nothing is added. The distance D equals the distance of `pesf_kd` with the same variant. The
+    adapter's gradient comes from these two terms alone.
 
     Args:
         outputs: step outputs with `student_logits`, `teacher_logits` and, with an adapter, `adapted_logits`.
         labels: (B,) int64.
-        losses: losses of the method.
+        losses: the method's losses.
         temperature: T, softens both sides of the distance.
         adapter_kd_weight: weight of the distance, the `-a` of PESF-KD's vision code.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
         detach_adapter_target: stop the distance's gradient before the adapter.
-        pesf_variant: whose distance: the paper's, or that of the authors' vision code.
+        pesf_variant: source of the distance: the paper, or the authors' vision code.
 
     Returns:
-        Loss parts of the method and, with an adapter, `adapter` and `adapter_kd`.
+        The method's loss parts and, with an adapter, `adapter` and `adapter_kd`.
 
     Source:
         `train_distill` in cv/helper/loops.py of github.com/1170300319/PESF-KD at commit d3f6aa8: the README combines

@@ -20,8 +20,8 @@ def atkd_losses(
 ) -> LossParts:
     """Compute ce_weight · CE(z_s, y) + kd_weight · τ_s² KL(softmax(z / τ_t) || softmax(z_s / τ_s)).
 
-    With an adapter, adapter_ce_weight · CE(z_a, y) is added, and z and τ_t are those of the adapted logits. An adapter
-    then changes the shape of a sample's target and not its sharpness.
+    With an adapter, adapter_ce_weight · CE(z_a, y) is added, and z and τ_t come from the adapted logits. An adapter
+    then changes the shape of a sample's target and not the target's sharpness.
 
     Args:
         outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`; each (B, C).

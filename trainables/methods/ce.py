@@ -9,7 +9,7 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 def ce_losses(outputs: StepOutputs, labels: Tensor) -> LossParts:
-    """Compute CE(z_s, y), with weight 1 so that the learning rate alone sets the step size.
+    """Compute CE(z_s, y), with weight 1, so the learning rate alone sets the step size.
 
     Args:
         outputs: step outputs with `student_logits` (B, C).

@@ -23,8 +23,8 @@ def dtkd_losses(
 ) -> LossParts:
     """Compute ce_weight · CE(z_s, y) + kd_weight · w · (dtkd_alpha · `dtkd_loss` + dtkd_beta · T² KL).
 
-    The factor w grows from 1 / n to 1 in the first n epochs. The KL divergence is that of `kd_loss`.
-    With an adapter, adapter_ce_weight · CE(z_a, y) is added, and both divergences use the adapted logits.
+    The factor w grows from 1 / n to 1 in the first n epochs. The KL divergence is computed by `kd_loss`. With an
+    adapter, adapter_ce_weight · CE(z_a, y) is added, and both divergences use the adapted logits.
 
     Args:
         outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`; each (B, C).

@@ -1,4 +1,4 @@
-"""Ablation of PESF-KD that trains the whole teacher instead of an adapter."""
+"""Ablation of PESF-KD: train the whole teacher instead of an adapter."""
 
 from torch import Tensor
 

@@ -41,8 +41,8 @@ def linear_weight(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
 
     The cross-entropy g is convex in w. Let d = z_1 - z_2, and let p be the ensemble's probabilities. Then g' is the
     batch mean of (Σ p d) - d_y, and g'' is the batch mean of the variance of d under p. Newton's method solves g' = 0
-    within [0, 1]. Bisection replaces a Newton step that leaves the current bracket or is longer than half the previous
-    step. The number of steps is fixed, so no step has to wait for a GPU result.
+    within [0, 1]. Bisection replaces a Newton step outside the current bracket, or longer than half the previous step.
+    The number of steps is fixed, so no step has to wait for a GPU result.
 
     Args:
         first: (B, C), z_1.

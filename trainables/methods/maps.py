@@ -1,6 +1,6 @@
 """Helpers for methods that match feature maps: pair the maps of student and teacher, and pool a pair to one size.
 
-Maps are those of `FeatureMaps`: index 0 is after the stem, followed by one map per stage.
+Maps come from `FeatureMaps`: index 0 is after the stem, followed by one map per stage.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def in_pairs(student: Sequence[Each], teacher: Sequence[Each]) -> list[tuple[Eac
 
 
 def at_hint(maps: Sequence[Each]) -> Each:
-    """Return the entry of the second stage, the middle of most networks, or of the only stage."""
+    """Return the second stage's entry (the middle of most networks), or the only stage's."""
     return maps[min(HINT_STAGE, len(maps) - 1)]
 
 

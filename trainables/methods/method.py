@@ -1,4 +1,4 @@
-"""Definition of a distillation method: the trained modules and the losses that train them."""
+"""Definition of a distillation method: the trained modules and the losses for training."""
 
 import functools
 import inspect
@@ -47,10 +47,10 @@ def weighted_sum(
 
 
 def warmup_factor(epoch: int, warmup_epochs: int) -> float:
-    """Return the factor of a loss that grows from 1 / n to 1 in the first n epochs.
+    """Return a loss factor that grows from 1 / n to 1 in the first n epochs.
 
     Args:
-        epoch: number of the epoch, from 0.
+        epoch: counted from 0.
         warmup_epochs: n; 0 disables the warm-up.
     """
     return min((epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
@@ -108,16 +108,16 @@ class Method:
     """Distillation method: specification, losses and optional trainable modules.
 
     Args:
-        spec: description of the method that needs no torch; see `trainables.spec.methods`.
-        losses: `losses(outputs, labels, *, ...)`. Each keyword-only parameter has the name of the `TrialConfig` field
-            that provides the value.
+        spec: description of the method, usable without torch; see `trainables.spec.methods`.
+        losses: `losses(outputs, labels, *, ...)`. Each keyword-only parameter is named like the `TrialConfig` field
+            with the value.
         closed_form: builds the formulas for losses and gradients from the keyword-only parameters of `losses`. Autograd
             computes the gradients if this is None or returns None.
         parts: `parts(setting, *, ...)` builds the method's own modules; None if the method has none. Keyword-only
-            parameters are named as in `losses`. The parameters are trained together with the student, with the settings
-            of the student's optimiser. Every checkpoint stores the parameters and buffers.
-        teacher_method: method that trains the teacher, with the teacher network in the role of the student. None if the
-            teacher is trained with cross-entropy. Only methods that prepare the teacher for the student set this.
+            parameters are named as in `losses`. The parameters are trained together with the student, with the
+            student's optimiser settings. Every checkpoint stores the parameters and buffers.
+        teacher_method: method for training the teacher, with the teacher network in the role of the student. None if
+            the teacher is trained with cross-entropy. Set only by methods that prepare the teacher for the student.
     """
 
     spec: MethodSpec

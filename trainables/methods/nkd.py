@@ -22,8 +22,8 @@ def nkd_losses(
     """Compute ce_weight · CE(z_s, y) + kd_weight · (-t_y log s_y + nkd_gamma · T² KL(t' || s')).
 
     t_y and s_y are the label's probabilities, and t' and s' the distributions over the other classes. With an adapter,
-    adapter_ce_weight · CE(z_a, y) is added, and t' comes from the adapted logits. So does t_y, as a constant: its
-    gradient would lower the adapted teacher's confidence in every label.
+    adapter_ce_weight · CE(z_a, y) is added, and t' comes from the adapted logits. So does t_y, as a constant: a
+    gradient through t_y would lower the adapted teacher's confidence in every label.
 
     Args:
         outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`; each (B, C).

@@ -1,4 +1,4 @@
-"""Losses of a method of the user's own, with a check of each return value."""
+"""Losses of a user method, with a check of each return value."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,13 +12,13 @@ from trainables.user_code.errors import UserCodeError
 
 
 def checked_losses(losses: Callable[..., LossParts], shown: str) -> Callable[..., LossParts]:
-    """Return losses that check what the user's losses return. Signature and values are unchanged.
+    """Return the user's losses with a check of the returned parts. Signature and values are unchanged.
 
     The check reads types and shapes alone, so it never waits for a device.
 
     Args:
-        losses: losses of the method.
-        shown: name of the method in errors.
+        losses: the method's losses.
+        shown: method name in errors.
     """
 
     @wraps(losses)

@@ -22,7 +22,7 @@ def answers_of(
     Args:
         teacher_logits: (B, C).
         labels: (B,) int64.
-        threshold: smallest probability of the predicted class that counts as confident.
+        threshold: smallest probability of the predicted class to count as confident.
         wrong_threshold: the same for wrong answers; None for the same threshold.
 
     Returns:
@@ -54,7 +54,7 @@ def pea_kd_losses(
 ) -> LossParts:
     """Compute kd_weight · CE(answer class) in the first epochs, then ce_weight · CE(z_s, y) + kd_weight · T² KL.
 
-    The answer class is that of `answers_of`; the KL divergence is that of `kd_loss`.
+    The answer class comes from `answers_of`, the KL divergence from `kd_loss`.
 
     Args:
         outputs: step outputs with `student_feature` (B, D), `student_logits` and `teacher_logits`, both (B, C),
@@ -75,12 +75,12 @@ def pea_kd_losses(
         the teacher's predictions (PTP) in four classes, and the authors' code, github.com/snudm-starlab/Pea-KD at
         commit 0375288 (src/PTP.py, src/utils/nli_data_processing.py, src/utils/KD_loss.py): T = 10, α = 0.7 and two
         thresholds per task. `trainables.models.text.share_layers` implements the shared and shuffled layers from memory
-        of the paper. Differences from the code: PTP is a separate stage of several epochs there, with its own optimiser
-        and schedule, and its checkpoint starts the distillation with a new classification layer; here it is the first
-        `pea_epochs` epochs of the trial, under the same schedule, and leaves the classification layer untrained.
-        The PTP loss has weight 1 there and kd_weight here. The released distillation adds β · PKD with β = 100, which
-        is left out here, because stored outputs have no hidden states. A confidence equal to the threshold counts as
-        unsure there.
+        of the paper. Differences from the code: PTP is a separate stage of several epochs there, with a separate
+        optimiser and schedule. The stage's checkpoint starts the distillation with a new classification layer. Here PTP
+        takes the first `pea_epochs` epochs of the trial, under the same schedule, and leaves the classification layer
+        untrained. The PTP loss has weight 1 there and kd_weight here. The released distillation adds β · PKD with β =
+        100, which is left out here, because stored outputs have no hidden states. A confidence equal to the threshold
+        counts as unsure there.
     """
     assert isinstance(outputs.parts, nn.Linear)
     if outputs.epoch >= pea_epochs:

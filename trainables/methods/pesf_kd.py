@@ -28,7 +28,7 @@ def pesf_kd_losses(
     gap_target: float,
     gap_weight: float,
 ) -> LossParts:
-    """Compute the losses of student and adapter, which one step minimises together.
+    """Compute the losses of student and adapter, minimised together in one step.
 
     The loss is ce_weight · CE(z_s, y) + kd_weight · D + adapter_ce_weight · CE(z_a, y), with z_a the adapted logits.
     The distance D is T² KL(softmax(z_a / T) || softmax(z_s / T)), or T² times the mean squared difference of both
@@ -36,7 +36,7 @@ def pesf_kd_losses(
     the adapted logits towards the student's.
 
     The variant `released-vision` has another distance, `swapped_kd_loss`, in which the student never sees the adapter.
-    See `trainables.spec.methods.pesf_variants` for all variants, their sources and our deviations.
+    See `trainables.spec.methods.pesf_variants` for all variants, with sources and our deviations.
 
     If `gap_control` imposes a gap, gap_weight · (gap - gap_target)² is added. The gap is mean(sharpness(z_a) -
     sharpness(z_s)) over the batch, at temperature 1. This penalty sends gradient to the adapter alone, even if the
@@ -50,7 +50,7 @@ def pesf_kd_losses(
         kd_weight: weight of the distance.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
         detach_adapter_target: stop the distance's gradient before the adapter.
-        pesf_variant: whose objective: the paper's, or that of the authors' code for images or text.
+        pesf_variant: source of the objective: the paper, or the authors' code for images or text.
         distance: `kl` as in the paper's vision experiments; `mse` of probabilities as in the paper's language
             experiments.
         gap_control: which gap to impose. `paper` uses the paper's gap, which an adapter can also meet by adding a
@@ -94,7 +94,7 @@ def closed_form(
     pesf_variant: PesfVariant,
     distance: Distance,
     gap_control: GapControl,
-    gap_target: float,  # noqa: ARG001 - the formulas are of a gap that is left alone
+    gap_target: float,  # noqa: ARG001 - the formulas leave the gap alone
     gap_weight: float,  # noqa: ARG001
 ) -> ClosedForm | None:
     """Return the formulas for losses and gradients; None if autograd has to compute the gradients.

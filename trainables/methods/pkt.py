@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: match the probability that two samples of a batch are neighbours."""
+"""Probabilistic knowledge transfer: match the probability that two samples in a batch are neighbours."""
 
 from torch import Tensor
 from torch.nn.functional import normalize

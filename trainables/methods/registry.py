@@ -16,7 +16,7 @@ from trainables.user_code.reference import canonical
 class MethodRegistry(Mapping[str, Method]):
     """Mapping from name to method; a lookup imports the method's module.
 
-    It iterates over the registered methods. A lookup also finds a method of the user's own by its canonical name.
+    Iteration covers the registered methods. A lookup also finds a user method by canonical name.
     """
 
     def __getitem__(self, name: str) -> Method:
@@ -36,7 +36,7 @@ class MethodRegistry(Mapping[str, Method]):
 
 
 def _own_method(name: str) -> Method:
-    """Return a method of the user's own, with its canonical name.
+    """Return a user method by canonical name.
 
     Raises:
         UserCodeError: the code cannot be loaded, or does not define a method.

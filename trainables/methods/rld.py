@@ -1,4 +1,4 @@
-"""Refined logits: distil the confidence of the teacher, and the classes that the teacher ranks below the true label."""
+"""Refined logits: distil the teacher's confidence, and the classes ranked below the true label by the teacher."""
 
 from torch import Tensor
 

@@ -1,9 +1,9 @@
 """Student-friendly teachers: train the teacher with student-like branches, then use plain distillation.
 
-The first phase trains the teacher, before and separately from the students. There is one teacher per pair of
-architectures and teacher seed. All trials and seeds of that student share the teacher, as they share an ordinary
-teacher. Training takes the recipe's number of epochs; the branches make each epoch slower, and are discarded at the
-end. The training time is stored next to the teacher's file. Every trial with this teacher reports the full time as
+The first phase trains the teacher, before and separately from the students. There is one teacher per architecture pair
+and teacher seed. All trials and seeds of the student share the teacher, like an ordinary teacher. Training takes the
+recipe's number of epochs; the branches make each epoch slower, and are discarded at the end. The training time is
+stored next to the teacher's file. Every trial with this teacher reports the full time as
 `cost/teacher_training_seconds`.
 """
 
@@ -25,7 +25,7 @@ from trainables.steps.closed_form import ClosedForm
 
 
 class Branch(nn.Module):
-    """Student that starts from a teacher map: a 3 × 3 convolution replaces the student's first stages.
+    """Student with a teacher map as input: a 3 × 3 convolution replaces the student's first stages.
 
     Args:
         student: provides the later stages and the head; the earlier layers are removed.
@@ -172,7 +172,7 @@ def sftn_losses(
 
 @torch.no_grad()
 def _keep_used_layers(model: DistillationModel, run: Callable[[], object]) -> None:
-    """Replace layers that `run` never calls with the identity, so they are not counted, trained or stored."""
+    """Replace layers never called by `run` with the identity. They are then not counted, trained or stored."""
     used: set[nn.Module] = {model.head}
     leaves = [module for module in model.modules() if not list(module.children())]
     hooks = [leaf.register_forward_pre_hook(lambda module, _: used.add(module)) for leaf in leaves]

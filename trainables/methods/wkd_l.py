@@ -27,8 +27,8 @@ def wkd_l_losses(
 
     t_y and s_y are the label's probabilities, t' and s' the distributions over the other classes, and W the cost to
     transport one to the other. The factor w is 1 at first and then falls to 0 as half a cosine. With an adapter,
-    adapter_ce_weight · CE(z_a, y) is added, and t' comes from the adapted logits. So does t_y, as a constant: its
-    gradient would lower the adapted teacher's confidence in every label.
+    adapter_ce_weight · CE(z_a, y) is added, and t' comes from the adapted logits. So does t_y, as a constant: a
+    gradient through t_y would lower the adapted teacher's confidence in every label.
 
     Args:
         outputs: step outputs with `class_distances`, `student_logits`, and `teacher_logits` or `adapted_logits`.
@@ -47,8 +47,8 @@ def wkd_l_losses(
 
     Source:
         Lv, Yang and Li, "Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge Distillation" (2024).
-        The code decays after epoch 150 of 240, and w is 0 in the last epoch. Ours falls from one epoch later on, so
-        that the transport has some weight in every epoch of a short trial. The adapter is ours.
+        The code decays after epoch 150 of 240, and w is 0 in the last epoch. Ours falls from one epoch later on, so the
+        transport has some weight in every epoch of a short trial. The adapter is ours.
     """
     assert outputs.class_distances is not None
     kd = wkd_loss(
@@ -66,11 +66,11 @@ def wkd_l_losses(
 
 
 def decay_factor(epoch: int, epochs: int, *, start: float) -> float:
-    """Return the factor of the transport in an epoch: 1 at first, then half a cosine that would end in 0.
+    """Return the transport's factor in an epoch: 1 at first, then half a cosine towards 0.
 
     Args:
         epoch: counted from 0.
-        epochs: number of epochs of the trial.
+        epochs: number of epochs in the trial.
         start: share of the epochs after which the factor falls.
     """
     if epoch <= start * epochs:

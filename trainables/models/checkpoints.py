@@ -22,14 +22,14 @@ _LONGEST_HEADER = 100_000_000  # bytes, in a safetensors file
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Metadata of the weights in a model file.
+    """Weights metadata in a model file.
 
     Args:
         architecture: name for `build_model`.
         num_classes: number of classes, C.
         in_channels: image channels.
-        mean: mean of each channel, subtracted from images scaled to [0, 1].
-        std: divisor of each channel after that.
+        mean: mean per channel, subtracted from images scaled to [0, 1].
+        std: divisor per channel after the subtraction.
         data_digest: digest of the training dataset.
     """
 
@@ -69,12 +69,12 @@ class CheckpointInfo:
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str]) -> None:
-    """Write the weights and buffers of a model atomically as safetensors with a checksum.
+    """Write a model's weights and buffers atomically as safetensors with a checksum.
 
     Args:
         model: model on any device.
         path: path with suffix .safetensors; an existing file is replaced.
-        metadata: entries of the file's header.
+        metadata: file header entries.
 
     Raises:
         CheckpointError: the path has another suffix.
@@ -86,7 +86,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapp
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read the metadata of a model file written here; non-string values are returned as JSON.
+    """Read the metadata from a model file written here; non-string values are returned as JSON.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another format.
@@ -107,20 +107,20 @@ def load_checkpoint(
     A safetensors file is a plain state dict, verified by checksum if written here. Any other file is read as a torch
     checkpoint, without running code from it. Weights are found under any key, with or without a prefix such as
     `module.`, `_orig_mod.`, `model.` or, in mdistiller's distillers, `student.` and `teacher.`; see
-    `trainables.models.layouts`. Weights of torchvision and timm models may use the key names of the library or ours.
+    `trainables.models.layouts`. Weights of torchvision and timm models may use the library's key names or ours.
 
     Args:
         model: model with the checkpoint's architecture, number of classes and input channels.
-        path: path of the file.
+        path: file path.
         part: preferred half of a distiller's checkpoint, if both fit.
         wanted: `raw`, `ema`, or the key of the weights in the file. If None, raw weights are preferred to averages.
 
     Returns:
-        The weights that were loaded, and the other weights in the file.
+        The loaded weights, and the other weights in the file.
 
     Raises:
         CheckpointError: the file is missing or damaged; the weights belong to another architecture or number of classes
-            (the message names the first differing keys); or several different sets of weights fit.
+            (the message names the first differing keys); or several different weight sets fit.
     """
     file = Path(path)
     content = _read(file)
@@ -136,7 +136,7 @@ def load_checkpoint(
 
 
 def likely_architecture(path: str | os.PathLike[str]) -> str | None:
-    """Return the name of a known architecture that fits the weights in a file, or None.
+    """Return the name of a known architecture fitting the weights in a file, or None.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another format.
@@ -188,7 +188,7 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _as_needed(key: str, value: Tensor, needed: Tensor, file: Path) -> Tensor:
-    """Convert a tensor to the dtype and layout that the network needs.
+    """Convert a tensor to the network's dtype and layout.
 
     Raises:
         CheckpointError: the tensor has no values (meta), is quantised or complex, or is not finite.

@@ -1,4 +1,4 @@
-"""Order of the classes in a fine-tuned model, from the class names in its configuration; imports no torch.
+"""Class order of a fine-tuned model, from the class names in the configuration; imports no torch.
 
 Two checkpoints of one task may order the classes differently. `id2label` in config.json names them.
 """
@@ -19,12 +19,12 @@ class ClassNamesError(ValueError):
 
 
 class ClassOrder(NamedTuple):
-    """Mapping from the logits of a model to the classes of a task.
+    """Mapping from a model's logits to a task's classes.
 
     Args:
-        names: class names of the model, in the model's order; empty for a model without class names.
+        names: the model's class names, in the model's order; empty for a model without class names.
         order: for each class of the task, the index of the model's logit.
-        labels: class names of the task.
+        labels: the task's class names.
     """
 
     names: tuple[str, ...]
@@ -43,12 +43,12 @@ class ClassOrder(NamedTuple):
 
 
 def class_order(config: Mapping[str, Any], task: GlueTask, *, where: str) -> ClassOrder:
-    """Match the classes of a model with those of a task by name, ignoring case.
+    """Match a model's classes with a task's by name, ignoring case.
 
     Args:
         config: content of the model's config.json.
         task: task with the class names. The spellings in GLUE's files (such as 0 and 1) are accepted too.
-        where: name of the model for messages.
+        where: model name for messages.
 
     Raises:
         ClassNamesError: the names differ from the task's (the message lists both), or `id2label` contradicts
@@ -77,7 +77,7 @@ def class_order(config: Mapping[str, Any], task: GlueTask, *, where: str) -> Cla
 
 
 def read_class_order(folder: Path, task: GlueTask) -> ClassOrder:
-    """Match the classes of the model in a folder with those of a task.
+    """Match the classes of the model in a folder with a task's classes.
 
     Raises:
         ClassNamesError: see `class_order`; or config.json cannot be read.

@@ -1,4 +1,4 @@
-"""Small CNNs that train in seconds on one core, with accuracies low enough to distinguish methods."""
+"""Small CNNs, trained in seconds on one core, with accuracies low enough to distinguish methods."""
 
 import math
 
@@ -16,7 +16,7 @@ class SmallCNN(DistillationModel):
     """conv3x3 - BN - ReLU - maxpool 2 - conv3x3 - BN - ReLU - average to 2 × 2 - linear; D = 4 · B.
 
     Args:
-        channels: A and B, the channels of the two convolutions.
+        channels: A and B, the two convolutions' channels.
         num_classes: number of classes, C.
         in_channels: image channels. Height and width of the images must be 8 pixels or more.
     """
@@ -36,13 +36,13 @@ class SmallCNN(DistillationModel):
         return self.fc
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """Return the maps of both convolutions, the first before pooling, and the feature (B, D)."""
+        """Return both convolutions' maps, the first before pooling, and the feature (B, D)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
         preactivation, activated, feature = self._after(stem)
         return StageOutputs((stem, activated), (stem, preactivation), feature)
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """Compute the feature from the map of the first convolution."""
+        """Compute the feature from the first convolution's map."""
         assert index == 0
         return self._after(maps)[2]
 

@@ -1,4 +1,4 @@
-"""Ensemble of frozen teachers as one teacher, with the mean of their probabilities as its prediction."""
+"""Ensemble of frozen teachers as one teacher. The prediction is the mean of the members' probabilities."""
 
 import math
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from trainables.models.interface import DistillationModel, StageOutputs
 
 
 class MeanProbability(nn.Linear):
-    """Head of an ensemble: from the members' logits to logits of the mean probability. Has no weights.
+    """Ensemble head: maps the members' logits to logits of the mean probability. Has no weights.
 
-    The result is log p̄ + the mean over members of log Σ exp z, where p̄ is the mean of the members' probabilities. Its
-    softmax is p̄. The second term is the same for all classes of a sample. It gives the ensemble the mean sharpness of
-    its members; without it, log Σ exp of every prediction would be 0.
+    The result is log p̄ + the mean over members of log Σ exp z, where p̄ is the mean of the members' probabilities. The
+    softmax of the result is p̄. The second term is the same for all classes of a sample. This term gives the ensemble
+    the members' mean sharpness. Without it, log Σ exp of every prediction would be 0.
 
     Args:
         members: number of networks, K.
         num_classes: C.
 
     Source:
-        Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), section 1, for the mean of the
-        probabilities as a target. The constant is ours.
+        Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), section 1, for the mean
+        probability as a target. The constant is ours.
     """
 
     def __init__(self, members: int, num_classes: int) -> None:
@@ -47,9 +47,9 @@ class MeanProbability(nn.Linear):
 class TeacherEnsemble(DistillationModel):
     """Several trained networks for the same classes; not trained together.
 
-    The feature is the members' logits side by side. Stored teacher outputs therefore hold the answer of each member. A
-    step of KD with the stored outputs of three teachers took 1.00 times as long as with one for cnn_16_32 and 10
-    classes, and 1.01 times for resnet8x4 and 100 classes (batches of 64, one core, medians of 25 and 15 rounds).
+    The feature is the members' logits side by side. Stored teacher outputs therefore hold each member's logits. A step
+    of KD with the stored outputs of three teachers took 1.00 times as long as with one for cnn_16_32 and 10 classes,
+    and 1.01 times for resnet8x4 and 100 classes (batches of 64, one core, medians of 25 and 15 rounds).
 
     Images are pixels in [0, 1]. Each member normalises them as in its own training.
 

@@ -69,7 +69,7 @@ def _remove_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
 
 
 def _exact_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Return pairs of a convolution and the only BatchNorm that reads the convolution's output, by name.
+    """Return pairs of a convolution and the only BatchNorm applied to the convolution's output, by name.
 
     Folding is tested on a copy in float64, with statistics far from the neutral ones of a fresh BatchNorm. The list is
     empty if folding changes the output.
@@ -97,7 +97,7 @@ def _exact_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
 
 
 class _UseCounter(TorchFunctionMode):
-    """Counter of the operations that read given tensors."""
+    """Counter of the operations on given tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _UseCounter(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(value, Tensor) for value in tree_leaves(result)):  # skip queries such as dim()
+        if any(isinstance(value, Tensor) for value in tree_leaves(result)):  # skip queries, for example dim()
             for value in tree_leaves((args, kwargs)):
                 if id(value) in self.counts:
                     self.counts[id(value)] += 1
@@ -113,7 +113,7 @@ class _UseCounter(TorchFunctionMode):
 
 
 def _adjacent(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Return pairs of a convolution and the only BatchNorm that reads the convolution's output.
+    """Return pairs of a convolution and the only BatchNorm applied to the convolution's output.
 
     Modules that run several times in a pass are left out.
     """

@@ -1,4 +1,4 @@
-"""Interface of all students and teachers, for any architecture."""
+"""Interface for all students and teachers, with any architecture."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class StageOutputs(NamedTuple):
-    """Outputs of one forward pass up to the head.
+    """Forward pass outputs up to the head.
 
     Args:
-        maps: maps after the stem and after each stage, (B, C_i, H_i, W_i), which the feature methods of the literature
-            match. Maps are after the ReLU, except in architectures with stages that end without one: the sums of wide
-            residual nets and the linear bottlenecks of MobileNetV2. Empty for models of other libraries.
-        preactivations: the same maps before the ReLU that follows or ends the stage, with the same shapes. For the
-            stem, and for stages without such a ReLU, they are the same tensors as in `maps`.
-        feature: input of the head, (B, D).
+        maps: maps after the stem and after each stage, (B, C_i, H_i, W_i), as matched by the feature methods of the
+            literature. Maps are after the ReLU, except in architectures with stages that end without a ReLU: the sums
+            of wide residual nets and the linear bottlenecks of MobileNetV2. Empty for models of other libraries.
+        preactivations: the same maps before the ReLU at the end of the stage or after the stage, with the same shapes.
+            For the stem, and for stages without this ReLU, they are the same tensors as in `maps`.
+        feature: the head's input, (B, D).
     """
 
     maps: tuple[Tensor, ...]
@@ -36,7 +36,7 @@ class DistillationModel(nn.Module, ABC):
     """Classifier split into a penultimate feature and a last linear layer.
 
     Subclasses implement `stages` and `head`. The head keeps the attribute name of the literature's checkpoints (`fc`,
-    `linear`, `classifier`), and the property `head` returns that layer.
+    `linear`, `classifier`), and the property `head` returns the layer.
     """
 
     @property
@@ -46,10 +46,10 @@ class DistillationModel(nn.Module, ABC):
 
     @abstractmethod
     def stages(self, images: Tensor) -> StageOutputs:
-        """Return the maps of every stage and the feature for images (B, in_channels, H, W)."""
+        """Return every stage's maps and the feature for images (B, in_channels, H, W)."""
 
     def resume(self, index: int, maps: Tensor) -> Tensor:  # noqa: ARG002
-        """Compute the penultimate feature (B, D) from maps that replace those of a stage.
+        """Compute the penultimate feature (B, D) from replacement maps of a stage.
 
         Args:
             index: index of the maps in `StageOutputs.maps`, except the last index.
@@ -61,11 +61,11 @@ class DistillationModel(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} cannot resume from the output of a stage")
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the penultimate feature (B, D) of images (B, in_channels, H, W)."""
+        """Return the penultimate feature (B, D) for images (B, in_channels, H, W)."""
         return self.stages(images).feature
 
     def feature_maps(self, images: Tensor) -> FeatureMaps:
-        """Return the maps of every stage, the feature and the logits from a single pass.
+        """Return every stage's maps, the feature and the logits from a single pass.
 
         A second pass in train mode would update the running statistics twice.
         """
@@ -73,7 +73,7 @@ class DistillationModel(nn.Module, ABC):
         return FeatureMaps(*outputs, logits=self.head(outputs.feature))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (B, C) of images (B, in_channels, H, W)."""
+        """Return the logits (B, C) for images (B, in_channels, H, W)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 

@@ -13,10 +13,10 @@ from torch.nn import functional
 def activated_stages(
     stem: Tensor, stages: Iterable[Iterable[nn.Module]]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Run the stages of a network and apply the last ReLU after every block.
+    """Run a network's stages and apply the last ReLU after every block.
 
     Args:
-        stem: activated output of the stem, (B, C_0, H, W).
+        stem: the stem's activated output, (B, C_0, H, W).
         stages: stages of one or more blocks. Each block maps activated maps to pre-activations.
 
     Returns:

@@ -1,9 +1,9 @@
-"""Find a network's weights in the content of a file, for the layouts that training scripts write.
+"""Find a network's weights in a file's content, for the layouts written by training scripts.
 
 No list of wrapper keys is needed. Each dict of tensors in the file is compared with the network in several ways: with
-all keys, without a common prefix, by groups of keys with a common prefix, and by such a group (a backbone) with the
-single linear layer outside the group (the head). Names serve two purposes only: to separate weight averages (EMA) from
-raw weights, and the teacher from the student in a distiller's file.
+all keys, without a common prefix, by groups of keys with a common prefix, and by a group (a backbone) with the single
+linear layer outside the group (the head). Names serve two purposes only: to separate weight averages (EMA) from raw
+weights, and the teacher from the student in a distiller's file.
 """
 
 import re
@@ -19,11 +19,11 @@ from trainables.models.taken_weights import CheckpointError, FoundWeights, Taken
 
 Part = Literal["student", "teacher"]
 
-# Counters that thop adds to every module, and the counter of torch's AveragedModel.
+# Counters added to every module by thop, and the counter of torch's AveragedModel.
 _COUNTERS: Final = frozenset({"total_ops", "total_params"})
 _AVERAGED: Final = "n_averaged"
 _BATCHES: Final = "num_batches_tracked"
-# Name components that torch.compile, FSDP and activation checkpointing insert for wrapped modules.
+# Name components for wrapped modules, inserted by torch.compile, FSDP and activation checkpointing.
 _WRAPPERS: Final = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _EMA: Final = re.compile(r"(?:^|[^a-z])(?:ema|swa|avg|averaged?|shadow|polyak)|(?:ema|swa)(?:$|[^a-z])")
 _DEEPEST: Final = 6  # nested dicts, and nested prefixes
@@ -31,11 +31,11 @@ _NAMED: Final = 3  # keys listed in an error, for each kind
 
 
 class Candidate(NamedTuple):
-    """Dict of tensors that may contain the network's weights.
+    """Dict of tensors, possibly the network's weights.
 
     Args:
         weights: tensors by name, without the prefix in `place`.
-        place: keys and prefixes that lead to the dict, joined by dots.
+        place: keys and prefixes on the way to the dict, joined by dots.
         words: all keys and prefixes on the way to the dict, including prefixes common to all names, in lower case.
         averaged: whether the dict contained a counter of averaged weights.
     """
@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
 
     @property
     def found(self) -> FoundWeights:
-        """Kind and place of the weights."""
+        """The weights' kind and place."""
         ema = self.averaged or any(_EMA.search(word) for word in self.words)
         kind: WeightsKind = "ema" if ema else "raw"
         return FoundWeights(kind, self.place)
@@ -64,7 +64,7 @@ class Candidate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Difference between given weights and the weights of a network.
+    """Difference between given weights and a network's weights.
 
     Args:
         missing: names only in the network.
@@ -78,23 +78,23 @@ class Difference(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of names."""
+        """Name count."""
         return len(self.missing) + len(self.unexpected) + len(self.reshaped)
 
 
 def find_weights(
     content: object, model: nn.Module, *, part: Part, wanted: str | None = None
 ) -> tuple[dict[str, Tensor], TakenWeights]:
-    """Find a network's weights in the content of a file, renamed to the network's names.
+    """Find a network's weights in a file's content, renamed to the network's names.
 
     Averages (EMA) are taken only if the file has no raw weights. Earlier versions supported raw weights only, so older
     studies find the same teacher again.
 
     Args:
-        content: content of the file.
+        content: file content.
         model: network to find weights for.
         part: preferred part of a distiller's checkpoint, if several parts fit.
-        wanted: `raw`, `ema`, or the place of the weights in the file. None selects automatically.
+        wanted: `raw`, `ema`, or the weights' place in the file. None selects automatically.
 
     Raises:
         CheckpointError: no weights fit, none of the wanted kind fit, or several different sets fit.
@@ -118,7 +118,7 @@ def find_weights(
 
 
 class MisfitError(CheckpointError):
-    """Weights that do not fit a network.
+    """Weights do not fit a network.
 
     Args:
         weights: closest weights, by the network's names if known.
@@ -208,7 +208,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _candidates(content: object, model: nn.Module | None) -> Iterator[Candidate]:
-    """Yield every dict of tensors in the content, and every group of keys that is large enough for the network."""
+    """Yield every dict of tensors in the content, and every large enough group of keys."""
     least = 2 if model is None else sum(not key.endswith(_BATCHES) for key in model.state_dict())
     seen: set[int] = set()
     for path, mapping in _mappings(content, (), seen):
@@ -261,7 +261,7 @@ def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: in
 
 
 def _with_head(prefix: str, group: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return a backbone's weights with the single linear layer outside it, or None if there is no such layer."""
+    """Return a backbone's weights with the single linear layer outside the backbone, or None without this layer."""
     outside = {key: value for key, value in weights.items() if not key.startswith(f"{prefix}.")}
     names = [
         key.removesuffix(".weight") for key, value in outside.items() if key.endswith(".weight") and value.ndim == 2
@@ -293,7 +293,7 @@ def _missing_counters(weights: Mapping[str, Tensor], expected: Mapping[str, Tens
 
 
 def _with_own_head(weights: dict[str, Tensor], model: nn.Module, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the last layer to the network's name, if exactly one other layer of that kind exists."""
+    """Rename the last layer to the network's name, if exactly one other layer of this kind exists."""
     head = head_name(model)
     missing = {key for key in expected if key not in weights}
     unexpected = sorted(key for key in weights if key not in expected)

@@ -1,4 +1,4 @@
-"""Models of torchvision and timm, split into feature and head for distillation."""
+"""Torchvision and timm models, split into feature and head for distillation."""
 
 import difflib
 import importlib
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from trainables.display.nearest import did_you_mean
 from trainables.models.interface import DistillationModel, StageOutputs
 
-# Attributes that may hold the last layer of a torchvision classifier, in search order.
+# Possible attributes for the last layer of a torchvision classifier, in search order.
 TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 
 
 class LibraryModel(DistillationModel):
     """Torchvision backbone with a separate last linear layer.
 
-    `maps` is empty, so methods that match feature maps need an architecture of this package.
+    `maps` is empty, so methods for matching feature maps need an architecture of this package.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, *, head_path: str) -> None:

@@ -23,7 +23,7 @@ STAGES = (
 )
 STEM_CHANNELS = 16
 FEATURE_DIM = 1280
-# Stages (from 0) that the feature methods of the literature match.
+# Stages (from 0) matched by the literature's feature methods.
 MATCHED_STAGES = (1, 2, 4, 6)
 
 
@@ -89,7 +89,7 @@ class MobileNetV2(DistillationModel):
         return cast("nn.Linear", self.classifier[0])
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """Return the maps of the stem and of stages 2, 3, 5 and 7, and the feature (B, 1280)."""
+        """Return the maps of the stem and stages 2, 3, 5 and 7, and the feature (B, 1280)."""
         current = self.conv1(images)
         maps = [current]
         for index, stage in enumerate(self.blocks):
@@ -99,7 +99,7 @@ class MobileNetV2(DistillationModel):
         return StageOutputs(tuple(maps), tuple(maps), global_average(self.conv2(current)))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """Compute the feature from a stem map (index 0) or the map of a matched stage."""
+        """Compute the feature from a stem map (index 0) or a matched stage's map."""
         for stage in self.blocks[MATCHED_STAGES[index - 1] + 1 if index else 0 :]:
             maps = stage(maps)
         return global_average(self.conv2(maps))

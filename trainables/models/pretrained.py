@@ -37,19 +37,19 @@ _SHARDS: Final = "model-*-of-*.safetensors"
 _FETCHED: Final = (
     CONFIG, WEIGHTS, INDEX, _SHARDS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"
 )  # fmt: skip
-# Parameter names of normalisation layers in older checkpoints, and the present names.
+# Normalisation layers' parameter names in older checkpoints, and the present names.
 _OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def find_folder(name: str, *, download: bool = False) -> Path:
-    """Return the folder of a model.
+    """Return a model's folder.
 
     Args:
         name: path, or name on the Hub, such as `bert-base-uncased`.
-        download: whether to download files that are missing in the Hub cache.
+        download: whether to download files missing in the Hub cache.
 
     Raises:
-        TextModelError: there is no such model; the message gives the searched place and the remedy.
+        TextModelError: the model was not found; the message gives the searched place and the remedy.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -97,7 +97,7 @@ def _one_line(error: Exception) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the weight files of a folder without reading them: one safetensors file, or the shards in the index.
+    """List the weight files in a folder without reading them: one safetensors file, or the shards in the index.
 
     Raises:
         TextModelError: there are no weights, the index is damaged, or shards are missing (the message names them).
@@ -119,7 +119,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Return the shard file name of each weight; every shard must lie in the folder itself."""
+    """Return each weight's shard file name; every shard must lie in the folder itself."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -134,10 +134,10 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Load all weights of a folder, by name.
+    """Load all weights in a folder, by name.
 
     Raises:
-        TextModelError: a file is damaged, or lacks a weight that the index assigns to it.
+        TextModelError: a file is damaged, or lacks a weight listed in the index.
     """
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
@@ -156,11 +156,11 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "Tokeniser") -> None:
-    """Check that a model folder is complete and fits a task, without loading the weights.
+    """Check a model folder without loading the weights: the folder is complete and fits a task.
 
     Args:
-        folder: folder of the model.
-        dataset: canonical name of the task.
+        folder: model folder.
+        dataset: canonical task name.
         root: data root.
         tokeniser: tokeniser of the task's sentences.
 
@@ -182,17 +182,17 @@ def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "T
 
 
 def check_positions(positions: int, dataset: str, root: Path | None, tokeniser: "Tokeniser", *, where: str) -> None:
-    """Check that a model has enough positions for the longest sentence of a task.
+    """Check that a model has enough positions for a task's longest sentence.
 
-    The check is skipped if the task's files are missing. Missing files raise an error elsewhere, unless they are to be
-    downloaded.
+    The check is skipped if the task's files are missing. Missing files raise an error in another place, unless they
+    will be downloaded.
 
     Args:
-        positions: number of positions in the model.
-        dataset: canonical name of the task.
+        positions: the model's number of positions.
+        dataset: canonical task name.
         root: data root.
         tokeniser: tokeniser of the task's sentences.
-        where: name of the model for the message.
+        where: model name for the message.
 
     Raises:
         TextModelError: the model has too few positions; the message gives both numbers.
@@ -220,14 +220,13 @@ def load_pretrained(
     """Load the model in a folder with the weights stored there.
 
     Args:
-        folder: folder with `config.json` and `model.safetensors` (or shards and their index). The model may be
-            fine-tuned for sequence classification or only pretrained, such as bert-base-uncased. Pretraining heads are
-            ignored.
+        folder: folder with `config.json` and `model.safetensors` (or shards with an index). The model may be fine-tuned
+            for sequence classification or only pretrained, such as bert-base-uncased. Pretraining heads are ignored.
         num_classes: number of classes, C.
         needs_head: whether the folder must have a last layer for these classes. If False, a missing last layer is drawn
             fresh from torch's global generator.
-        task: task that defines the class order. The rows of the last layer are permuted to this order by the class
-            names in `config.json`.
+        task: task with the class order. The last layer's rows are permuted to this order by the class names in
+            `config.json`.
 
     Raises:
         TextModelError: a part is missing, damaged or of another shape, or the classes differ.
@@ -266,7 +265,7 @@ def _load_weights(
         model: model to fill, in place.
         weights: weights by the names in transformers.
         path: folder, for messages.
-        order: for each class, the row of the last layer in `weights`; None to ignore that layer.
+        order: for each class, the row of the last layer in `weights`; None to ignore the last layer.
         needs_head: see `load_pretrained`.
     """
     own = model.state_dict()
@@ -276,7 +275,7 @@ def _load_weights(
         for old, new in _OLD_NAMES.items():
             key = key.replace(old, new)
         named = model.own_key(key)
-        # A model without a head stores its weights without the prefix of the base model.
+        # Without a head, a model stores weights without the base model's prefix.
         renamed[named if named in own else model.own_key(f"{base}.{key}")] = value
     head = {key: renamed.get(key) for key in own if key.startswith("_head.")}
     found = head.get("_head.weight")

@@ -1,4 +1,4 @@
-"""Recognise an architecture by names and shapes of the weights, for error messages.
+"""Recognise an architecture by weight names and shapes, for error messages.
 
 Candidate networks are built on the meta device, without memory for weights.
 """
@@ -22,16 +22,16 @@ _TIMM_NAMES: Final = (
     "deit_small_patch16_224", "deit_base_patch16_224", "resnet18d", "resnet50d", "mobilenetv3_small_050",
     "mobilenetv3_small_100", "mobilenetv3_large_100", "efficientnet_b0", "convnext_tiny", "convnext_base",
 )  # fmt: skip
-# Key prefixes of timm models. Weights without them are not compared with timm models.
+# Key prefixes in timm models. Weights without them are not compared with timm models.
 _TIMM_KEYS: Final = ("blocks.", "patch_embed.", "stages.", "conv_stem.", "conv1.0.")
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 _SMALLEST_TORCHVISION: Final = 300_000  # parameters; shufflenet_v2_x0_5 has 341,792 without the last layer
-_PUBLISHED_CHANNELS: Final = 3  # input channels of torchvision's models
+_PUBLISHED_CHANNELS: Final = 3  # torchvision models' input channels
 _LARGEST: Final = 10_000  # upper bound for plausible classes, image channels and channels of a small CNN
 
 
 def recognise(candidates: Sequence[Mapping[str, Tensor]]) -> str | None:
-    """Return the first architecture that fits the weights: ours are tried first, then torchvision's, then timm's.
+    """Return the first fitting architecture: ours are tried first, then torchvision's, then timm's.
 
     Args:
         candidates: state dicts to try, without prefixes.
@@ -67,7 +67,7 @@ def _timm_names(weights: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _torchvision_names(weights: Mapping[str, Tensor], classes: int) -> Iterator[str]:
-    """Yield torchvision models with the same number of parameters, leaving the first and the last layer aside."""
+    """Yield torchvision models with the same parameter count, leaving the first and the last layer aside."""
     learnt = (value for key, value in weights.items() if not key.endswith(_STATISTICS))
     parameters = sum(math.prod(value.shape) for value in learnt)
     stem = next(value for key, value in weights.items() if key.endswith("weight") and value.ndim == 4)

@@ -34,11 +34,11 @@ class ZeroPad(nn.Module):
     """Shortcut without parameters: every `stride`-th position, with zero channels added on both sides.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output, more than `in_channels`. Half of the difference is added on each side.
+        in_channels: input channels.
+        out_channels: output channels, more than `in_channels`. Half the difference is added on each side.
         stride: stride in both directions.
 
-    Source: He et al. 2016, section 4.2, option A. The paper does not define the position of the zero channels. The
+    Source: He et al. 2016, section 4.2, option A. The paper does not define the zero channels' position. The
     position here follows pytorch_resnet_cifar10.
     """
 
@@ -91,9 +91,9 @@ class _BasicBlockNet(DistillationModel):
 
     Args:
         depth: 6n + 2, with n blocks in each stage.
-        channels: channels of the stem and the three stages.
+        channels: channels in the stem and the three stages.
         in_channels: image channels.
-        shortcut: kind of shortcut where width or resolution changes.
+        shortcut: shortcut kind where width or resolution changes.
     """
 
     def __init__(self, depth: int, channels: Widths, *, in_channels: int, shortcut: Shortcut) -> None:
@@ -122,12 +122,12 @@ class ResNet(_BasicBlockNet):
 
     Args:
         depth: 6n + 2, with n blocks in each stage.
-        channels: channels of the stem and the three stages.
+        channels: channels in the stem and the three stages.
         num_classes: number of classes, C.
         in_channels: image channels.
 
     Source: He et al. 2016, section 4.2, with projection shortcuts where width or resolution changes (option B). The
-    widths of the x4 networks are from Tian et al. 2020 (CRD).
+    x4 networks' widths are from Tian et al. 2020 (CRD).
     """
 
     def __init__(self, depth: int, channels: Widths, *, num_classes: int, in_channels: int = 3) -> None:

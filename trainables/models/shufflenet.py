@@ -1,4 +1,4 @@
-"""ShuffleNet V1 (3 groups) and V2 (width 1) for 32 × 32 images: a 1 × 1 stem that keeps full resolution.
+"""ShuffleNet V1 (3 groups) and V2 (width 1) for 32 × 32 images: a 1 × 1 stem keeps full resolution.
 
 Parameter names match RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, for V2 also `conv2`,
 `bn2`, and `linear`.
@@ -25,10 +25,10 @@ def depthwise(channels: int, stride: int) -> nn.Conv2d:
 
 
 class GroupedBlock(nn.Module):
-    """Unit of ShuffleNet V1; returns pre-activations.
+    """ShuffleNet V1 unit; returns pre-activations.
 
-    A unit that halves the resolution concatenates the averaged input instead of adding it. `out_channels` includes the
-    channels of that input.
+    A unit with half the resolution concatenates the averaged input instead of adding it. `out_channels` includes the
+    input's channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -57,7 +57,7 @@ class GroupedBlock(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """Unit of ShuffleNet V2 at constant resolution, with half of the channels unchanged; returns pre-activations."""
+    """ShuffleNet V2 unit at constant resolution, with half the channels unchanged; returns pre-activations."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Unit of ShuffleNet V2 that halves the resolution, with two branches; returns pre-activations."""
+    """ShuffleNet V2 unit with two branches, halving the resolution; returns pre-activations."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Record of the weights that were taken from a checkpoint; imports no torch, because plans store it."""
+"""Record of the weights taken from a checkpoint; imports no torch, because plans store it."""
 
 import shlex
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _NAMES: Final = {"raw": "raw weights", "ema": "EMA weights"}
 
 
 class CheckpointError(ValueError):
-    """Checkpoint that cannot be read or does not fit the model; the message gives the remedy."""
+    """Checkpoint cannot be read or does not fit the model; the message gives the remedy."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class FoundWeights:
     """Complete set of a network's weights in a file.
 
     Args:
-        kind: `ema` for running averages of the weights (EMA, SWA), otherwise `raw`.
-        place: key of the weights in the file, with outer keys first, joined by dots. Empty for the whole file.
+        kind: `ema` for running weight averages (EMA, SWA), otherwise `raw`.
+        place: the weights' key in the file, with outer keys first, joined by dots. Empty for the whole file.
     """
 
     kind: WeightsKind
@@ -31,16 +31,16 @@ class FoundWeights:
 
 @dataclass(frozen=True)
 class TakenWeights(FoundWeights):
-    """Weights that were taken from a file, and the other weights in the file.
+    """Weights taken from a file, and the other weights in the file.
 
     Args:
-        others: other sets of weights in the file that also fit the network.
+        others: other fitting sets of weights in the file.
     """
 
     others: tuple[FoundWeights, ...] = ()
 
     def __str__(self) -> str:
-        """Describe the weights for display, with the flag that selects another set."""
+        """Describe the weights for display, with the flag for selecting another set."""
         others = (f"{other} (--teacher-weights {shlex.quote(self.choice_of(other))})" for other in self.others)
         listed = ", ".join(others)
         return super().__str__() + (f"; the file also has {listed}" if listed else "")
@@ -49,7 +49,7 @@ class TakenWeights(FoundWeights):
     def in_passing(self) -> str:
         """Suffix for a sentence about the file: a comma and `str(self)`.
 
-        Empty if the whole file is one set of raw weights.
+        Empty if the whole file is one raw weight set.
         """
         return "" if self.is_plain and not self.place else f", {self}"
 
@@ -60,7 +60,7 @@ class TakenWeights(FoundWeights):
 
     @property
     def choice(self) -> str:
-        """Value of `--teacher-weights` that selects these weights."""
+        """Value of `--teacher-weights` for these weights."""
         return self.choice_of(self)
 
     def choice_of(self, found: FoundWeights) -> str:

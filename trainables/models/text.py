@@ -1,4 +1,4 @@
-"""Text classifiers of Hugging Face's transformers, split into a feature and a last linear layer.
+"""Text classifiers from Hugging Face's transformers, split into a feature and a last linear layer.
 
 The input is one int32 tensor (B, 2, L). Row 0 holds the token ids, padded with 0, and row 1 the segment ids (see
 `trainables.data.text`). transformers is imported when the first model is built, and needs the extra `text`.
@@ -16,7 +16,7 @@ from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.spec.architectures import BERT_PATTERN
 from trainables.spec.layer_matching import matched_layers
 
-# By model type: the path of the attention module in a layer, and the names of its query and key projections.
+# By model type: the path of a layer's attention module, and the names of the query and key projections.
 _ATTENTION: Final[dict[str, tuple[str, str, str]]] = {
     "bert": ("attention.self", "query", "key"),
     "electra": ("attention.self", "query", "key"),
@@ -32,11 +32,11 @@ _SHARES: Final = "pesfkd_shared_layers"
 
 
 class Layout(NamedTuple):
-    """Paths of the modules that distillation needs, for one model type.
+    """Paths of the modules needed for distillation, for one model type.
 
     Args:
         head: path of the last linear layer in the model for sequence classification.
-        layers: path of the layer list.
+        layers: layer list path.
         segments: whether the model takes segment ids.
     """
 
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     segments: bool
 
 
-# By `model_type` of the configuration: encoders that read a sentence as [CLS] ... [SEP] and pad with 0.
+# By `model_type` of the configuration: encoders for sentences as [CLS] ... [SEP], padded with 0.
 LAYOUTS: Final[dict[str, Layout]] = {
     "bert": Layout("classifier", "bert.encoder.layer", segments=True),
     "distilbert": Layout("classifier", "distilbert.transformer.layer", segments=False),
@@ -54,14 +54,14 @@ LAYOUTS: Final[dict[str, Layout]] = {
 
 
 class TextModelError(ValueError):
-    """Language model that cannot be built or used here; the message gives the remedy."""
+    """Language model cannot be built or used here; the message gives the remedy."""
 
 
 class TextClassifier(DistillationModel):
-    """Sequence classification model of transformers with a separate last linear layer.
+    """Sequence classification model from transformers with a separate last linear layer.
 
-    The feature is the input of the last layer: for BERT the pooled output, after dropout in training. `maps` are the
-    states of the first position, [CLS], after the embeddings and after each layer, (B, H) each.
+    The feature is the last layer's input: for BERT the pooled output, after dropout in training. `maps` are the first
+    position's states, [CLS], after the embeddings and after each layer, (B, H) each.
 
     Args:
         network: the transformers model. An identity replaces the last layer, in place.
@@ -92,7 +92,7 @@ class TextClassifier(DistillationModel):
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of rows of the token embedding."""
+        """Number of token embedding rows."""
         return int(self.network.config.vocab_size)
 
     @property
@@ -125,7 +125,7 @@ class TextClassifier(DistillationModel):
         return f"network.{key}" if name == key else f"_head.{name}"
 
     def foreign_state(self) -> dict[str, Tensor]:
-        """Return the state dict with the keys of transformers, for a folder that transformers can load."""
+        """Return the state dict with transformers' keys, for a folder readable by transformers."""
         own = self.state_dict()
         prefix = f"{self._layout.head}."
         named = {key: f"{prefix}{key.removeprefix('_head.')}" for key in own}
@@ -143,14 +143,14 @@ class TextClassifier(DistillationModel):
 
     @property
     def layers_path(self) -> str:
-        """Path of the layers in `network`."""
+        """The layers' path in `network`."""
         return self._layout.layers
 
 
 def _at_least_one(inputs: Tensor) -> Tensor:
     """Return the inputs (B, 2, L), or one dummy sentence if B is 0.
 
-    A worker of a data-parallel trial may get no row of a small batch, and transformers cannot reshape empty states. The
+    A worker in a data-parallel trial may get no row of a small batch, and transformers cannot reshape empty states. The
     dummy row receives zero gradient, because `_rows_of` removes it.
     """
     # `len` would fix the batch size in an exported model.

@@ -1,4 +1,4 @@
-"""Build language models by the names in trial configs, for the tokens of a task."""
+"""Build language models by the names in trial configs, for a task's tokens."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ def build_text_model(name: str, dataset: "Dataset") -> TextClassifier:
 
     Args:
         name: name accepted by `check_text_model_name`, except `bert:N`.
-        dataset: text dataset of the trial. The model must use the same tokens.
+        dataset: the trial's text dataset. The model must use the same tokens.
 
     Raises:
         TextModelError: there is no such model, or the model has too few positions.

@@ -2,7 +2,7 @@
 
 Unpickling can run arbitrary code, so every file is loaded by `torch.load` with `weights_only=True`. Training scripts
 store other objects with the weights: parsed arguments, NumPy scalars or the model itself. A stand-in replaces every
-other class. Stand-ins keep the data and run nothing, so neither NumPy nor the code of the training script is involved.
+other class. Stand-ins keep the data and run nothing, so neither NumPy nor the training script's code is involved.
 """
 
 import json
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trainables.models.taken_weights import CheckpointError
 
-# Modules that no checkpoint of weights needs. A file that names one of them was made to run commands.
+# Modules not needed by any checkpoint of weights. If a file names one of them, the file was made to run commands.
 _DANGEROUS_MODULES: Final = frozenset({
     "commands", "ctypes", "importlib", "nt", "os", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
     "webbrowser",
@@ -95,7 +95,7 @@ def read_torch_file(file: Path) -> object:
     position.
 
     Raises:
-        CheckpointError: the file is damaged, of another format, or would run commands.
+        CheckpointError: the file is damaged, has another format, or would run commands.
     """
     _check_format(file)
     try:
@@ -106,7 +106,7 @@ def read_torch_file(file: Path) -> object:
             return _to_builtin(_in_storage_order(_load(file, names)), {})
     except CheckpointError:
         raise
-    # torch.load raises no specific error for a file of another format.
+    # torch.load raises no specific error for another file format.
     except Exception as error:
         raise _damaged(file, error) from error
 
@@ -146,7 +146,7 @@ def _load_with(file: Path, names: set[str], usual: type) -> object:
     for name in names:
         base = _NUMPY.get(name) or (_AsList if name in _SEQUENCES else usual)
         stand_ins.append((type("StandIn", (base,), {}), name))
-    # Pass a stream, because torch 2.15 selects the format by the suffix of a path.
+    # Pass a stream, because torch 2.15 selects the format by a path's suffix.
     with torch.serialization.safe_globals(stand_ins), file.open("rb") as stream:
         return torch.load(stream, map_location="cpu", weights_only=True)
 
@@ -197,7 +197,7 @@ def _check_harmless(file: Path, names: set[str]) -> None:
 
 
 def _check_format(file: Path) -> None:
-    """Refuse formats that torch.load cannot read; the message gives the remedy, where known as a command."""
+    """Refuse formats not readable by torch.load; the message gives the remedy, where known as a command."""
     with file.open("rb") as stream:
         start = stream.read(512)
     if not start:
@@ -264,7 +264,7 @@ def _check_archive(file: Path) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
-    # torch's message starts with advice about its own arguments; the reason follows.
+    # torch's message starts with advice about torch's arguments; the reason follows.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     reason = re.sub(r"\s+", " ", text.partition("\n")[0].partition(" <")[0])[:200]
     if any(words in reason for words in ("Unsupported operand", "persistent_load", "unrecognized function")):
@@ -315,7 +315,7 @@ def _to_builtin(content: object, done: dict[int, object], depth: int = 0) -> obj
 
 
 def _attributes(stand_in: object) -> Mapping[str, Any]:
-    """Return the attributes that the pickle set on an object."""
+    """Return the attributes set on an object by the pickle."""
     found = stand_in.state if isinstance(stand_in, _Recorded) else getattr(stand_in, "__dict__", None)
     return found if isinstance(found, Mapping) else {}
 

@@ -1,6 +1,6 @@
-"""Networks of the user's own: `make(num_classes=..., in_channels=...)` of a file, split into feature and head.
+"""User networks: `make(num_classes=..., in_channels=...)` in a file, split into feature and head.
 
-`trainables.models.user_model_check` tries such a network out before a study starts.
+`trainables.models.user_model_check` checks a user network before a study starts.
 """
 
 import copy
@@ -23,20 +23,20 @@ from trainables.user_code.loading import describe, load_callable
 from trainables.user_code.reference import canonical
 
 _NAME_THE_HEAD: Final = 'name the last linear layer by an attribute of the module, such as self.head = "fc"'
-# The size of the data is unknown here. Which layer is last does not depend on it.
+# The data's size is unknown here. Which layer is last does not depend on it.
 _SIZES: Final = (32, 28, 64, 8, 16, 48, 96, 128, 224, 256)
 _MOST_NAMED: Final = 6
 
 
 class UserModel(DistillationModel):
-    """Network of the user, with the last linear layer taken out.
+    """User network, with the last linear layer taken out.
 
     Args:
         network: the network; each occurrence of the head is replaced by an identity.
         head: last linear layer.
-        head_paths: names of the head in the network; several if it has several names.
-        stage_names: names of the modules with outputs that are the maps of the stages. The stem's map is the input of
-            the first of them.
+        head_paths: the head's names in the network; several if it has several names.
+        stage_names: names of the stage modules. Their outputs are the stage maps. The stem's map is the input of the
+            first stage module.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class UserModel(DistillationModel):
 
     @property
     def head_path(self) -> str:
-        """Name of the head in the user's network."""
+        """The head's name in the user's network."""
         return self._head_paths[0]
 
     def features(self, images: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class UserModel(DistillationModel):
         return feature
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """Return the input of the first named stage, the outputs of all, and the feature (B, D)."""
+        """Return the first named stage's input, all stage outputs, and the feature (B, D)."""
         if not self.stage_names:
             return StageOutputs((), (), self.features(images))
         with recorded_stages(self.network, self.stage_names) as passed:
@@ -76,7 +76,7 @@ class UserModel(DistillationModel):
         return StageOutputs(maps, maps, feature)
 
     def resume(self, index: int, maps: Tensor) -> Tensor:  # noqa: ARG002
-        """Refuse to run a part of a network that is known as a whole."""
+        """Refuse to run a part of the network, because only the whole network can run."""
         raise ValueError("a network of your own cannot resume from the output of a stage: choose another method")
 
     def own_key(self, key: str) -> str:
@@ -88,7 +88,7 @@ class UserModel(DistillationModel):
 
 
 class Passed(NamedTuple):
-    """Tensors that went into and came out of a stage."""
+    """Input and output tensors of a stage."""
 
     given: Tensor
     output: Tensor
@@ -96,9 +96,9 @@ class Passed(NamedTuple):
 
 @contextmanager
 def recorded_stages(network: nn.Module, names: Sequence[str]) -> Iterator[list[Passed]]:
-    """Record the passes through the named modules within the block, in the order of the names.
+    """Record the passes through the named modules within the block, in name order.
 
-    The hooks exist only within the block, so that copies of the network have none.
+    The hooks exist only within the block, so copies of the network have none.
 
     Raises:
         ValueError: a module did not run exactly once, or gave no tensor.
@@ -128,7 +128,7 @@ def recorded_stages(network: nn.Module, names: Sequence[str]) -> Iterator[list[P
 
 
 def build_user_model(name: str, *, num_classes: int, in_channels: int) -> DistillationModel:
-    """Build a network of the user, with weights from torch's global generator.
+    """Build a user network, with weights from torch's global generator.
 
     Args:
         name: canonical name of the callable.
@@ -155,7 +155,7 @@ def call_maker(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     Raises:
         UserCodeError: the callable cannot be loaded or called, or returns no network in float32 on the CPU.
     """
-    with seeded(0):  # what a module draws when it is imported must not move the draws of the caller
+    with seeded(0):  # random draws on import must not change the caller's draws
         make = load_callable(name)
     own = canonical(name)
     given = {"num_classes": num_classes, "in_channels": in_channels}
@@ -250,7 +250,7 @@ def _listed(linears: Sequence[str]) -> str:
 
 
 def _found_head(network: nn.Module, what: str, *, num_classes: int, in_channels: int) -> nn.Linear:
-    """Find the last linear layer: the only one with as many outputs as classes, or that of which the output is."""
+    """Find the last linear layer: the only one with as many outputs as classes, or the one with the model's output."""
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     fitting = {name: module for name, module in linears.items() if module.out_features == num_classes}
     if len(fitting) == 1:
@@ -272,7 +272,7 @@ def _found_head(network: nn.Module, what: str, *, num_classes: int, in_channels:
 
 @torch.no_grad()
 def _last_in_a_pass(network: nn.Module, names: Sequence[str], *, in_channels: int) -> str | None:
-    """Return which of the named layers gives the output of a network, or None."""
+    """Return the named layer with the same output as the network, or None."""
     for size in _SIZES:
         trial = copy.deepcopy(network).eval()
         outputs: dict[str, Any] = {}

@@ -1,8 +1,8 @@
-"""Checks of a network of the user's own on noise samples, before a study starts.
+"""Checks of a user network on noise samples, before a study starts.
 
-A network is accepted if it can be distilled and if its trials can run again to the same bits: equal seeds give equal
-weights and equal passes, passes in eval mode use no random numbers, and the logits are those of the last linear layer
-for the penultimate feature, in train and in eval mode.
+A network is accepted if it can be distilled and if trials are reproducible to the bit. Equal seeds must give equal
+weights and equal passes. Passes in eval mode must use no random numbers. In train and in eval mode, the logits must be
+the last linear layer's output for the penultimate feature.
 """
 
 import copy
@@ -22,16 +22,16 @@ from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe
 from trainables.user_code.reference import canonical
 
-_SEED: Final = 40_961  # one that nobody sets
+_SEED: Final = 40_961  # unlikely to be set by anyone
 _ANOTHER_SEED: Final = 1
 _DRAW_BY_TORCH: Final = "draw by torch's global generator, and leave its seed as it is"
 
 
 def user_model_problem(name: str, samples: Tensor, *, num_classes: int, trains: bool) -> str | None:
-    """Return why a network of the user cannot be used, or None if it can.
+    """Return why a user network cannot be used, or None if it can.
 
     Args:
-        name: canonical name of the callable.
+        name: the callable's canonical name.
         samples: (B, channels, H, W), two or more.
         num_classes: number of classes, C.
         trains: whether the network is trained, rather than only evaluated.
@@ -100,7 +100,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 
 def _pass(model: nn.Module, samples: Tensor, *, training: bool, seed: int | None = 0) -> object:
-    """Return the output of a copy of a network.
+    """Return the output of a network copy.
 
     Args:
         model: the network.
@@ -121,7 +121,7 @@ def _pass(model: nn.Module, samples: Tensor, *, training: bool, seed: int | None
 
 
 def _wrong_pass(network: nn.Module, samples: Tensor, classes: int, *, training: bool) -> str | None:
-    """Return what is wrong with the output of a network, or None."""
+    """Return the problem with a network's output, or None."""
     logits = _pass(network, samples, training=training)
     expected = (len(samples), classes)
     if not isinstance(logits, Tensor):
@@ -152,7 +152,7 @@ def _wrong_pass(network: nn.Module, samples: Tensor, classes: int, *, training: 
 
 
 def _changed_numbers(network: nn.Module, samples: Tensor) -> list[str]:
-    """Return the names of plain numbers in a network's modules that a pass in train mode changes."""
+    """Return the names of plain numbers in a network's modules changed by a pass in train mode."""
     trial = copy.deepcopy(network).train()
     before = _numbers_in(trial)
     with seeded(0):
@@ -176,7 +176,7 @@ def _is_rowwise(network: nn.Module, samples: Tensor) -> bool:
 
 
 def _wrong_head(split: UserModel, network: nn.Module, samples: Tensor, *, trains: bool) -> str | None:
-    """Return why the network's logits are not those of the last linear layer, or None if they are."""
+    """Return why the network's logits differ from the last linear layer's output, or None if they are equal."""
     for training in (True, False) if trains else (False,):
         expected = _pass(network, samples, training=training)
         try:
@@ -186,7 +186,7 @@ def _wrong_head(split: UserModel, network: nn.Module, samples: Tensor, *, trains
             fits = isinstance(feature, Tensor) and tuple(feature.shape) == (len(samples), split.head.in_features)
             logits = trial.head(feature) if fits else None
             reason = "" if fits else f", whose input would be {_describe(feature)}"
-        except Exception as error:  # the network needs its layer for more than the call
+        except Exception as error:  # the network uses the layer for more than the call
             logits, reason = None, f" (without it the network fails: {type(error).__name__}: {error})"
         assert isinstance(expected, Tensor)
         if logits is None or not torch.equal(logits, expected):
@@ -204,7 +204,7 @@ def _describe(feature: object) -> str:
 
 
 def _wrong_stages(split: UserModel, samples: Tensor) -> str | None:
-    """Return why the outputs of the named stages are no maps, or None if they are."""
+    """Return why the named stages' outputs are no maps, or None if they are."""
     if not split.stage_names:
         return None
     trial = copy.deepcopy(split).eval()
@@ -231,7 +231,7 @@ def _wrong_stages(split: UserModel, samples: Tensor) -> str | None:
 
 
 def _watch_versions(network: nn.Module, names: tuple[str, ...]) -> dict[int, int]:
-    """Return a dict that a pass fills with the versions of the maps, by id, as they are when each is handed on."""
+    """Return a dict, to be filled by a pass with each map's version, by id, at the time of the layer's output."""
     versions: dict[int, int] = {}
 
     def note_input(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -247,5 +247,5 @@ def _watch_versions(network: nn.Module, names: tuple[str, ...]) -> dict[int, int
 
 
 def has_stages(model: DistillationModel) -> bool:
-    """Return whether a network gives maps of its stages."""
+    """Return whether a network gives stage maps."""
     return not isinstance(model, UserModel) or bool(model.stage_names)

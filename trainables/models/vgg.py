@@ -41,7 +41,7 @@ class VGG(DistillationModel):
     Images of 64 pixels and more are also pooled after the fourth stage.
 
     Args:
-        convolutions: number of convolutions in each stage.
+        convolutions: convolution count per stage.
         num_classes: number of classes, C.
         in_channels: image channels. Height and width of the images must be 8 pixels or more.
 
@@ -63,7 +63,7 @@ class VGG(DistillationModel):
         return self.classifier
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """Return the maps of the five stages, each before pooling, and the feature (B, 512)."""
+        """Return the five stages' maps, each before pooling, and the feature (B, 512)."""
         pools_after_fourth = min(images.shape[2:]) >= LARGE_IMAGE
         maps, preactivations = [functional.relu_(self.block0(images))], []
         preactivations.append(maps[0])
@@ -74,7 +74,7 @@ class VGG(DistillationModel):
         return StageOutputs(tuple(maps), tuple(preactivations), global_average(maps[-1]))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """Compute the feature from the map of the first stage (index 0) or a later one."""
+        """Compute the feature from the first stage's map (index 0) or a later map."""
         # Maps of the fourth stage have an eighth of the image's height and width.
         for later in range(index, 4):
             pools = later < 3 or min(maps.shape[2:]) * 8 >= LARGE_IMAGE

@@ -99,8 +99,7 @@ class WideResNet(DistillationModel):
         """Return the sums of the stem and the stages, the same after the next batch norm, and the feature (B, D)."""
         stem = self.conv1(images)
         first, _ = self.block1(stem)
-        # Each batch norm runs once in a pass, inside the block that owns it. A second call would update its statistics
-        # twice.
+        # Each batch norm runs once in a pass, inside its block. A second call would update the statistics twice.
         second, normalised_first = self.block2(first)
         third, normalised_second = self.block3(second)
         normalised_third = self.bn1(third)

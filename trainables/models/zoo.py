@@ -37,12 +37,12 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained
         name: name accepted by `check_model_name` or `check_teacher_name`.
         num_classes: number of classes, C.
         in_channels: image channels.
-        pretrained: whether to load the published weights of a torchvision or timm model, using the library's own
-            loader. If the number of classes differs, the head is drawn fresh.
+        pretrained: whether to load a torchvision or timm model's published weights, using the library's own loader. If
+            the number of classes differs, the head is drawn fresh.
 
     Raises:
         ValueError: the name is unknown (the message gives the nearest known name); the model has no last linear layer;
-            code of the user fails; or `pretrained` is set, and no weights are published or the download fails.
+            user code fails; or `pretrained` is set, and no weights are published or the download fails.
     """
     if members := ensemble_members(name):
         parts = [build_model(each, num_classes=num_classes, in_channels=in_channels) for each in members]

@@ -1,8 +1,8 @@
-"""Layout of the parameters of several similar trials in one contiguous tensor.
+"""Layout of several similar trials' parameters in one contiguous tensor.
 
-Each parameter name has a block in the memory, and each trial has a part of that block. The packed network and the
-trials' own modules hold views of the same numbers, so reading the state of a trial needs no copy. Adapters of unequal
-width get parts of the size of the widest one. The padding is zero and stays zero, because it receives zero gradients.
+Each parameter name has a block in the memory, and each trial has a part of this block. The packed network and the
+trials' own modules hold views of the same numbers, so reading a trial's state needs no copy. Adapters with unequal
+width get equal parts, sized for the widest one. The padding is zero and stays zero, because it receives zero gradients.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,10 @@ class _Place(NamedTuple):
 
 
 class Layout:
-    """Assignment of the numbers in a memory to parameters and trials.
+    """Assignment of memory numbers to parameters and trials.
 
     Args:
-        parameters: parameters of each trial by name; all trials have the same names in the same order.
+        parameters: each trial's parameters by name; all trials have the same names in the same order.
     """
 
     def __init__(self, parameters: Sequence[Mapping[str, Tensor]]) -> None:
@@ -58,18 +58,18 @@ class Layout:
         }
 
     def own(self, memory: Tensor, trial: int) -> dict[str, Tensor]:
-        """Return views of the parameters of one trial, each in the shape of that trial."""
+        """Return views of one trial's parameters, in the trial's own shapes."""
         return {
             name: memory.as_strided(place.own_sizes[trial], place.strides, place.start + trial * place.numel)
             for name, place in self._places.items()
         }
 
     def spread(self, value: Callable[[str, int], float], like: Tensor) -> float | Tensor:
-        """Expand a value per (parameter name, trial) to one value per number of the memory.
+        """Expand a value per (parameter name, trial) to one value per number in the memory.
 
         Args:
             value: function from parameter name and trial index to the value.
-            like: tensor that determines dtype and device.
+            like: tensor with the wanted dtype and device.
 
         Returns:
             Tensor (numel,), or a single number if all values are equal.
@@ -86,7 +86,7 @@ class Layout:
 
 
 def _strides(like: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of a dense tensor; convolution weights use channels last where that is faster."""
+    """Return the strides of a dense tensor; convolution weights use channels last where faster."""
     if len(size) == 4:
         # On one core, packed steps up to 28 × 28 took 1.1 to 2.0 times as long with channels first as with them last.
         if like.device.type == "cpu":

@@ -1,11 +1,11 @@
-"""Several students of one architecture as one network with K times the channels and grouped convolutions.
+"""Several students of one architecture, as one network with K times the channels and grouped convolutions.
 
 Channels of a map are ordered by trial, (B, K · C, H, W). Channelwise operations and the layers below keep trials
 separate: no value of a trial affects another trial, not even a non-finite value.
 
 `torch.vmap` over `torch.func.functional_call` with `stack_module_state` computes the same. On one core, its forward and
-backward pass took 2.7 times as long as the packed network (median of n = 60 rounds that alternate both, 20 passes each;
-K = 8 students cnn_3_4, 64 images of 8 × 8 in common, float32, torch 2.15).
+backward pass took 2.7 times as long as the packed network (median of n = 60 rounds alternating both, 20 passes each; K
+= 8 students cnn_3_4, 64 images of 8 × 8 in common, float32, torch 2.15).
 """
 
 import copy
@@ -32,14 +32,14 @@ _CHANNELWISE: Final = (
 
 
 class PackingError(ValueError):
-    """Error for trials that cannot be packed."""
+    """Trials cannot be packed."""
 
 
 class GroupedConv2d(nn.Module):
     """K convolutions as one grouped convolution, on separate groups of channels or on shared images.
 
     Args:
-        alone: one of the convolutions, for the settings.
+        alone: one convolution, for the settings.
         count: K.
         weight: (K · out, in / groups, height, width).
         bias: (K · out,), or None.
@@ -62,7 +62,7 @@ class SideBySideBatchNorm2d(nn.Module):
     """K BatchNorms as one, which is exact because statistics are computed per channel.
 
     Args:
-        alone: one of the BatchNorms, for the settings.
+        alone: one BatchNorm, for the settings.
         weight: (K · C,).
         bias: (K · C,).
         mean: (K · C,), running mean.
@@ -86,7 +86,7 @@ class GroupedZeroPad(nn.Module):
     """K zero-padded shortcuts as one: zero channels are added on both sides of each group.
 
     Args:
-        alone: one of the shortcuts, for the settings.
+        alone: one shortcut, for the settings.
         count: K.
     """
 
@@ -126,8 +126,8 @@ class PackedNetwork:
     """K students as one network.
 
     Args:
-        students: students of one architecture. The buffers are moved to memory shared with the packed network.
-        parameters: leaves of the graph by name, each the concatenated parameters of all students.
+        students: students with one architecture. The buffers are moved to memory shared with the packed network.
+        parameters: graph leaves by name, each the concatenated parameters of all students.
 
     Attributes:
         model: network with feature (B, K · D) and a head with output (K, B, C).
@@ -147,7 +147,7 @@ class PackedNetwork:
                 self.model.get_submodule(parent)._modules[attribute] = packed
 
     def begin_batch(self) -> None:
-        """Increase the number of training batches that each BatchNorm has seen."""
+        """Increase each BatchNorm's count of training batches."""
         for counter in self._counters:
             counter += 1
 
@@ -168,7 +168,7 @@ class PackedNetwork:
         return joined
 
     def _packed(self, name: str, module: nn.Module) -> nn.Module | None:
-        """Return the packed version of a layer; None for a module that stays unchanged."""
+        """Return the packed version of a layer; None for a module to keep unchanged."""
         get = self._tensors.get
         weight, bias = get(f"{name}.weight"), get(f"{name}.bias")
         if isinstance(module, nn.Conv2d):
@@ -193,7 +193,7 @@ def check_packable(student: DistillationModel, architecture: str) -> None:
     """Check that several students of this architecture can be packed.
 
     Raises:
-        PackingError: with the first module that does not allow packing.
+        PackingError: with the first module not suitable for packing.
     """
     for name, module in student.named_modules():
         fits = type(module) in _CHANNELWISE

@@ -13,15 +13,15 @@ _SETTINGS: Final = ("rate", "momentum", "weight_decay")
 
 
 class PackedOptimiser:
-    """Optimiser of the packed modules of K trials.
+    """Optimiser for the packed modules of K trials.
 
-    Weights and momenta of these modules move into one memory. `DistillationRun.own_its_memory` moves them out again.
+    These modules' weights and momenta move into one memory. `DistillationRun.own_its_memory` moves them out again.
 
     Args:
-        trainers: for each trial, trainers by name of the modules to update together; the students' come first.
-        like: tensor that determines dtype and device of the memory.
-        graph: name of the trainers with modules that take part in a backward pass, which computes the gradients. All
-            other gradients are written to `gradients_of`.
+        trainers: for each trial, trainers by name, for the modules to update together; the students' come first.
+        like: tensor with the wanted dtype and device of the memory.
+        graph: trainer name. A backward pass computes the gradients of these trainers' modules. All other gradients are
+            written to `gradients_of`.
 
     Attributes:
         leaves: leaves of the graph by parameter name, views of the memory; see `Layout.end_to_end`.
@@ -48,11 +48,11 @@ class PackedOptimiser:
         return tensors_under(f"{name}.", self._layout.side_by_side(self._gradients))
 
     def begin_epoch(self) -> None:
-        """Read the settings of all trainers; call this after `begin_epoch` of the trainers."""
+        """Read all trainers' settings; call this after the trainers' `begin_epoch`."""
         self._settings = {name: self._spread(name) for name in _SETTINGS}
 
     def forget_gradients(self) -> None:
-        """Clear the gradients of all leaves; called before a backward pass."""
+        """Clear all leaves' gradients; called before a backward pass."""
         for leaf in self.leaves.values():
             leaf.grad = None
 

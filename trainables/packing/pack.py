@@ -1,10 +1,10 @@
 """Training of several trials at once: the students form one network with grouped convolutions.
 
-A step of a small network is dominated by the number of calls, not by the computation in each call. K packed trials
-need one set of calls. Each trial remains a `DistillationRun` and gives the same result as alone, up to rounding from
-a different order of summation. Initial weights, batches, views, BatchNorm statistics, learning rates and epochs are
-those of the trial itself. Weights and momenta are views of the pack's memory. Between epochs, a trial's state can be
-read or saved, and a trial can be removed to continue alone, without effect on the other trials.
+A small network's step is dominated by the number of calls, not by the computation in each call. K packed trials need
+one set of calls. Each trial remains a `DistillationRun` and gives the same result as alone, up to rounding from a
+different order of summation. Initial weights, batches, views, BatchNorm statistics, learning rates and epochs are the
+trial's own. Weights and momenta are views of the pack's memory. Between epochs, a trial's state can be read or saved,
+and a trial can be removed to continue alone, without effect on the other trials.
 
 The speed-up depends on the network. On one core, 8 networks on 8 × 8 images make 2.7 to 4.5 times as many steps per
 second as trained one after another (2.1 to 3.2 times with a batch size of 256). For 4 networks on 28 × 28 images, the
@@ -36,8 +36,8 @@ class PackEpoch(NamedTuple):
     """Result of one epoch.
 
     Args:
-        measures: measures of each trial that completed the epoch, by trial name.
-        failures: error of each trial that failed and was removed from the pack, by trial name.
+        measures: measures of each trial with a completed epoch, by trial name.
+        failures: error of each trial removed from the pack after a failure, by trial name.
     """
 
     measures: dict[str, dict[str, float]]
@@ -45,13 +45,13 @@ class PackEpoch(NamedTuple):
 
 
 class Pack:
-    """Trials in progress that train together.
+    """Trials in progress, trained together.
 
     Args:
         runs: trials by name, fresh or resumed, at any epoch, all on one device.
 
     Raises:
-        PackingError: with the field or module that prevents packing.
+        PackingError: with the field or module preventing packing.
     """
 
     def __init__(self, runs: Mapping[str, DistillationRun]) -> None:
@@ -71,7 +71,7 @@ class Pack:
         *,
         teacher_outputs: Sequence[TeacherOutputs] | None = None,
     ) -> "Pack":
-        """Build a pack of fresh trials, named `"0"`, `"1"`, ...
+        """Build a pack with fresh trials, named `"0"`, `"1"`, ...
 
         Args:
             configs: trial configs.
@@ -93,11 +93,11 @@ class Pack:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Names of the trials that train in this pack."""
+        """Names of the trials in this pack."""
         return tuple(self._members)
 
     def run_of(self, name: str) -> DistillationRun:
-        """Return a trial by name, including trials that left; members must not be trained separately."""
+        """Return a trial by name, including former members. Current members must not be trained separately."""
         if name not in self._runs:
             raise ValueError(f"there is no trial {name!r} in the pack; it had {', '.join(map(repr, self._runs))}")
         return self._runs[name]
@@ -122,7 +122,7 @@ class Pack:
             self._step = PackedStep(self._training())
 
     def remove(self, name: str) -> DistillationRun:
-        """Remove a trial from the pack, with its full state, so that it can continue alone.
+        """Remove a trial from the pack, with the full state. The trial can then continue alone.
 
         Raises:
             ValueError: for an unknown name.
@@ -133,12 +133,12 @@ class Pack:
         return run
 
     def run_epoch(self) -> PackEpoch:
-        """Train the next epoch of every trial and evaluate; epoch numbers may differ between trials.
+        """Train every trial's next epoch and evaluate; epoch numbers may differ between trials.
 
         Returns:
-            The measures of `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are those of the pack
-            divided by the trial count. Examples per second and seconds per step are computed from that share.
-            Teacher forward passes shared by several trials are counted for the first of these trials.
+            The measures from `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are the pack's values
+            divided by the trial count. Examples per second and seconds per step are computed from this share. Teacher
+            forward passes shared by several trials are counted for the first of these trials.
         """
         started, meter = time.perf_counter(), energy_meter(next(iter(self._runs.values())).device)
         energy = meter.read()
@@ -161,7 +161,7 @@ class Pack:
         """Train every member with epochs left for one epoch and remove the finished members.
 
         Returns:
-            The measures of `DistillationRun.train_epoch`. A trial with a non-finite loss fails; the others continue.
+            The measures from `DistillationRun.train_epoch`. A trial with a non-finite loss fails; the others continue.
         """
         self._leave([name for name in self._members if self.run_of(name).finished])
         if not self._members:
@@ -189,7 +189,7 @@ class Pack:
         """Evaluate every member on the validation split.
 
         Returns:
-            The measures of `DistillationRun.evaluate`. A trial with a non-finite measure fails; the others continue.
+            The measures from `DistillationRun.evaluate`. A trial with a non-finite measure fails; the others continue.
         """
         runs, names = self._training(), self.members
         measures: dict[str, dict[str, float]] = {}
@@ -228,10 +228,10 @@ class Pack:
 
 
 def check_alike(configs: Sequence[TrialConfig]) -> None:
-    """Check that the configs agree in all shared fields, so that the trials may be packed.
+    """Check that the configs agree in all shared fields, as packing requires.
 
     Raises:
-        PackingError: with the first shared field that differs.
+        PackingError: with the first differing shared field.
     """
     for name in SHARED_FIELDS:
         values = sorted({repr(getattr(config, name)) for config in configs})

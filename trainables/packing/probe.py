@@ -1,4 +1,4 @@
-"""Measurement of how many trials should be packed on this machine; takes a few seconds at most."""
+"""Measurement: how many trials should be packed on this machine; takes a few seconds at most."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ _SECONDS: Final = 0.4
 
 
 class Probe(NamedTuple):
-    """Result of the measurement.
+    """Measurement result.
 
     Args:
         packed: best K; 1 if packing gives no speed-up.
-        gains: speed-up for each K tried: steps per second of all trials, relative to a single unpacked trial.
+        gains: speed-up for each K tried: steps per second over all trials, relative to a single unpacked trial.
     """
 
     packed: int
@@ -56,7 +56,7 @@ def best_count(
         dataset: trial dataset; a few batches are used.
         teacher: the trial's teacher.
         stored: whether teacher outputs will be looked up rather than computed.
-        counts: values of K to try, in order.
+        counts: K values to try, in order.
     """
     if is_text(config.dataset) or not config.has_plain_steps or is_canonical(config.student):
         return Probe(1, {})
@@ -83,7 +83,7 @@ def best_count(
 
 
 def _rate(epoch: Callable[[], object]) -> float:
-    """Return epochs per second of CPU time of this process, without the first epoch."""
+    """Return epochs per second of this process's CPU time, without the first epoch."""
     epoch()
     began, done = time.process_time(), 0
     while (seconds := time.process_time() - began) < _SECONDS or not done:
@@ -121,9 +121,9 @@ class _KeptOutputs:
         return 0
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Return the rows of a batch."""
+        """Return a batch's rows."""
         return TeacherBatch(self._all.feature[indices], self._all.logits[indices])
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:
-        """Return the rows of a validation batch."""
+        """Return a validation batch's rows."""
         return self.train_batch(indices, 0, images)

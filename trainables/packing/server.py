@@ -1,6 +1,6 @@
-"""Training of the trials of many clients in packs: clients that wait for an epoch at the same time share a pack.
+"""Training of many clients' trials in packs: clients waiting for an epoch at the same time share a pack.
 
-This module does not depend on Ray. Clients are identified by names, and the function that builds a trial from a
+This module does not depend on Ray. Clients are identified by names, and the function for building a trial from a
 client's settings is passed in.
 """
 
@@ -23,8 +23,8 @@ from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 
 # How long an epoch waits for further trials after the first request. New trials get a short wait, because several
-# usually start together. Members of the last epoch may still be receiving results. They get the longer of a fixed time
-# and a share of the last epoch's duration, because a late trial waits for a whole epoch.
+# usually start together. Members of the last epoch may still be receiving results. They get a fixed time or a share of
+# the last epoch's duration, whichever is longer, because a late trial waits for a whole epoch.
 _SECONDS_FOR_BEGINNERS: Final = 0.1
 _SECONDS_FOR_MEMBERS: Final = 0.5
 _SHARE_FOR_MEMBERS: Final = 0.1
@@ -50,7 +50,7 @@ class EpochResult:
 
 
 class PackedTrials:
-    """Trials of all clients, grouped into one pack per kind of trial. Not thread-safe.
+    """All clients' trials, grouped into one pack per trial kind. Not thread-safe.
 
     Args:
         begin_run: builds a trial from settings.
@@ -83,7 +83,7 @@ class PackedTrials:
         load_checkpoint(run, folder)
 
     def train(self, clients: Collection[str]) -> dict[str, EpochResult]:
-        """Train the next epoch of the given clients' trials, packing trials of the same kind."""
+        """Train the next epoch of the given clients' trials, with trials of the same kind in packs."""
         kinds: dict[tuple[object, ...], dict[str, DistillationRun]] = {}
         for client in sorted(clients):
             run = self._runs[client]
@@ -113,7 +113,7 @@ class PackedTrials:
         try:
             measures, failures = pack.run_epoch()
         except Exception as error:
-            # The progress of each trial is unknown after an unexpected error, so all trials of the pack fail.
+            # After an unexpected error, the progress of each trial is unknown, so all trials in the pack fail.
             return {name: EpochResult(run, error=error) for name, run in runs.items()}
         self._packs[kind] = pack
         return {name: EpochResult(run, measures.get(name, {}), failures.get(name)) for name, run in runs.items()}
@@ -139,7 +139,7 @@ class PackServer:
 
     Args:
         begin_run: builds a trial from settings.
-        size: maximum number of clients.
+        size: maximum client count.
     """
 
     def __init__(self, begin_run: BeginRun, size: int) -> None:

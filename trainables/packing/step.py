@@ -18,7 +18,7 @@ from trainables.steps.loss_log import EpochLosses, LossLog
 from trainables.steps.step import AutogradStep, BatchLosses, ClosedFormStep, FormulaInputs, TrainingStep
 from trainables.teacher_outputs.batch import TeacherBatch
 
-# Config fields that all trials of a pack share. All other fields may differ.
+# Config fields shared by all trials in a pack. All other fields may differ.
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
     "adapter_count", "adapter_training", "adapter_dropout", "detach_adapter_target", "pesf_variant", "distance",
@@ -30,20 +30,20 @@ _ADAPTER: Final = "adapter"
 
 
 class PackedStep:
-    """K packed trials, as a training step sees them: one network, one optimiser, and separate objectives.
+    """K packed trials in a training step: one network, one optimiser, and separate objectives.
 
     If the method has gradients in closed form, the adapters are packed as well. Otherwise the losses are
-    computed trial by trial. Adapters and other trainable modules besides the student then make separate steps.
+    computed trial by trial. Adapters and trainable modules other than the student then make separate steps.
 
-    Weights and momenta of the packed modules move into the pack's memory. `DistillationRun.own_its_memory` moves
-    them out again.
+    The packed modules' weights and momenta move into the pack's memory. `DistillationRun.own_its_memory` moves them out
+    again.
 
     Args:
-        runs: trials that agree in all `SHARED_FIELDS`.
+        runs: trials with equal values of all `SHARED_FIELDS`.
 
     Attributes:
         step: implementation of the training step.
-        closed_form: formulas of all objectives; None if autograd computes the gradients.
+        closed_form: formulas for all objectives; None if autograd computes the gradients.
         adapter: layers of all adapters; None if there are none or the adapters are not packed.
     """
 
@@ -72,7 +72,7 @@ class PackedStep:
         return ClosedFormStep(self.closed_form, self._optimiser, adapter)
 
     def train_epoch(self) -> EpochLosses:
-        """Train the next epoch of every trial, and return the losses; epoch numbers may differ between trials."""
+        """Train every trial's next epoch, and return the losses; epoch numbers may differ between trials."""
         runs = self._runs
         self._network.model.train()
         for run in runs:
@@ -104,7 +104,7 @@ class PackedStep:
         return FormulaInputs(logits, feature, target, _side_by_side([batch.labels for batch in batches]))
 
     def batch_losses(self, batches: Sequence[Batch]) -> BatchLosses:
-        """Compute the losses of all trials with their graph, where trial k uses the k-th batch."""
+        """Compute all trials' losses with their graph; trial k uses the k-th batch."""
         count, asks = len(self._runs), self._runs[0].method.asks_frozen_teacher
         teacher = _frozen_outputs(self._runs, batches) if asks else [None] * count
         feature, logits, maps = self._forward(batches)
@@ -165,7 +165,7 @@ def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _frozen_outputs(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> list[TeacherBatch]:
-    """Return the teacher outputs of every trial, stored or computed once per distinct batch."""
+    """Return every trial's teacher outputs, stored or computed once per distinct batch."""
     outputs: dict[int, TeacherBatch] = {}
     for run, batch in zip(runs, batches, strict=True):
         if id(batch) not in outputs:

@@ -1,4 +1,4 @@
-"""Mistakes on a command line, each as one line that names the flag as the user typed it, and warnings in one line."""
+"""Command-line mistakes as one line each, with the flag as typed by the user, and warnings in one line."""
 
 import re
 import sys
@@ -19,11 +19,11 @@ _PACKAGES: Final = ("trainables", "study", "analysis", "search_spaces", "pesfkd"
 
 
 def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
-    """Run a command with the arguments of this process, then exit. A mistake is printed as one line.
+    """Run a command with this process's arguments, then exit. A mistake is printed as one line.
 
     Args:
         app: the command.
-        program: name of the program in help texts. By default, the one that the user typed.
+        program: program name in help texts. By default, the name typed by the user.
 
     Raises:
         SystemExit: the command has ended, or was used wrongly.
@@ -42,7 +42,7 @@ def run_app(app: typer.Typer, program: str | None = None) -> NoReturn:
 
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Show Python's warnings as `warning: MESSAGE`, those of other packages with kind and place in their code."""
+    """Show Python's warnings as `warning: MESSAGE`, and other packages' warnings with kind and place in their code."""
     earlier = warnings.formatwarning
 
     def formatted(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> str:
@@ -69,8 +69,8 @@ def describe_mistake(error: Any, typed: Sequence[str]) -> str:
     """Return a mistake in one line.
 
     Args:
-        error: an error of Typer.
-        typed: arguments of the command line.
+        error: a Typer error.
+        typed: command-line arguments.
     """
     parameter, wrong = getattr(error, "param", None), getattr(error, "option_name", None)
     message = _plain(error.message or error.format_message())
@@ -97,7 +97,7 @@ def _plain(message: str) -> str:
 
 
 def _given(names: Sequence[str], typed: Sequence[str]) -> str:
-    """Return the value that the user gave to an option, for the end of a message."""
+    """Return the user's value of an option, for the end of a message."""
     for word, following in zip(typed, [*typed[1:], ""], strict=True):
         flag, separator, value = word.partition("=")
         if flag in names:
@@ -106,7 +106,7 @@ def _given(names: Sequence[str], typed: Sequence[str]) -> str:
 
 
 def _as_typed(names: Sequence[str], typed: Sequence[str]) -> str:
-    """Return the spelling of an option that the user typed, or the first one, such as for an environment variable."""
+    """Return an option's spelling as typed by the user, or the first spelling, such as for an environment variable."""
     return next((word for each in typed if (word := each.partition("=")[0]) in names), names[0])
 
 

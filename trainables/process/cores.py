@@ -6,16 +6,16 @@ from trainables.process.errors import UsageError
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_threads(flag: str, threads: int) -> None:
-    """Check that there is a core for each thread: a latency on more threads than cores means nothing.
+    """Check for one core per thread: a latency on more threads than cores means nothing.
 
     Args:
-        flag: option that gives the number, for the message.
-        threads: number of threads.
+        flag: option for the number, for the message.
+        threads: thread count.
 
     Raises:
         UsageError: there are fewer cores.

@@ -1,4 +1,4 @@
-"""Errors that stop a study, and the exit codes of the command line."""
+"""Errors for stopping a study, and the exit codes of the command line."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     ERROR = 1
     USAGE = 2
     FAILED_TRIALS = 3
-    UNDELIVERED = 3  # the study is complete, but MLflow has not received all of it
+    UNDELIVERED = 3  # the study is complete, but MLflow has not received everything
     OUT_OF_TIME = 4  # the time budget ran out before the study was complete
     INTERRUPTED = 130
 
@@ -28,7 +28,7 @@ class StudyError(RuntimeError):
 
 
 class ClusterLostError(StudyError):
-    """Loss of the Ray cluster of a study.
+    """Loss of a study's Ray cluster.
 
     Ray's exit handlers may wait for the lost cluster, so end the process with `leave_at_once`.
     """

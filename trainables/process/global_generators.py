@@ -1,6 +1,6 @@
-"""Global random generators of Python, NumPy and torch, and how a piece of code uses them.
+"""Global random generators of Python, NumPy and torch, and their use by a piece of code.
 
-A trial seeds torch's generators alone. Code that draws from the others gives other numbers in every process.
+A trial seeds torch's generators alone. Draws from the other generators differ in every process.
 """
 
 import random
@@ -20,8 +20,8 @@ class GeneratorUse(NamedTuple):
     """How code uses the global generators.
 
     Args:
-        drawn: generators that the code draws from.
-        seeded: generators that the code sets to a fixed seed or state.
+        drawn: generators used for drawing.
+        seeded: generators set to a fixed seed or state by the code.
     """
 
     drawn: tuple[Generator, ...]
@@ -32,7 +32,7 @@ def use_of_generators(work: Callable[[], object]) -> GeneratorUse:
     """Run code twice with differently seeded generators, and return how it uses them. Their states are restored.
 
     Args:
-        work: the code. Equal states after differently seeded runs mean that the code sets the seed.
+        work: the code. If the states are equal after differently seeded runs, the code sets the seed.
     """
     first, second = (_states_around(work, seed) for seed in _SEEDS)
     used = [name for name in first if first[name][0] != first[name][1]]
@@ -41,7 +41,7 @@ def use_of_generators(work: Callable[[], object]) -> GeneratorUse:
 
 
 def _states_around(work: Callable[[], object], seed: int) -> dict[Generator, tuple[object, object]]:
-    """Return the state of each generator before and after one run."""
+    """Return each generator's state before and after one run."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
@@ -66,11 +66,13 @@ def _states() -> dict[Generator, object]:
 
 
 def misuse_of_generators(use: GeneratorUse, *, remedy: str, packed: bool = False, resets: bool = True) -> str:
-    """Return a clause on a use of the global generators that makes trials irreproducible or alike, or an empty text.
+    """Return a clause on a misuse of the global generators, or an empty text.
+
+    After a misuse, trials are not reproducible, or are all alike.
 
     Args:
         use: how code uses the generators.
-        remedy: generator that the code should draw from.
+        remedy: generator to be used by the code.
         packed: whether several trials share torch's generator.
         resets: whether the code may not set a seed. Trials run it several times.
     """

@@ -1,20 +1,20 @@
-"""GPUs that this process sees, and the memory that one of them has."""
+"""GPUs visible to this process, and the memory of a GPU."""
 
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 
 class GpuReading(NamedTuple):
-    """Memory of a GPU, and how much of it a trial takes. All sizes are in bytes.
+    """GPU memory, in total and as used by a trial. All sizes are in bytes.
 
     Args:
-        name: name of the GPU.
-        total: memory of the GPU.
-        in_use: memory in use before the first trial, by other programs and by the context of this process.
-        context: memory of a process besides the tensors of its trial, such as the CUDA context.
-        reserved: largest memory reserved for the tensors of a trial.
-        largest: the trial that reserved most.
-        out_of_memory: the trial that did not fit, or empty.
+        name: GPU name.
+        total: total memory.
+        in_use: memory in use before the first trial, by other programs and by this process's context.
+        context: memory of a process in addition to the trial's tensors, such as the CUDA context.
+        reserved: largest memory reserved for a trial's tensors.
+        largest: the trial with the largest reserved memory.
+        out_of_memory: the trial without enough memory, or empty.
     """
 
     name: str
@@ -27,12 +27,12 @@ class GpuReading(NamedTuple):
 
 
 class GpuMemory(Protocol):
-    """Memory of the GPU of this process, read step by step.
+    """GPU memory of this process, read step by step.
 
     Attributes:
-        device: device of the trials.
-        name: name of the GPU.
-        total: memory of the GPU in bytes.
+        device: trial device.
+        name: GPU name.
+        total: GPU memory in bytes.
     """
 
     device: str
@@ -44,16 +44,16 @@ class GpuMemory(Protocol):
         ...
 
     def begin_trial(self) -> None:
-        """Free the memory of earlier trials, and begin a new peak."""
+        """Free earlier trials' memory, and begin a new peak."""
         ...
 
     def reserved(self) -> tuple[int, int]:
-        """Return the bytes reserved for tensors: now, and at the peak of the trial."""
+        """Return the bytes reserved for tensors: now, and at the trial's peak."""
         ...
 
 
 class CudaMemory:
-    """Memory of the first CUDA device that this process may use.
+    """Memory of the first CUDA device available to this process.
 
     Raises:
         RuntimeError: PyTorch finds no GPU.
@@ -75,16 +75,16 @@ class CudaMemory:
         return int(total - free)
 
     def begin_trial(self) -> None:
-        """Free the memory of earlier trials, and begin a new peak."""
+        """Free earlier trials' memory, and begin a new peak."""
         self._torch.cuda.empty_cache()
         self._torch.cuda.reset_peak_memory_stats()
 
     def reserved(self) -> tuple[int, int]:
-        """Return the bytes reserved for tensors: now, and at the peak of the trial."""
+        """Return the bytes reserved for tensors: now, and at the trial's peak."""
         self._torch.cuda.synchronize()
         return self._torch.cuda.memory_reserved(), self._torch.cuda.max_memory_reserved()
 
 
 def count_gpus() -> int:
-    """Return the number of GPUs that PyTorch finds for this process."""
+    """Return the number of GPUs found by PyTorch for this process."""
     return int(import_module("torch").cuda.device_count())

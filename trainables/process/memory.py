@@ -9,15 +9,15 @@ from typing import Final
 
 import torch
 
-# On Linux, `status` holds the peak resident memory of a process. Writing 5 to `clear_refs` resets the peak.
+# On Linux, `status` holds a process's peak resident memory. Writing 5 to `clear_refs` resets the peak.
 _STATUS: Final = Path("/proc/self/status")
 _RESET_PEAK: Final = Path("/proc/self/clear_refs")
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Reset the value of `peak_memory`, because the trials of a study run one after another in one process.
+    """Reset the value of `peak_memory`, because a study's trials run one after another in one process.
 
-    Memory that earlier trials freed and the allocator kept is returned to the system. Some systems, such as macOS,
+    Memory freed by earlier trials and kept by the allocator is returned to the system. Some systems, such as macOS,
     cannot reset the peak. There, `peak_memory` covers the whole process.
     """
     if device.type == "cuda":
@@ -31,7 +31,7 @@ def forget_peak_memory(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> int:
     """Return the peak memory in bytes since the last reset.
 
-    On a CUDA device this is the GPU memory of PyTorch, otherwise the resident memory of the process.
+    On a CUDA device this is PyTorch's GPU memory, otherwise the process's resident memory.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -1,7 +1,7 @@
-"""Import of this project's packages before a user's modules of the same names.
+"""Import this project's packages before user modules with the same names.
 
-The packages have short names, such as `study`. Python looks for a module in the folder of a script, or in the working
-directory of `python -m`, before it looks where packages are installed. A file `study.py` there would replace ours.
+The packages have short names, such as `study`. Python first looks for a module in a script's folder, or in the working
+directory with `python -m`, and then among the installed packages. A file `study.py` there would replace ours.
 """
 
 import sys
@@ -16,7 +16,7 @@ OWN: Final = ("analysis", "pesfkd", "search_spaces", "study", "trainables")
 
 
 class OwnPackages:
-    """Finder of the packages that lie next to each other in one folder.
+    """Finder for the packages in one folder.
 
     Args:
         root: folder with the packages.
@@ -28,7 +28,7 @@ class OwnPackages:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None  # noqa: ARG002
     ) -> ModuleSpec | None:  # fmt: skip
-        """Return the spec of one of the packages, or None for any other module."""
+        """Return the spec of a package in the folder, or None for any other module."""
         start = self._root / name / "__init__.py"
         if path is not None or name not in OWN or not start.is_file():
             return None
@@ -36,12 +36,12 @@ class OwnPackages:
 
 
 def use_own_packages() -> None:
-    """Import this project's packages from the folder of this one, from now on.
+    """Import this project's packages from this package's folder, from now on.
 
     Code sent to a cluster has one folder per package. The packages are then found as usual.
 
     Raises:
-        ImportError: the process has already imported another module under the name of one of the packages.
+        ImportError: the process has already imported another module under a package's name.
     """
     root = Path(__file__).parents[2]
     if any(isinstance(finder, OwnPackages) for finder in sys.meta_path):

@@ -10,7 +10,7 @@ import torch
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seed PyTorch's global generators within the block, and restore them afterwards.
 
-    Use it for code that draws from the global generators and accepts no other, such as the initialisation of layers.
+    Use it for code bound to the global generators, such as layer initialisation.
 
     Args:
         seed: seed of at most 63 bits.

@@ -12,10 +12,10 @@ _MODES: Final = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 def prepare_standard_streams() -> None:
     """Open closed standard streams on the null device, and keep unprintable text from ending the command.
 
-    Without this, a file opened later would get the descriptor of a closed stream (`>&-`), and the output of libraries
-    would be written into that file. A write to stderr fails when the reader is gone (`2>&1 | head`) or the disk is
-    full; the study then continues without showing progress. Characters missing in the encoding of stdout are printed as
-    backslash escapes.
+    Without this, a file opened later would get the descriptor of a closed stream (`>&-`), and library output would be
+    written into this file. A write to stderr fails when the reader is gone (`2>&1 | head`) or the disk is full; the
+    study then continues without showing progress. Characters missing in stdout's encoding are printed as backslash
+    escapes.
 
     Every command calls this function first. Calling it again changes nothing.
     """
@@ -36,12 +36,12 @@ def prepare_standard_streams() -> None:
 
 
 def show_result(text: str, stream: TextIO, *, elsewhere: str) -> None:
-    """Print the result of finished work. If printing fails, warn instead, because the work is done.
+    """Print a result of finished work. If printing fails, warn instead, because the work is done.
 
     Args:
-        text: text of the result.
+        text: result text.
         stream: output stream such as stdout. Closing the stream later does not fail.
-        elsewhere: end of the warning, which names another place of the result.
+        elsewhere: end of the warning, with another place of the result.
     """
     try:
         stream.write(text)

@@ -1,4 +1,4 @@
-"""Number of threads that a process computes on."""
+"""Number of computing threads of a process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,14 +26,14 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
     # The same as `torch.use_deterministic_algorithms(True)`, which also imports the compiler: 2 s in every process.
     torch.set_deterministic_debug_mode("error")
-    # PyTorch would also fill every new tensor, in case one is read before it is written. That costs 12 to 18% of a step
+    # PyTorch would also fill every new tensor, in case one is read before it is written. This costs 12 to 18% of a step
     # for the CIFAR networks.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager
 def restored_threads() -> Iterator[None]:
-    """Undo the effect of `use_one_thread` at the end of the block, for a process that goes on with other work."""
+    """Undo the effect of `use_one_thread` at the end of the block, for processes with other work afterwards."""
     threads = torch.get_num_threads()
     deterministic = torch.get_deterministic_debug_mode()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ def running_versions() -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """Return twelve hex digits of the digest of all source files of `trainables`, the code that trials run."""
+    """Return twelve hex digits of the digest of all `trainables` source files, the code of trials."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a trial in one file."""
+"""Checkpoints: a trial's state in one file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ _FORMAT: Final = "pesfkd-trial-1"
 
 
 class CheckpointError(ValueError):
-    """Error for a checkpoint that is missing, damaged or belongs to another trial."""
+    """Checkpoint is missing, damaged or belongs to another trial."""
 
 
 def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, Any] | None = None) -> Path:
@@ -20,11 +20,11 @@ def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, A
 
     Args:
         run: the trial.
-        folder: folder of the checkpoint, created if missing.
+        folder: checkpoint folder, created if missing.
         notes: JSON-serialisable values to store with the state.
 
     Returns:
-        Path of the file. The file is written atomically and has a checksum.
+        File path. The file is written atomically and has a checksum.
     """
     state = run.state_dict()
     path = folder / CHECKPOINT_FILE

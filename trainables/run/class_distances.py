@@ -18,19 +18,19 @@ _AT_ONCE: Final = 512
 
 @torch.no_grad()
 def measure_class_distances(labels: Tensor, num_classes: int, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Compute 1 - linear CKA between the teacher's logits of each pair of classes.
+    """Compute 1 - linear CKA between the teacher's logits for each pair of classes.
 
-    All classes take part with equally many samples: those of the smallest class, but no more than fit into memory. A
-    class with fewer than `FEWEST_SAMPLES` samples has distance 1 to all others. Without the logits, this took 0.2 s
-    with 100 classes and 1 s with 1,000 on one core.
+    All classes take part with the same number of samples: the size of the smallest class, limited by memory. A class
+    with fewer than `FEWEST_SAMPLES` samples has distance 1 to all others. Without the logits, this took 0.2 s with 100
+    classes and 1 s with 1,000 on one core.
 
     Args:
-        labels: (N,) int64, labels of the train split.
+        labels: (N,) int64, train labels.
         num_classes: C.
-        logits_of: returns the teacher's logits (B, C) of rows (B,) of the train split.
+        logits_of: returns the teacher's logits (B, C) for rows (B,) in the train split.
 
     Returns:
-        (C, C) float32 in [0, 1], symmetric with zeros on the diagonal, on the device of the logits.
+        (C, C) float32 in [0, 1], symmetric with zeros on the diagonal, on the logits' device.
 
     Source:
         Lv, Yang and Li (2024), with CKA of logits as in the ImageNet settings of the authors' code. For CIFAR-100,
@@ -50,7 +50,7 @@ def measure_class_distances(labels: Tensor, num_classes: int, logits_of: Callabl
 
 
 def _rows_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return the first rows of each class (K, n), and which classes these are, (K,)."""
+    """Return each class's first rows (K, n), and these classes' labels, (K,)."""
     counts = labels.cpu().bincount(minlength=num_classes)
     known = (counts >= FEWEST_SAMPLES).nonzero().squeeze(1)
     if not len(known):

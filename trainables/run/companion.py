@@ -16,10 +16,10 @@ class Companion:
     The companion sees each batch once per step in train mode, so BatchNorm statistics are updated as in the student.
 
     Args:
-        name: name of the trainer: `peer` or `teacher`.
+        name: trainer name: `peer` or `teacher`.
         model: the network.
-        trainer: trainer of the network.
-        prepare: transform of the inputs before the network; None for no transform.
+        trainer: the network's trainer.
+        prepare: input transform before the network; None for no transform.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Companion:
         self._prepare = prepare
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return logits (B, C), float32, for inputs in the form that all networks of the study get."""
+        """Return logits (B, C), float32, for inputs in the common form of the study's networks."""
         self.forwards += len(inputs)
         prepared = inputs if self._prepare is None else self._prepare(inputs)
         return feature_and_logits(self.model, prepared)[1]

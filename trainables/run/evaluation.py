@@ -1,4 +1,4 @@
-"""Validation and test measures of a trial, and calibration data of the trial's networks, computed from logits."""
+"""A trial's validation and test measures, and the networks' calibration data, computed from logits."""
 
 import base64
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ from trainables.losses.sharpness import entropy, expected_calibration_error, rel
 from trainables.spec.glue import Metric
 from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, TEACHER_GAPS
 
-# For each bin: number of predictions, sum of their confidences, number of correct predictions; see
+# For each bin: number of predictions, sum of confidences, number of correct predictions; see
 # `trainables.spec.measures`.
 Calibration: TypeAlias = dict[str, dict[str, list[float]]]
 # Of a confirmed trial: `samples`, number of test samples; `bits`, in base64, whether each is correct; and for each
@@ -34,12 +34,12 @@ def validation_measures(
     member_logits: Sequence[Tensor] = (),
     metrics: Collection[Metric] = _ACCURACY_ALONE,
 ) -> dict[str, float]:
-    """Compute all measures that the given logits allow, named as in `trainables.spec.measures`.
+    """Compute all possible measures for the given logits, named as in `trainables.spec.measures`.
 
     The gaps and the agreement compare the student with the adapted teacher if there is one, otherwise with the frozen
     teacher. `val/sharpness_gap_frozen` always uses the frozen teacher. A control without a teacher is compared with
-    the study's frozen teacher if `teacher_logits` is given, so that all students of a study have a gap. Without
-    teacher logits, the peer takes the teacher's place.
+    the study's frozen teacher if `teacher_logits` is given, so all students of a study have a gap. Without teacher
+    logits, the peer takes the teacher's place.
 
     Args:
         student_logits: (B, C).
@@ -48,7 +48,7 @@ def validation_measures(
         teacher_logits: (B, C), frozen teacher's logits.
         adapted_logits: (B, C), adapted teacher's logits.
         peer_logits: (B, C), logits of a peer trained together with the student.
-        member_logits: (B, C) of each member of an ensemble of teachers; empty for a single teacher.
+        member_logits: (B, C) of each ensemble member; empty for a single teacher.
         metrics: dataset metrics; accuracy is always computed.
 
     Returns:
@@ -97,7 +97,7 @@ def validation_measures(
 
 
 def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric] = _ACCURACY_ALONE) -> dict[str, float]:
-    """Compute `test/*`, the metrics of a dataset.
+    """Compute `test/*`, the dataset's metrics.
 
     Args:
         logits: (B, C), student logits.
@@ -109,7 +109,7 @@ def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric]
 
 
 def answers_of(logits: Tensor, labels: Tensor) -> Answers:
-    """Return which samples of the test split a student classifies correctly, and the counts per class.
+    """Return which test samples a student classifies correctly, and the counts per class.
 
     Args:
         logits: (B, C), student logits.
@@ -126,7 +126,7 @@ def answers_of(logits: Tensor, labels: Tensor) -> Answers:
 
 
 def gaps_by_class(target: Tensor, student: Tensor, labels: Tensor) -> Answers:
-    """Return the sum of the sharpness gaps of the validation samples in each class, and the number of samples.
+    """Return, per class, the sum of the validation samples' sharpness gaps, and the number of samples.
 
     Args:
         target: (B, C), logits of the adapted teacher if there is one, else of the frozen teacher.
@@ -141,7 +141,7 @@ def gaps_by_class(target: Tensor, student: Tensor, labels: Tensor) -> Answers:
 
 
 def calibration_of(labels: Tensor, logits: dict[str, Tensor | None]) -> Calibration:
-    """Compute the data of reliability diagrams in float64.
+    """Compute the data for reliability diagrams in float64.
 
     Args:
         labels: (B,) int64.

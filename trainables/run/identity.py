@@ -1,4 +1,4 @@
-"""Checks that dataset, teacher, teacher outputs and saved state belong to a trial."""
+"""Identity checks: dataset, teacher, teacher outputs and saved state must belong to the trial."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | N
 
 
 def check_outputs(config: TrialConfig, outputs: "TeacherOutputs | None") -> None:
-    """Check that the teacher outputs have everything the method needs.
+    """Check the teacher outputs for everything needed by the method.
 
     Raises:
         ValueError: if the method needs feature maps and the outputs have none.
@@ -52,20 +52,20 @@ def check_outputs(config: TrialConfig, outputs: "TeacherOutputs | None") -> None
 
 
 def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    """Check that a saved state belongs to this trial.
+    """Compare the identity of a saved state with this trial's identity.
 
     Args:
         theirs: identity stored with the state.
         ours: identity of this trial; see `DistillationRun.identity`.
 
     Raises:
-        ValueError: with the first entry that differs and, if that is the config, the fields that differ.
+        ValueError: with the first differing entry and, for the config, the differing fields.
     """
     for name, expected in ours.items():
         found = theirs.get(name)
         difference = "" if found == expected else f"{found} (here {expected})"
         if difference and name == "config" and found is not None:
-            difference = _different_fields(found, expected)  # empty if only the order of the fields differs
+            difference = _different_fields(found, expected)  # empty if only the field order differs
         if difference:
             raise ValueError(f"the state is of another trial: its {name} has {difference}")
 

@@ -1,4 +1,4 @@
-"""Trainable modules of a trial and their trainers: student, adapter, the method's parts, and a companion network.
+"""A trial's trainable modules and trainers: student, adapter, the method's parts, and a companion network.
 
 Each module is initialised from a separate seed, so initial weights do not depend on which other modules exist.
 """
@@ -95,7 +95,7 @@ def build_parts(
     dataset: Dataset,
     batches: BatchSource,
 ) -> nn.Module | None:
-    """Build the trainable parts of the method on the student's device; None if the method has none."""
+    """Build the method's trainable parts on the student's device; None if the method has none."""
     example = batches.example(1)
     setting = PartsSetting(
         student_dim=student.head.in_features,
@@ -112,7 +112,7 @@ def build_parts(
 
 
 def student_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
-    """Return a trainer with the student's settings, also used for a peer and for the parts of a method.
+    """Return a trainer with the student's settings, also used for a peer and for a method's parts.
 
     Args:
         config: trial config.
@@ -167,7 +167,7 @@ def build_companion(
     device: torch.device,
     steps: int,
 ) -> Companion | None:
-    """Build the network that is trained together with the student; None if the method has none."""
+    """Build the network trained together with the student; None if the method has none."""
     if method.spec.trains_teacher:
         assert teacher is not None
         model = copy.deepcopy(teacher.model).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Predictions of a trial's networks for a whole split, in the order of the split; workers share the computation."""
+"""Predictions of a trial's networks for a whole split, in split order; workers share the computation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -14,18 +14,18 @@ from trainables.models.folding import FoldedCopy
 from trainables.run.workers import Workers
 from trainables.teacher_outputs.batch import TeacherBatch, TeacherOutputs
 
-# Pixels per channel of the validation split. Below this, finding the foldable layers takes longer than it saves.
+# Pixels per channel in the validation split. Below this, finding the foldable layers takes longer than it saves.
 _FOLDED_FROM: Final = 1_000_000
 
 
 class SplitPredictor:
-    """Predictions of the networks of one trial.
+    """Predictions of one trial's networks.
 
     Args:
         student: the student; left in eval mode.
         dataset: trial dataset.
         batches: converts samples to network inputs.
-        workers: processes that train the trial together; None if this process trains alone.
+        workers: processes training the trial together; None if this process trains alone.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class SplitPredictor:
         self._teacher: TeacherBatch | None = None
 
     def of(self, net: Callable[[Tensor], Tensor], split: Split) -> Tensor:
-        """Return the outputs of a network for all samples (N, ...) in a split."""
+        """Return a network's outputs for all samples (N, ...) in a split."""
         found = [(rows, self._gathered(net(inputs[own]), rows)) for rows, inputs, own in self._shares(split)]
         return _in_order(*zip(*found, strict=True))
 
     def of_student(self, split: Split) -> Tensor:
-        """Return the student logits (N, C) of a split."""
+        """Return the student logits (N, C) for a split."""
         self._student.eval()
         return self.of(self.folded_student.current() if self.folded_student is not None else self._student, split)
 
@@ -68,7 +68,7 @@ class SplitPredictor:
         return FoldedCopy(self._student, self._batches.normalise(split.images[:2].to(device)))
 
     def _shares(self, split: Split) -> Iterator[tuple[Tensor, Tensor, slice]]:
-        """Yield the batches of a split, each with the slice of rows that this worker computes."""
+        """Yield a split's batches, each with this worker's slice of rows."""
         for rows, inputs in self._batches.evaluation(split):
             yield rows, inputs, slice(0, len(rows)) if self._workers is None else self._workers.rows(len(rows))
 

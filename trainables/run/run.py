@@ -69,23 +69,22 @@ class DistillationRun:
     Args:
         config: trial config.
         dataset: trial dataset, split by `config.split_seed`. Only `evaluate_test` evaluates on the test split.
-        teacher: the frozen teacher. If given, a method that needs no teacher is still measured against it.
+        teacher: the frozen teacher. Even methods without a teacher are measured against it, if given.
         device: device for all networks and batches.
-        teacher_outputs: source of the teacher outputs. Defaults to forward passes through `teacher`.
+        teacher_outputs: source of teacher outputs. Defaults to forward passes through `teacher`.
         method: replaces the method named in the config. Used to train a teacher for a specific method.
         reads_test: whether the last epoch also reports `test/accuracy`.
-        workers: group of processes that train this trial together, each with a `DistillationRun`; see
+        workers: group of processes training this trial together, each with a `DistillationRun`; see
             `trainables.run.workers`. None if this process trains alone.
 
     Attributes:
         step: implementation of the training step.
-        closed_form: formulas of the objective; None if autograd computes the gradients.
+        closed_form: formulas for the objective; None if autograd computes the gradients.
         predictor: predictions of the trial's networks for whole splits.
-        calibration: data of the reliability diagrams, filled when the last epoch is evaluated; see
+        calibration: data for the reliability diagrams, filled when the last epoch is evaluated; see
             `trainables.spec.measures`.
-        class_distances: (C, C), distances between the classes for methods that use them; otherwise None.
-        answers: of a trial that reads the test split, which samples are correct, and sums per class; see
-            `trainables.run.evaluation`.
+        class_distances: (C, C), distances between the classes if used by the method; otherwise None.
+        answers: correct samples and sums per class, if the trial reads the test split; see `trainables.run.evaluation`.
 
     Raises:
         ValueError: if the method needs a teacher and none is given, or if the dataset, the teacher or the teacher
@@ -124,7 +123,7 @@ class DistillationRun:
         check_outputs(config, self.teacher_outputs)
         values = config.model_dump()
         self.objective = self.method.objective(values)
-        # The closed form needs the whole-batch gradient; a worker computes only a share of it.
+        # The closed form needs the whole-batch gradient; a worker computes only a share.
         formulas = workers is None and config.has_plain_adapter
         self.closed_form = self.method.gradients(values) if formulas else None
         self.batches = build_batches(config, dataset, self.device)
@@ -216,18 +215,18 @@ class DistillationRun:
         return taken
 
     def train_epoch(self) -> dict[str, float]:
-        """Train on every sample of the train split once.
+        """Train on every train sample once.
 
         The last batch holds the remaining samples; see `trainables.spec.batch_sizes`. Losses are checked once, at the
         end of the epoch, because reading them after each batch would make a GPU wait. A non-finite loss is therefore
-        reported at the end of the epoch, together with the first batch where it occurred.
+        reported at the epoch's end, together with the first batch where it occurred.
 
         Returns:
             `train/*`: mean of each loss part over the samples, computed while the weights were changing. Parts other
             than the total are unweighted.
 
         Raises:
-            NonFiniteLossError: with the epoch, the batch and the value of each part.
+            NonFiniteLossError: with the epoch, the batch and each part's value.
         """
         assert not self.finished, f"all {self.config.epochs} epochs are done"
         started = time.perf_counter()
@@ -247,10 +246,10 @@ class DistillationRun:
         return losses
 
     def adapt_first(self) -> None:
-        """Before the first epoch, take the adapter of a whole trial with another student, if the config asks for it.
+        """Before the first epoch, take the adapter of a whole trial with another student, if set in the config.
 
-        That trial differs only in its seed, and trains its adapter together with its student. The adapter of this trial
-        is therefore friendly to students of the architecture, and does not react to this trial's student.
+        The other trial differs only in the seed, and trains adapter and student together. This trial's adapter is
+        therefore friendly to students of the architecture, and does not react to this trial's student.
         """
         if self.adapter is None or self.epoch or self.config.settings_of(AdapterSettings).adapter_training != "first":
             return
@@ -290,7 +289,7 @@ class DistillationRun:
         """Update all trainable modules on one batch.
 
         Args:
-            batch: mini-batch of the train split.
+            batch: train mini-batch.
             log: receives the losses, computed before the update.
         """
         self.step.train_batch(self, batch, log)
@@ -304,7 +303,7 @@ class DistillationRun:
         return FormulaInputs(logits, teacher.feature, teacher.logits, batch.labels)
 
     def batch_losses(self, batch: Batch) -> BatchLosses:
-        """Compute the losses of a batch with their graph; workers compute those of the whole batch."""
+        """Compute a batch's losses with their graph; workers compute the whole batch's losses."""
         teacher = self.frozen_outputs(batch)
         with arithmetic(self.config.precision, self.device):
             feature, logits, maps = forward_pass(self.student, batch.inputs, maps=self.method.spec.needs_maps)
@@ -327,14 +326,14 @@ class DistillationRun:
         batch: Batch,
         maps: tuple[Tensor, ...] | None = None,
     ) -> LossParts:
-        """Compute the losses of a batch with their graph.
+        """Compute a batch's losses with their graph.
 
         Args:
             feature: (B, D), student feature.
             logits: (B, C), student logits.
-            teacher: teacher outputs of the batch.
-            batch: mini-batch of the train split.
-            maps: feature maps of the student, if the method needs them.
+            teacher: teacher outputs for the batch.
+            batch: train mini-batch.
+            maps: the student's feature maps, if the method needs them.
         """
         adapted, companion = None, self._companion_logits(batch.inputs)
         if self.adapter is not None:
@@ -369,13 +368,13 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate(self, student_logits: Tensor | None = None) -> dict[str, float]:
-        """Compute `val/*` on the validation split; `validation_measures` defines which of them a method has.
+        """Compute `val/*` on the validation split; `validation_measures` defines the method's measures.
 
         Args:
-            student_logits: (N, C), student logits of the split, if already computed.
+            student_logits: (N, C), student logits for the split, if already computed.
 
         Raises:
-            NonFiniteLossError: with the epoch and the measures, if the last step of the epoch ruined the weights. The
+            NonFiniteLossError: with the epoch and the measures, if the epoch's last step ruined the weights. The
                 training loss does not show this, because it is computed before the step.
         """
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
@@ -434,7 +433,7 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:
-        """Compute `test/accuracy` and the other metrics of the dataset, for the final confirmation of a study.
+        """Compute `test/accuracy` and the dataset's other metrics, for a study's final confirmation.
 
         No other method evaluates on the test split, and `data_facts` reads the labels only afterwards.
         """
@@ -449,7 +448,7 @@ class DistillationRun:
         return self.evaluate_test() if self.reads_test and self.finished else {}
 
     def data_facts(self) -> dict[str, float]:
-        """Return `DATA_FACTS` of the validation split and, if the trial has read it, of the test split."""
+        """Return `DATA_FACTS` for the validation split and, if the trial has read it, the test split."""
         splits = {"val": self.dataset.validation}
         if self.reads_test and self.finished:
             splits["test"] = self.dataset.test
@@ -460,12 +459,12 @@ class DistillationRun:
         return facts
 
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
-        """Yield a split as network inputs, batch by batch; images are in the order of the split."""
+        """Yield a split as network inputs, batch by batch; images are in split order."""
         for _, inputs in self.batches.evaluation(split):
             yield inputs
 
     def own_its_memory(self) -> None:
-        """Move all tensors of the trial into memory of their own, for example out of a pack's memory."""
+        """Move all the trial's tensors into separate memory, for example out of a pack's memory."""
         for trainer in self.trainers.values():
             trainer.leave()
         for module in self.student.modules():
@@ -496,7 +495,7 @@ class DistillationRun:
         return {"epoch": self.epoch, "identity": self.identity, "tensors": tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` returned for this same trial.
+        """Continue from the result of `state_dict` for this same trial.
 
         Raises:
             ValueError: with the difference, if the state belongs to another trial or is incomplete. The run is then
@@ -512,7 +511,7 @@ class DistillationRun:
 
 
 def build_batches(config: TrialConfig, dataset: Dataset, device: torch.device) -> BatchSource:
-    """Return the batch source of a trial: augmented images, or sentences grouped by length."""
+    """Return a trial's batch source: augmented images, or sentences grouped by length."""
     if not is_text(config.dataset):
         return EpochBatches(config, dataset, device)
     from trainables.batches.text import TextBatches  # imports the tokenizers library

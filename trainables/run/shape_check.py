@@ -1,12 +1,12 @@
-"""Checks that networks and methods accept the samples of a dataset, made on two noise samples before a study starts.
+"""Check before a study, on two noise samples, that networks and methods accept the samples of a dataset.
 
-The name of a network does not show which images it accepts: some networks require 224 pixels, others shrink the feature
+A network's name does not show the accepted image sizes: some networks require 224 pixels, others shrink the feature
 maps of small images to nothing. Each network is therefore built and run once in train mode and once in eval mode. For
 methods with trainable parts, a teacher method, shared layers or matched feature maps, one training step is made as well
 (for text, only the losses are computed). Weights are fresh and samples are noise, so only shapes and finiteness are
-checked. Constant samples would divide by zero in networks that normalise them.
+checked. Constant samples would divide by zero in networks that normalise each sample.
 
-The error for a rejected network gives the reason and, if one is found, another network that passes the same check.
+The error for a rejected network gives the reason and, if found, another network passing the same check.
 """
 
 import math
@@ -58,7 +58,7 @@ _VOCABULARY: Final = 32  # shapes do not depend on the vocabulary size
 _LENGTH: Final = 16
 DRAW_FROM_OUTPUTS: Final = "draw from outputs.generator"
 _MOST_PARAMETERS: Final = 500_000_000  # BERT-large has 335 million
-# Suggested if no related network fits. For the image zoo, the first one that fits is named.
+# Suggested if no related network fits. For the image zoo, the first fitting network is named.
 _LIBRARY_FALLBACK: Final = "resnet18"
 _ZOO_FALLBACKS: Final = ("resnet8", "resnet20", "cnn_8_16", "cnn_32_64")
 # Explanations of library errors, by a pattern in the error message.
@@ -73,7 +73,7 @@ _MEANINGS: Final = (
 
 
 class ShapeError(ValueError):
-    """Error for a network that rejects the samples of a dataset; the message names flag, reason and remedy."""
+    """Network does not accept the samples of a dataset; the message names flag, reason and remedy."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
     """Check that an architecture accepts the samples of a dataset and returns a feature and logits for them.
 
     Args:
-        name: architecture name that `check_model_name` accepts.
+        name: architecture name accepted by `check_model_name`.
         wanted: requirements on the network.
-        flag: command-line flag that names the network, such as `--student`, or `--search student=` for one of several.
+        flag: command-line flag for the network, such as `--student`, or `--search student=` for one of several.
         given: whether the weights come from a checkpoint; the advice then asks for another checkpoint.
 
     Raises:
-        ShapeError: with the reason, and another architecture that fits if one is found.
+        ShapeError: with the reason and, if found, another architecture that fits.
     """
     if is_canonical(name):
         try:
@@ -174,7 +174,7 @@ def _problem(name: str, wanted: Wanted) -> str | None:
     if is_canonical(name):
         try:
             reason = user_model_problem(name, samples, num_classes=info.num_classes, trains=wanted.trains)
-        except Exception as error:  # code of the user raises any type
+        except Exception as error:  # user code raises any type
             reason = f"it fails:\n{describe(error)}"
         if reason is not None:
             return reason
@@ -256,12 +256,12 @@ def _first_line(error: Exception) -> str:
 
 
 def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str, packed: bool = False) -> None:
-    """Check that a method can make a step with the two networks of a trial, which were checked separately before.
+    """Check that a method can make a step with a trial's two networks. The networks must have passed their own checks.
 
     Args:
         config: config of a trial with this method.
         info: dataset description.
-        flag: command-line flag that names the method.
+        flag: command-line flag for the method.
         packed: whether trials are packed.
 
     Raises:
@@ -285,10 +285,10 @@ def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str, packed: b
 
 @cache
 def method_problem(config: TrialConfig, info: DatasetInfo, *, packed: bool = False) -> str | None:
-    """Return why a method cannot make a step with two networks that passed the separate checks, or None if it can.
+    """Return why a method cannot make a step with two separately checked networks, or None if it can.
 
-    Only methods of the user's own, and those with trainable parts, a teacher method, shared layers or matched feature
-    maps are tried. The losses of all other methods see only features and logits.
+    Only user methods and methods with trainable parts, a teacher method, shared layers or matched feature maps are
+    tried. The losses of all other methods see only features and logits.
 
     Args:
         config: config of a trial with this method.
@@ -311,7 +311,8 @@ def method_problem(config: TrialConfig, info: DatasetInfo, *, packed: bool = Fal
             attempt = partial(_try_on_images if info.task is None else _try_on_text, config, info, method)
             attempt()
             if is_own(config.method):
-                # The networks were checked before, so the method alone may draw from generators that are not torch's.
+                # The networks were checked before, so only the method may still draw from other generators than
+                # torch's.
                 reason = misuse_of_generators(use_of_generators(attempt), remedy=DRAW_FROM_OUTPUTS)
                 if not reason and packed and info.task is None and is_packable(config.student):
                     reason = _misuse_in_packs(config, info, method)
@@ -326,7 +327,7 @@ def method_problem(config: TrialConfig, info: DatasetInfo, *, packed: bool = Fal
 
 
 def _without_maps(config: TrialConfig, info: DatasetInfo, method: Method) -> str | None:
-    """Return which network of the user's own gives no maps although the method needs them, or None."""
+    """Return the user network that gives no maps although the method needs them, or None."""
     if not (method.spec.needs_maps or method.spec.teacher_fields):
         return None
     for who, name in (("student", config.student), ("teacher", config.teacher)):
@@ -349,7 +350,7 @@ def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> No
 
 
 def _misuse_in_packs(config: TrialConfig, info: DatasetInfo, method: Method) -> str:
-    """Return a clause on draws of the losses from torch's global generator, which packed students do not use."""
+    """Return a clause on the losses' draws from torch's global generator, which packed students do not use."""
     dataset = _noise(info, config.split_seed, max(_SAMPLES, method.spec.smallest_batch))
     model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
     run = _started(config, dataset, FrozenTeacher(model), method)
@@ -359,7 +360,7 @@ def _misuse_in_packs(config: TrialConfig, info: DatasetInfo, method: Method) -> 
 
 
 def _started(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> DistillationRun:
-    """Return a trial that is ready for the first batch."""
+    """Return a trial, ready for the first batch."""
     # The check runs in float32 for every precision, because shapes are the same.
     config = config.model_copy(update={"precision": "fp32", "batch_size": len(dataset.train)})
     run = DistillationRun(config, dataset, teacher, method=method)
@@ -379,7 +380,7 @@ def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | N
 
 
 def _check_losses(log: LossLog, config: TrialConfig) -> None:
-    """Check that the losses of a method of the user's own are finite and have the usual names.
+    """Check that a user method's losses are finite and have the usual names.
 
     Raises:
         UserCodeError: with the reason.
@@ -397,7 +398,7 @@ def _check_losses(log: LossLog, config: TrialConfig) -> None:
 
 
 def _noise(info: DatasetInfo, seed: int, samples: int) -> Dataset:
-    """Return a dataset of a few noise images with different labels."""
+    """Return a dataset with a few noise images and different labels."""
     size = info.stored_size
     pixels = torch.randint(
         256, (samples, info.channels, size, size), dtype=torch.uint8, generator=generator_from(0)
@@ -411,11 +412,11 @@ def check_text_network(name: str, teacher: str, info: DatasetInfo, *, layers: St
     """Check that a language model can be built and returns a feature and logits for sentences.
 
     Args:
-        name: name that `check_text_model_name` accepts. A folder must exist, a Hub model must be in the Hub's cache.
-        teacher: model that provides the layers of `bert:N`.
+        name: name accepted by `check_text_model_name`. A folder must exist, a Hub model must be in the Hub's cache.
+        teacher: model with the layers for `bert:N`.
         info: task description.
         layers: which layers `bert:N` takes.
-        flag: command-line flag that names the network.
+        flag: command-line flag for the network.
 
     Raises:
         ShapeError: with the reason, if the check fails.
@@ -440,7 +441,7 @@ def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLay
 
 @torch.no_grad()
 def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
-    """Compute the losses of a method once with two language models."""
+    """Compute a method's losses once with two language models."""
     values, sentences, labels = config.model_dump(), _sentences(), torch.arange(_SAMPLES) % info.num_classes
     student = _text_model(config.student, config.teacher, info.num_classes, config.student_layers)
     teacher = _text_model(config.teacher, config.teacher, info.num_classes, config.student_layers)
@@ -458,7 +459,7 @@ def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None
 
 
 def _sentences() -> Tensor:
-    """Return sentences (B, 2, L) that repeat a single token."""
+    """Return sentences (B, 2, L) with a single repeated token."""
     sentences = torch.ones(_SAMPLES, 2, _LENGTH, dtype=torch.int32)
     sentences[:, 1] = 0
     return sentences

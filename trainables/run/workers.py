@@ -1,14 +1,14 @@
 """Data-parallel training of one trial by several processes, giving the same weights as one process.
 
-Every worker holds all networks of the trial and passes its share of every global batch through them. The outputs are
-all-gathered, so each worker computes the whole-batch losses, including losses that relate samples to each other.
-The gradient flows back through the worker's own share only. The sum of these gradients over all workers equals the
-gradient of a single process; student, adapter and companion use this sum. A method's parts see the whole batch on
-every worker, so all workers compute the same gradient for them. Averaging that gradient keeps the parts equal to the
-last bit even if the workers' processors differ.
+Every worker holds all networks of the trial, and passes a share of every global batch through them. The outputs are
+all-gathered, so each worker computes the whole-batch losses, including losses between samples. The gradient flows back
+through the worker's own share only. The sum of these gradients over all workers equals a single process's gradient;
+student, adapter and companion use this sum. A method's parts see the whole batch on every worker, so all workers
+compute the same gradient for them. Averaging this gradient keeps the parts equal to the last bit even if the workers'
+processors differ.
 
 BatchNorm normalises by whole-batch statistics, as in a single process: counts, means and sums of squares are combined
-over the workers, and so are their gradients. Each worker draws the random numbers of dropout and similar layers
+over the workers, and so are their gradients. Each worker draws the random numbers for dropout and similar layers
 independently.
 
 Communication uses a process group of `torch.distributed`: gloo between CPUs, nccl between GPUs.
@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from trainables.losses.parts import StepOutputs
 from trainables.steps.sgd import Trainer
 
-# Names of trainers with a module that sees the whole batch on every worker.
+# Names of trainers with a module for the whole batch on every worker.
 _SEES_WHOLE_BATCH = ("method",)
 
 
 @dataclass
 class Workers:
-    """Group of processes that train one trial, as seen from one of them.
+    """Group of processes training one trial, as seen from one process.
 
     Args:
         rank: rank of this process.
-        size: number of processes.
+        size: process count.
         group: process group of `torch.distributed` with all these processes.
     """
 
@@ -43,7 +43,7 @@ class Workers:
     group: Any
 
     def __deepcopy__(self, memo: object) -> None:
-        # The copy of a network is not part of the trial and computes alone.
+        # A network copy is not part of the trial and computes alone.
         return None
 
     def rows(self, count: int) -> slice:
@@ -51,10 +51,10 @@ class Workers:
         return _share(count, self.rank, self.size)
 
     def gather(self, own: Tensor, count: int) -> Tensor:
-        """All-gather the rows of a batch; only this worker's rows keep their graph.
+        """All-gather a batch's rows; only this worker's rows keep their graph.
 
         Args:
-            own: (rows, ...), this worker's rows of the batch.
+            own: (rows, ...), this worker's rows in the batch.
             count: batch size.
 
         Returns:
@@ -71,11 +71,11 @@ class Workers:
         return torch.cat(parts)
 
     def gather_outputs(self, own: StepOutputs, indices: Tensor) -> StepOutputs:
-        """All-gather the network outputs of a whole batch.
+        """All-gather a whole batch's network outputs.
 
         Args:
             own: outputs for this worker's rows.
-            indices: (B,) int64, indices of the whole batch.
+            indices: (B,) int64, whole-batch indices.
         """
 
         def gathered(value: Any) -> Any:
@@ -87,7 +87,7 @@ class Workers:
         return StepOutputs(*map(gathered, rows))._replace(indices=indices, class_distances=own.class_distances)
 
     def add_gradients(self, trainers: Mapping[str, Trainer]) -> None:
-        """Replace the gradients of all trainers by those of the whole batch, with one all-reduce per dtype."""
+        """Replace the gradients of all trainers by the whole-batch gradients, with one all-reduce per dtype."""
         weighted = [
             (each.grad, 1 / self.size if name in _SEES_WHOLE_BATCH else 1.0)
             for name, trainer in trainers.items()
@@ -120,12 +120,12 @@ def _share(count: int, rank: int, size: int) -> slice:
 
 
 def share_norms(module: nn.Module, workers: Workers) -> None:
-    """Make every BatchNorm of a network normalise by the whole batch during training, in place.
+    """Make every BatchNorm in a network normalise by the whole batch during training, in place.
 
-    Parameters, buffers and names of the modules stay the same, so checkpoints are those of a single process.
+    Parameters, buffers and module names stay the same, so checkpoints equal those of a single process.
 
     Raises:
-        ValueError: for a kind of BatchNorm that would normalise by this worker's rows alone; nothing is changed then.
+        ValueError: a kind of BatchNorm would normalise by this worker's rows alone. Nothing is changed then.
     """
     if kinds := unshared_norms(module):
         raise ValueError(f"{', '.join(kinds)} cannot normalise over several workers: train this network by one")
@@ -138,7 +138,7 @@ def share_norms(module: nn.Module, workers: Workers) -> None:
 
 
 def unshared_norms(module: nn.Module) -> list[str]:
-    """Return the kinds of BatchNorm in a network that `share_norms` cannot convert, e.g. timm's `BatchNormAct2d`."""
+    """Return the kinds of BatchNorm in a network not supported by `share_norms`, e.g. timm's `BatchNormAct2d`."""
     shared = {*_SHARED, *_SHARED.values()}
     norms = (each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm))
     return sorted({type(each).__name__ for each in norms if type(each) not in shared})
@@ -150,7 +150,7 @@ class _SharedNorm(nn.modules.batchnorm._BatchNorm):
     workers: Workers | None
 
     def forward(self, given: Tensor) -> Tensor:
-        """Normalise (rows, C, ...) by the mean and biased variance of each channel over all workers' rows."""
+        """Normalise (rows, C, ...) by each channel's mean and biased variance over all workers' rows."""
         if self.workers is None or not self.training:
             return super().forward(given)
         values = given.to(torch.promote_types(given.dtype, torch.float32))

@@ -1,1 +1,1 @@
-"""Specifications of trials without torch: config, methods, datasets, architectures, recipes and measures."""
+"""Trial specifications without torch: config, methods, datasets, architectures, recipes and measures."""

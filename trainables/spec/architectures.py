@@ -1,4 +1,4 @@
-"""Architecture names that `build_model` accepts; imports no torch, so plans are checked quickly."""
+"""Architecture names for `build_model`; imports no torch, so plans are checked quickly."""
 
 import difflib
 import re
@@ -9,12 +9,12 @@ from typing import Final
 from trainables.spec.naming import unknown_name
 from trainables.user_code.reference import is_canonical, looks_like_reference
 
-# cnn_32_64: a small CNN for small images. The numbers are the channels of the two convolutions.
+# cnn_32_64: a small CNN for small images. The numbers are the two convolutions' channels.
 CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
 
 CNN_EXAMPLES = ("cnn_3_4", "cnn_8_16", "cnn_32_64")
 
-# Networks of the CIFAR distillation literature, by the names in the literature's tables.
+# Networks from the CIFAR distillation literature, by the names in the tables there.
 LITERATURE_NAMES: Final[tuple[str, ...]] = (
     "resnet8",
     "resnet14",
@@ -54,12 +54,12 @@ _CIFAR_FEATURES: Final[dict[str, int]] = {
     "ShuffleV1": 960,
     "ShuffleV2": 1024,
 }
-_CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
+_CNN_POSITIONS: Final = 4  # 2 × 2 positions in the last map reach the head
 
-# Prefixes for architectures of other libraries, as in torchvision:resnet18 and timm:vit_tiny_patch16_224.
+# Prefixes for other libraries' architectures, as in torchvision:resnet18 and timm:vit_tiny_patch16_224.
 LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
 
-# resnet20+vgg8: an ensemble of two teachers.
+# resnet20+vgg8: an ensemble with two teachers.
 _BETWEEN_MEMBERS: Final = "+"
 MOST_TEACHERS: Final = 5  # records have a column for each
 
@@ -68,9 +68,9 @@ BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
 LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
 # Name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
 _HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_HIDDEN_MULTIPLE: Final = 32  # units of the smallest attention head
+_HIDDEN_MULTIPLE: Final = 32  # units in the smallest attention head
 
-# Names of torchvision and timm models that are unknown here, or name other networks here.
+# Torchvision and timm model names without a meaning here, or with another meaning.
 _TORCHVISION_FORM: Final = re.compile(
     r"resnet(18|34|50|101|152)|wide_resnet(50|101)_2|resnext(50_32x4d|101_32x8d|101_64x4d)|vgg(11|13|16|19)(_bn)?|"
     r"densenet(121|161|169|201)|mobilenet_v(2|3_small|3_large)|efficientnet_(b[0-7]|v2_[sml])|mnasnet\d_\d+|alexnet|"
@@ -83,7 +83,7 @@ _TIMM_FORM: Final = re.compile(
 )
 _LIBRARY_FORMS: Final = {"torchvision": _TORCHVISION_FORM, "timm": _TIMM_FORM}
 
-# Names in other code bases, and our names of the same networks.
+# Names in other code bases, and our names for the same networks.
 FOREIGN_NAMES: Final[dict[str, str]] = {
     "mobile_half": "MobileNetV2",
     **{f"{name}_bn": name for name in LITERATURE_NAMES if name.startswith("vgg")},
@@ -93,7 +93,7 @@ FOREIGN_NAMES: Final[dict[str, str]] = {
 def check_model_name(name: str) -> str:
     """Return `name` if `build_model` accepts it.
 
-    Names of torchvision and timm models, and canonical names of the user's own, are checked for their form only.
+    For torchvision and timm models and user models, only the form of the name is checked.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest known name.
@@ -109,9 +109,9 @@ def check_model_name(name: str) -> str:
 
 
 def ensemble_members(name: str) -> tuple[str, ...]:
-    """Return the architectures of an ensemble of teachers, such as `resnet20+vgg8`; empty for a single network.
+    """Return the architectures of a teacher ensemble, such as `resnet20+vgg8`; empty for a single network.
 
-    A path of a file or folder is never an ensemble, because it may contain a plus.
+    A file or folder path is never an ensemble, because the path may contain a plus.
     """
     members = tuple(name.split(_BETWEEN_MEMBERS))
     return members if len(members) > 1 and all(map(_can_be_member, members)) else ()
@@ -122,12 +122,12 @@ def _can_be_member(name: str) -> bool:
 
 
 def ensemble_name(members: Sequence[str]) -> str:
-    """Return the name of an ensemble of teachers."""
+    """Return the name of a teacher ensemble."""
     return _BETWEEN_MEMBERS.join(members)
 
 
 def check_teacher_name(name: str) -> str:
-    """Return `name` if it names an image model, or an ensemble of image models.
+    """Return `name` if it names an image model or image model ensemble.
 
     Raises:
         ValueError: an architecture is unknown, or there are too many.
@@ -141,7 +141,7 @@ def check_teacher_name(name: str) -> str:
 
 
 def check_text_model_name(name: str, *, student: bool = False) -> str:
-    """Return `name` if it names a text model; does not check that a folder or Hub name exists.
+    """Return `name` if it names a text model, without checking for an existing folder or Hub name.
 
     Args:
         name: `bert_L_H`, a folder in Hugging Face's layout, a name on the Hub, or, for a student, `bert:N`.
@@ -218,31 +218,31 @@ def feature_dim(name: str) -> int | None:
 
 
 def has_maps(name: str) -> bool:
-    """Return whether an architecture provides the maps of the stages; see `trainables.models.interface`.
+    """Return whether an architecture provides stage maps; see `trainables.models.interface`.
 
-    A model of the user's own may. It is tried out before a study starts (`trainables.run.shape_check`).
+    A user model may provide them. User models are checked before a study starts (`trainables.run.shape_check`).
     """
     return LIBRARY_PATTERN.fullmatch(name) is None
 
 
 def is_model_code(text: str) -> bool:
-    """Return whether a model's name means code of the user, as typed: `net.py:make`.
+    """Return whether a model's name means user code, as typed: `net.py:make`.
 
-    Other texts with a colon mean a model of a library, even if it is misspelt, or some layers.
+    Other texts with a colon mean a library model, even if misspelt, or some layers.
     """
     other = LAYERS_PATTERN.fullmatch(text) or (".py" not in text and _library_of(text) is not None)
     return not other and looks_like_reference(text)
 
 
 def _library_of(text: str) -> str | None:
-    """Return the library that is meant by a name such as `torchvision:resnet18`, also if it is misspelt."""
+    """Return the library in a name such as `torchvision:resnet18`, even if misspelt."""
     library, colon, model = text.partition(":")
     near = difflib.get_close_matches(library, _LIBRARY_FORMS, n=1, cutoff=0.75) if colon and model else []
     return near[0] if near else None
 
 
 def is_packable(name: str) -> bool:
-    """Return whether several students of an architecture can train as one network; see `trainables.packing.network`."""
+    """Return whether an architecture's students can train as one network; see `trainables.packing.network`."""
     return (
         not is_text_model_name(name)
         and name not in ("ShuffleV1", "ShuffleV2")

@@ -1,7 +1,7 @@
-"""Batch sizes of an epoch: one rule for images and text, and for single, packed and data-parallel trials.
+"""Batch sizes in an epoch: one rule for images and text, and for single, packed and data-parallel trials.
 
-Imports no torch, so plans can use it. A last batch of one sample must be avoided. BatchNorm cannot normalise a single
-value, so training would fail for networks with maps of one position. Losses that compare samples would be zero or
+Imports no torch, so plans can use it. A last batch with one sample must be avoided. BatchNorm cannot normalise a single
+value, so training would fail for networks with one-position maps. Losses over pairs of samples would be zero or
 undefined. A single left-over sample therefore joins the previous batch.
 """
 
@@ -9,15 +9,15 @@ from trainables.display.numbers import counted
 
 
 def batch_sizes(samples: int, batch_size: int) -> list[int]:
-    """Return the batch sizes of an epoch, in order.
+    """Return an epoch's batch sizes, in order.
 
     All batches have `batch_size` samples, except the last one, which has the remaining samples. If a single sample
     remains, the last batch has `batch_size` + 1 samples instead: 65 samples in batches of 64 give one batch of 65, and
-    129 samples give 64 + 65. Batches of one sample occur only if `batch_size` is 1.
+    129 samples give 64 + 65. Batches with one sample occur only if `batch_size` is 1.
 
     Args:
-        samples: number of samples in the train split.
-        batch_size: batch size of the trial.
+        samples: number of train samples.
+        batch_size: the trial's batch size.
 
     Raises:
         ValueError: there are fewer than two samples.

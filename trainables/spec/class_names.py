@@ -1,4 +1,4 @@
-"""Class names of published datasets, in label order.
+"""Class names for published datasets, in label order.
 
 Sources: the README of Fashion-MNIST, and CIFAR's `batches.meta` and `fine_label_names.txt`.
 """

@@ -13,10 +13,10 @@ from trainables.spec.own_data import ARRAYS_PREFIX, FORMS, HUB_PREFIX, absolute_
 from trainables.user_code.reference import looks_like_reference
 
 FOLDER_PREFIX: Final = "image_folder:"
-# Accepted suffixes of compressed files.
+# Accepted suffixes for compressed files.
 PACKINGS: Final = ("", ".gz", ".xz")
 _PREFIXES: Final = (FOLDER_PREFIX, GLUE_PREFIX, ARRAYS_PREFIX, HUB_PREFIX)
-_MISTYPED: Final = 0.8  # similarity of a prefix to one of these
+_MISTYPED: Final = 0.8  # similarity between a prefix and one on this list
 _LISTED: Final = 4
 RESIZED_CROPS: Final = 64
 
@@ -31,19 +31,19 @@ class DatasetInfo:
         channels: image channels.
         image_size: height and width in pixels.
         split_sizes: number of samples in (train, validation, test).
-        padding: width in pixels of the black border. Augmented views are all crops of the padded image.
+        padding: black border width in pixels. Augmented views are all crops of the padded image.
         mirrored: whether the mirror images of these crops are augmented views too.
-        layouts: alternative sets of files, relative to the data root. One set must exist, each file uncompressed or
-            compressed (.gz, .xz). Empty for datasets that are part of a library.
-        source: origin of the dataset.
+        layouts: alternative file sets, relative to the data root. One set must exist, each file uncompressed or
+            compressed (.gz, .xz). Empty for datasets from a library.
+        source: dataset origin.
         download: whether torchvision can download it.
-        resized_crops: number of random resized crops, which replace the padded crops as augmented views. Usual for
+        resized_crops: number of random resized crops. They replace the padded crops as augmented views. Usual for
             photographs.
         task: text task, without image channels and size, and with a single view. None for images.
         class_names: class names, in label order. Empty if only the files contain them (see
             `trainables.data.class_names`).
         largest_pixel: largest possible pixel value; the smallest is 0.
-        own_views: number of views that the user's code computes, which replace the crops as augmented views.
+        own_views: number of views computed by user code. They replace the crops as augmented views.
     """
 
     name: str
@@ -69,7 +69,7 @@ class DatasetInfo:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of the predicted classes."""
+        """Metrics for the predicted classes."""
         return ("accuracy",) if self.task is None else self.task.metrics
 
     @property
@@ -79,11 +79,11 @@ class DatasetInfo:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files of the first layout."""
+        """Files in the first layout."""
         return self.layouts[0] if self.layouts else ()
 
     def find_files(self, root: Path | None) -> dict[str, Path] | None:
-        """Return the files of the first complete layout under `root` by name, or None if no layout is complete.
+        """Return the files in the first complete layout under `root` by name, or None if no layout is complete.
 
         GLUE files may also come from the local Hugging Face cache.
         """
@@ -95,7 +95,7 @@ class DatasetInfo:
         return None if self.layouts else {}
 
     def missing_files(self, root: Path | None) -> list[str]:
-        """Return the missing files, relative to `root`, of the most complete layout; empty if a layout is complete."""
+        """Return the missing files, relative to `root`, in the most complete layout; empty if a layout is complete."""
         base = root if root is not None else Path()
         lacking = [[name for name in layout if self._find(base, name) is None] for layout in self.layouts]
         return min(lacking, key=len, default=[])
@@ -236,7 +236,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
 
 
 def check_dataset_name(name: str) -> str:
-    """Return `name` if it is a known dataset, or names an image folder or a dataset of the user's own.
+    """Return `name` if it is a known dataset, or names an image folder or user dataset.
 
     Raises:
         ValueError: the name is unknown; the message gives the nearest known name.
@@ -256,10 +256,10 @@ def check_dataset_name(name: str) -> str:
 def expand_home(name: str) -> str:
     """Return a dataset's name with `~` expanded, as in `image_folder:~/pets`, because shells do not expand it there.
 
-    Files of arrays get an absolute path.
+    Array files get an absolute path.
 
     Raises:
-        ValueError: the home of the user in `~NAME` is unknown.
+        ValueError: the user's home in `~NAME` is unknown.
     """
     if not name.startswith(f"{FOLDER_PREFIX}~"):
         return absolute_files(name)
@@ -270,7 +270,7 @@ def expand_home(name: str) -> str:
 
 
 def is_code(name: str) -> bool:
-    """Return whether a dataset's name means code of the user, as typed: `data.py:make`."""
+    """Return whether a dataset's name means user code, as typed: `data.py:make`."""
     if name in DATASETS or name.startswith((FOLDER_PREFIX, GLUE_PREFIX)) or is_own_data(name):
         return False
     form = name.partition(":")[0].lower()
@@ -291,7 +291,7 @@ def _refused_regression(name: str, meaning: str) -> str:
 
 
 def largest_pixel(name: str) -> int:
-    """Return the largest possible pixel value of a dataset, without reading files; see `DatasetInfo`."""
+    """Return a dataset's largest possible pixel value, without reading files; see `DatasetInfo`."""
     return DATASETS[name].largest_pixel if name in DATASETS else DatasetInfo.largest_pixel
 
 

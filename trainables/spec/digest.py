@@ -1,18 +1,18 @@
-"""Versioned digests that identify configs and plans."""
+"""Versioned digests for identifying configs and plans."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-# Version 1 hashed all fields, with exceptions for fields that were added later. Version 2 hashes the fields that are
-# read and that differ from their defaults, so a new field changes no digest. Changing a default changes the meaning of
-# existing digests, and needs another version.
+# Version 1 hashed all fields, with exceptions for fields added later. Version 2 hashes only read fields with other
+# values than the defaults, so a new field changes no digest. Changing a default changes the meaning of existing
+# digests, and needs another version.
 DIGEST_VERSION: Final = 2
 
 
 def digest_of(fields: Mapping[str, Any]) -> str:
-    """Return 12 hex digits that identify the fields and the version of the digest.
+    """Return 12 hex digits for the fields and the digest version.
 
     Args:
         fields: JSON values by name, without fields at their defaults.

@@ -13,7 +13,7 @@ from typing import Final, Literal
 GLUE_PREFIX: Final = "glue:"
 HUB_DATASET: Final = "nyu-mll/glue"
 Metric = Literal["accuracy", "matthews", "f1"]
-# Rule that groups rows of the training part by source; see `trainables.data.text.source_split`.
+# Rule for grouping training rows by source; see `trainables.data.text.source_split`.
 SourceRule = Literal["phrase", "first", "any"]
 _VALIDATION_SHARE: Final = 0.1
 _LARGEST_VALIDATION: Final = 5_000
@@ -24,23 +24,23 @@ class GlueTask:
     """One classification task.
 
     Args:
-        name: part of the dataset's name after `glue:`.
+        name: the dataset name's part after `glue:`.
         title: name in papers.
-        labels: names of the classes. A label is an index into this tuple.
+        labels: class names. A label is an index into this tuple.
         spellings: class names in the TSV files.
         columns: text columns in the TSV files, one or two. Positions for files without a header.
         label_column: label column in the TSV files, likewise.
         parquet_columns: text columns in the Parquet files, one or two. Their label column is `label`.
-        folder: folder of the TSV files.
-        parquet_folder: folder of the Parquet files.
-        test_part: name of the development part, which serves as the test split: in the TSV files, in the Parquet files.
+        folder: TSV folder.
+        parquet_folder: Parquet folder.
+        test_part: development part's name, used as the test split: in the TSV files, in the Parquet files.
         rows: number of samples in (training part, development part).
         metrics: reported metrics, always including accuracy.
         objective: metric to maximise.
-        sources: rule that groups rows of the training part by source, to draw the validation split.
+        sources: rule for grouping training rows by source, to draw the validation split.
         columns_without_header: number of columns in TSV files without a header, else 0.
-        broken_rows: maximum number of rows in the training part with missing cells. Such rows exist in the published
-            file and are skipped.
+        broken_rows: maximum number of training rows with missing cells. Such rows exist in the published file and are
+            skipped.
     """
 
     name: str
@@ -62,7 +62,7 @@ class GlueTask:
 
     @property
     def dataset(self) -> str:
-        """Name of the dataset."""
+        """Dataset name."""
         return f"{GLUE_PREFIX}{self.name}"
 
     @property
@@ -193,7 +193,7 @@ GLUE_TASKS: Final[dict[str, GlueTask]] = {
         _mnli("mnli_mismatched", "mismatched", 9_832),
     )
 }
-# Regression tasks, and the meaning of their labels.
+# Regression tasks, with label meanings.
 REGRESSION_TASKS: Final = {"stsb": "a similarity from 0 to 5"}
 
 
@@ -201,7 +201,7 @@ def cached_by_hub(name: str) -> Path | None:
     """Return a GLUE file in the local Hugging Face cache, or None; downloads nothing.
 
     Args:
-        name: path of the file in the Hub's repository.
+        name: file path in the Hub's repository.
     """
     try:
         from huggingface_hub import try_to_load_from_cache
@@ -217,7 +217,7 @@ def check_classes(task: GlueTask, num_classes: int, *, where: str) -> None:
     Args:
         task: task to compare with.
         num_classes: number of classes in the checkpoint.
-        where: name of the checkpoint for the message.
+        where: checkpoint name for the message.
 
     Raises:
         ValueError: the numbers differ; the message gives both.

@@ -1,8 +1,8 @@
-"""Match the layers of a student to layers of the teacher; imports no torch."""
+"""Match a student's layers to teacher layers; imports no torch."""
 
 
 def matched_layers(teacher: int, student: int, *, which: str) -> list[int]:
-    """Return the index (from 0) of the matching teacher layer for each student layer, in order.
+    """Return the matching teacher layer's index (from 0) for each student layer, in order.
 
     Args:
         teacher: number of teacher layers.

@@ -1,25 +1,25 @@
-"""Names of all measures that a trial reports.
+"""Names of all measures reported by a trial.
 
-Which measures an epoch reports depends on the networks of the method:
+The reported measures depend on the method's networks:
 
-- Without an adapter, the measures of the adapted teacher are absent. The gaps and the agreement then compare the
+- Without an adapter, the adapted teacher's measures are absent. The gaps and the agreement then compare the
   student with the frozen teacher.
 - `ce` trains without a teacher. The student is still compared with the study's frozen teacher, so gaps are comparable
   across methods. The teacher's measures are absent only in a study without a teacher.
 - If the method trains the teacher itself, the trained teacher is reported as the adapted one.
-- A network that trains together with the student is the peer. If the method has no pretrained teacher, the peer is
+- A network trained together with the student is the peer. If the method has no pretrained teacher, the peer is
   reported in place of the teacher, and comparisons with a frozen teacher are absent.
 
 Accuracies are fractions, entropies are in nats, and times are in seconds. `train/loss` is the weighted total. The other
 training losses are unweighted parts of the total, except `train/loss_peer`, which is the peer's complete training loss.
 
 `train/adapter_shift` is the effect of training on an adapter, in nats: the mean over the validation split of the
-absolute change of the adapted teacher's sharpness, compared with the same adapter at its initial weights. It is 0 if
-and only if training has changed no prediction's sharpness, and changes of opposite sign do not cancel. The random
-initial correction does not count. A study warns if it stays below 0.01 nats, see `analysis.questions.adapter`.
+absolute change in the adapted teacher's sharpness, compared with the same adapter at the initial weights. The shift is
+0 if and only if training has changed no prediction's sharpness; changes of opposite sign do not cancel. The random
+initial correction does not count. A study warns if the shift stays below 0.01 nats, see `analysis.questions.adapter`.
 
-If the teacher is an ensemble, `val/sharpness_gap_teacher_1` and so on are the gaps of its members, in the order of the
-checkpoints. Their mean is `val/sharpness_gap_frozen`.
+If the teacher is an ensemble, `val/sharpness_gap_teacher_1` and so on are the members' gaps, in checkpoint order. Their
+mean is `val/sharpness_gap_frozen`.
 
 Costs are reported in two ways. `COST_MEASURES` are measured in every epoch. `COST_FACTS` are known before the first
 step and recorded once.
@@ -27,30 +27,30 @@ step and recorded once.
 - FLOPs are per example of the train split. One multiply-add counts as two (see `trainables.costs.ledger`). `forward`
   and `backward` are split by network: student, adapter, teacher, method and peer.
 - The teacher's FLOPs cover a full pass for each step if the teacher is live or trained. If teacher features are stored,
-  they cover the head alone. The method's FLOPs cover the losses and the modules of the method.
-- A trial with `adapter_training="first"` trains another trial before the first epoch, to adapt the teacher. The time of
-  that trial is part of the first epoch's, and its FLOPs are not counted.
+  they cover the head alone. The method's FLOPs cover the method's losses and modules.
+- A trial with `adapter_training="first"` trains another trial before the first epoch, to adapt the teacher. The first
+  epoch's time includes this other trial. The other trial's FLOPs are not counted.
 - Energy is measured for the entire machine during the epoch (see `trainables.costs.energy`). Energy is absent on
   machines without readable counters.
-- `cost/workers` is the number of processes that trained the epoch together. Times and memory are those of the first
+- `cost/workers` is the number of processes training the epoch together. Times and memory are those of the first
   process.
-- `cost/teacher_training_seconds` is the training time of the teacher, reported if the method uses a teacher that was
-  trained here. All trials with the same teacher share this cost.
+- `cost/teacher_training_seconds` is the teacher's training time, reported if the method uses a teacher trained
+  here. All trials with the same teacher share this cost.
 
-`DATA_FACTS` describe the splits of a trial and are recorded once: the number of samples and the best score of a
-constant predictor. The score uses the objective of the dataset; for accuracy, it is the share of the largest class.
-Only confirming trials record facts of the test split. Trials from earlier versions have no such facts.
+`DATA_FACTS` describe a trial's splits and are recorded once: the number of samples and the best score of a constant
+predictor. The score uses the dataset's objective; for accuracy, it is the largest class's share. Only confirming trials
+record facts about the test split. Trials from earlier versions have no such facts.
 
 `DEPLOY_FACTS` describe the student where it runs, and are recorded by studies with `--latency` or several objectives:
-parameters, FLOPs of a forward pass, size of the ONNX program, and its latency for batches of 1 and 32 images (median,
+parameters, forward FLOPs, size of the ONNX program, and the program's latency for batches of 1 and 32 images (median,
 10th and 90th percentile, number of runs, number of threads; see `trainables.students.deployment`).
 
 A finished trial also reports `CALIBRATION` once, by split and network. Confidences are binned into 15 bins of equal
-width. Each bin has the number of predictions (`count`), the sum of their confidences (`confidence`), and the number of
-correct ones (`correct`). The teacher and the adapted teacher are defined as above. On the test split, only the student
-of a confirming trial is reported, since no other network is evaluated on that split.
+width. Each bin has the prediction count (`count`), the sum of confidences (`confidence`), and the count of correct
+predictions (`correct`). The teacher and the adapted teacher are defined as above. On the test split, only a confirming
+trial's student is reported, since no other network is evaluated there.
 
-A search maximises the objective of the dataset (`objective_of`). Comparisons of configs and early stopping use the same
+A search maximises the dataset's objective (`objective_of`). Comparisons of configs and early stopping use the same
 measure. The objective is accuracy, except for text tasks with very unequal classes, which conventionally use another
 measure. Trials on such tasks report accuracy and the objective, and confirming trials report both on the test split as
 well.
@@ -85,9 +85,9 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
-# Of an ensemble of teachers, one for each.
+# For a teacher ensemble, one for each teacher.
 TEACHER_GAPS: Final = tuple(f"val/sharpness_gap_teacher_{number}" for number in range(1, MOST_TEACHERS + 1))
-# Measures of tasks that report more than accuracy.
+# Measures of tasks with more measures than accuracy.
 TASK_MEASURES: Final = ("val/matthews", "val/f1", "test/matthews", "test/f1")
 TRAINING_MEASURES: Final = (
     "train/loss",
@@ -152,8 +152,8 @@ CALIBRATION: Final = (
     "calibration/val_adapted",
     "calibration/test_student",
 )
-# Of a confirmed trial: one bit per test sample, in the order of the split, and sums per class. `samples/test_correct`
-# is a bitmap, with the first sample in the highest bit of the first byte.
+# Of a confirmed trial: one bit per test sample, in split order, and sums per class. `samples/test_correct` is a bitmap,
+# with the first sample in the highest bit of the first byte.
 CORRECT: Final = "samples/test_correct"
 CLASSES: Final = "classes/test"
 
@@ -193,15 +193,15 @@ def objective_of(dataset: str, split: str = "val") -> str:
 
 
 def objective_in_words(dataset: str) -> str:
-    """Return the objective of a dataset for display: accuracy, F1 or Matthews correlation."""
+    """Return a dataset's objective for display: accuracy, F1 or Matthews correlation."""
     return OBJECTIVE_WORDS[objective_of(dataset).removeprefix("val/")]
 
 
 def unit_of(name: str) -> str | None:
-    """Return the unit of a cost or of a deployed student, found by the name's ending, or None for other measures.
+    """Return the unit of a cost or deployment measure by the name's ending, or None for other measures.
 
     Args:
-        name: name of a measure or fact.
+        name: measure or fact name.
     """
     if not name.startswith(("cost/", "deploy/")):
         return None

@@ -18,7 +18,7 @@ def describe_other_text(options: Mapping[str, Any]) -> str | None:
     File names may use other encodings, which Ray, SQLite and safetensors do not accept.
 
     Args:
-        options: values by parameter name. Every entry of a list is checked.
+        options: values by parameter name. Every list entry is checked.
     """
     for name, value in options.items():
         for word in map(str, value if isinstance(value, list) else [value]):

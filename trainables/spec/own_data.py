@@ -1,4 +1,4 @@
-"""Names of datasets of the user's own: `arrays:PATH`, `hf:NAME`, and code such as `data.py:make@DIGEST`.
+"""Names of user datasets: `arrays:PATH`, `hf:NAME`, and code as in `data.py:make@DIGEST`.
 
 Options follow the first two after commas, as in `arrays:scans.npz,views=crop`. Imports no torch.
 """
@@ -29,11 +29,11 @@ _HUB_NAME: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[0-9a-f]{7,40})?", re.AS
 
 @dataclass(frozen=True)
 class OwnName:
-    """Parts of the name of a dataset of the user's own.
+    """Parts of a user dataset's name.
 
     Args:
         kind: files (`arrays`), the Hugging Face hub (`hf`) or code.
-        place: path, name on the hub (with `@COMMIT`), or canonical name of the code.
+        place: path, name on the hub (with `@COMMIT`), or canonical code name.
         options: options by name.
     """
 
@@ -43,12 +43,12 @@ class OwnName:
 
 
 def is_own_data(name: str) -> bool:
-    """Return whether a name means a dataset of the user's own, even if the rest of the name is not valid."""
+    """Return whether a name means a user dataset, even if the rest of the name is not valid."""
     return name.startswith((ARRAYS_PREFIX, HUB_PREFIX)) or is_canonical(name)
 
 
 def parse_own_name(name: str) -> OwnName:
-    """Split the name of a dataset of the user's own.
+    """Split a user dataset's name.
 
     Raises:
         ValueError: the place is missing or not valid, or an option is unknown.
@@ -79,7 +79,7 @@ def parse_own_name(name: str) -> OwnName:
 
 
 def _split(text: str) -> list[str]:
-    """Split a place from its options. A path may have commas."""
+    """Split a place from the options. A path may have commas."""
     settings: list[str] = []
     while True:
         rest, comma, last = text.rpartition(",")
@@ -89,10 +89,10 @@ def _split(text: str) -> list[str]:
 
 
 def absolute_files(name: str) -> str:
-    """Return the name of a dataset of files with an absolute path; `~` is expanded. Other names stay.
+    """Return a file dataset's name with an absolute path; `~` is expanded. Other names stay.
 
     Raises:
-        ValueError: the home of the user in `~NAME` is unknown.
+        ValueError: the user's home in `~NAME` is unknown.
     """
     if not name.startswith(ARRAYS_PREFIX) or name == ARRAYS_PREFIX:
         return name
@@ -107,7 +107,7 @@ def absolute_files(name: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return a dataset's name without the folders of its files, for titles: `arrays:scans.npz`."""
+    """Return a dataset's name without folders, for titles: `arrays:scans.npz`."""
     if not name.startswith(ARRAYS_PREFIX):
         return name
     path, *settings = _split(name.removeprefix(ARRAYS_PREFIX))
@@ -115,7 +115,7 @@ def short_name(name: str) -> str:
 
 
 def source_of(name: str) -> str:
-    """Return the origin of a dataset of the user's own, for people."""
+    """Return the origin of a user dataset in words."""
     place = parse_own_name(name)
     if place.kind == "code":
         own = canonical(place.place)

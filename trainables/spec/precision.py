@@ -1,4 +1,4 @@
-"""Floating-point precision of training.
+"""Floating-point precision in training.
 
 `fp32` computes everything in float32. `bf16` runs the networks' convolutions in bfloat16 during training (autocast).
 Weights, momentum buffers, heads, adapters, losses and the entire evaluation stay in float32. A trial's config always
@@ -23,7 +23,7 @@ PRECISIONS: Final[tuple[str, ...]] = get_args(Precision)
 # Time of a bfloat16 step (including the layout change) relative to float32, on one core with AVX512_BF16 and AMX:
 # 0.27-0.45 on CIFAR's networks, 0.41-0.51 on 28 × 28 images from cnn_16_32 up, and 1.14 for cnn_3_4 at 8 × 8. For
 # cnn_32_64 at 8 × 8 the time is 0.67, but the layout alone gives 0.76.
-WIDE: Final = 16  # channels of the widest layer
+WIDE: Final = 16  # channels in the widest layer
 _SMALLEST_IMAGE: Final = 16
 
 
@@ -34,7 +34,7 @@ def resolve_precision(requested: str, *, student: str, image_size: int, device: 
 
     Args:
         requested: `auto`, `fp32` or `bf16`.
-        student: name of the student architecture.
+        student: student architecture.
         image_size: height and width in pixels.
         device: `cpu`, or `cuda` with or without a number.
 
@@ -58,7 +58,7 @@ def computes_bfloat16(device: str) -> bool:
     try:
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        return False  # not Linux: processors of other systems have not been measured
+        return False  # not Linux: other systems' processors have not been measured
     return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
 
 

@@ -1,8 +1,8 @@
-"""Quantities that a search may optimise or limit: accuracy, calibration, gap, and what a student costs where it runs.
+"""Quantities that a search may optimise or limit: accuracy, calibration, gap, and a student's deployment costs.
 
-A quantity that depends on the architecture alone is known before the search (`trainables.students.deployment`). The
-others are measures on the validation split at a trial's last epoch. The gap is the absolute value of the sharpness gap,
-because a student may also be sharper than its teacher.
+Quantities of the architecture alone are known before the search (`trainables.students.deployment`). The others are
+measures on the validation split at a trial's last epoch. The gap is the absolute value of the sharpness gap, because a
+student may also be sharper than the teacher.
 """
 
 import math
@@ -37,9 +37,9 @@ class Quantity(NamedTuple):
         name: name in `--objectives` and `--limit`.
         column: measure or fact of a trial, as in the records.
         direction: whether a search maximises or minimises it.
-        unit: unit of the values in the records; empty for numbers.
-        units: factors of the units in which a limit may be given.
-        example: example of a limit.
+        unit: unit in the records; empty for numbers.
+        units: factors for the units of a limit.
+        example: example limit.
         words: name for tables.
     """
 
@@ -62,14 +62,14 @@ class Quantity(NamedTuple):
         return self.column in (DEPLOY_LATENCY, DEPLOY_SIZE)
 
     def value_in(self, values: Mapping[str, float | None]) -> float:
-        """Return the quantity of a trial, given its measures and facts by name; NaN if it is unknown."""
+        """Return the quantity of a trial from measures and facts by name; NaN if unknown."""
         found = values.get(self.column)
         if found is None:
             return math.nan
         return abs(found) if self.column == SHARPNESS_GAP else found
 
     def text(self, value: float) -> str:
-        """Return a value with its unit."""
+        """Return a value with the unit."""
         match self.unit:
             case "s":
                 return format_latency(value)
@@ -96,7 +96,7 @@ LIMITED: Final = tuple(each.name for each in _COSTS)
 
 
 def names_for(objective: str) -> tuple[str, ...]:
-    """Return the names of the quantities that a study with an objective may optimise, such as `val/accuracy`."""
+    """Return the names of the optimisable quantities for an objective of a study, as in `val/accuracy`."""
     return (objective, *LIMITED)
 
 
@@ -105,10 +105,10 @@ def objectives_in(text: str, objective: str) -> tuple[str, ...]:
 
     Args:
         text: names, separated by commas.
-        objective: objective of the dataset.
+        objective: the dataset's objective.
 
     Raises:
-        ValueError: a name is unknown or repeated, or the objective of the dataset is missing.
+        ValueError: a name is unknown or repeated, or the dataset's objective is missing.
     """
     names = [each.strip() for each in text.split(",") if each.strip()]
     allowed = names_for(objective)
@@ -134,7 +134,7 @@ def objectives_in(text: str, objective: str) -> tuple[str, ...]:
 
 
 def limit_in(text: str) -> tuple[str, float]:
-    """Return the name and the value, in the unit of the records, of an argument of `--limit`, such as `latency=5ms`.
+    """Parse an argument of `--limit`, as in `latency=5ms`, to a name and a value in the records' unit.
 
     Raises:
         ValueError: the name or the unit is unknown, or the value is no positive number.

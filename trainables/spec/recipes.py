@@ -18,15 +18,14 @@ TeacherOrigin = Literal["short", "literature", "one_cycle", "checkpoint"]
 
 RECIPES: Final[tuple[str, ...]] = get_args(RecipeName)
 
-# Fractions of the epochs: 150, 180 and 210 of 240, as in CRD, PESF-KD and most of the CIFAR-100 distillation
-# literature.
+# Fractions of the epochs: 150, 180 and 210 of 240, as in CRD, PESF-KD and most CIFAR-100 distillation papers.
 STEP_MILESTONES: Final = (0.625, 0.75, 0.875)
 # The same papers train these architectures with a fifth of the usual learning rate.
 _SLOWER: Final = frozenset({"MobileNetV2", "ShuffleV1", "ShuffleV2"})
 _LEARNING_RATE: Final = 0.05
 _SLOWER_LEARNING_RATE: Final = 0.01
 _LITERATURE_EPOCHS: Final = 240
-# Epochs by dataset (or by the part of the name before a colon), chosen so that more epochs gain little accuracy.
+# Epochs by dataset (or by the name's part before a colon). More epochs gain little accuracy.
 _SHORT_EPOCHS: Final[dict[str, int]] = {
     "digits": 30,
     "mnist": 10,
@@ -37,11 +36,11 @@ _SHORT_EPOCHS: Final[dict[str, int]] = {
     "image_folder": 20,
     "glue": 5,
 }
-# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and the smallest learning rate that the paper tried.
+# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and the smallest learning rate in the paper.
 _LITERATURE_TEXT_EPOCHS: Final = 3
 _LITERATURE_TEXT_RATE: Final = 2e-5
 _OTHER_SHORT_EPOCHS: Final = 30
-# Recipes with a schedule that does not depend on the data.
+# Recipes with a schedule independent of the data.
 _SCHEDULES: Final = {"one_cycle": "one_cycle"}
 
 
@@ -50,12 +49,12 @@ class TeacherRecipe:
     """Complete hyperparameters for training a teacher, independent of a trial's defaults.
 
     Args:
-        name: name of the original recipe, before overrides.
+        name: original recipe name, before overrides.
         epochs: passes over the train split.
         batch_size: samples per step.
         learning_rate: initial learning rate, for SGD without Nesterov momentum, or AdamW on text; the largest learning
-            rate of the schedule one_cycle.
-        momentum: momentum of SGD, or β₁ of AdamW.
+            rate in the schedule one_cycle.
+        momentum: SGD's momentum, or AdamW's β₁.
         weight_decay: weight decay, applied to all parameters by SGD and to matrices only by AdamW.
         schedule: cosine, step, linear, one_cycle or constant (see `trainables.steps.sgd`). step divides the rate by
             ten at 62.5, 75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
@@ -73,7 +72,7 @@ class TeacherRecipe:
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """Numbers of finished epochs after which the rate is divided by ten."""
+        """Finished epochs before each division of the rate by ten."""
         if self.schedule != "step":
             return ()
         return tuple(math.ceil(milestone * self.epochs) for milestone in STEP_MILESTONES)

@@ -1,4 +1,4 @@
-"""Config fields that a search may vary: the type and the limits of each, and why the others are equal in all trials."""
+"""Searchable config fields: types and limits, and why the other fields are equal in all trials."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from trainables.spec.trial import TrialConfig, config_fields
 
 FieldKind = Literal["float", "int", "bool", "choice", "name"]
 
-# Name endings of fields that only control how something is trained. They are tuned to make comparisons fair.
+# Name endings of fields for training alone. They are tuned to make comparisons fair.
 NUISANCE_ENDINGS: Final = ("_learning_rate", "_schedule", "_momentum", "_weight_decay")
 
 # Fields read by every method. `TrialConfig.method_spec` lists the others.
@@ -38,7 +38,7 @@ class FieldLimits(NamedTuple):
     """Type and limits of a config field.
 
     Args:
-        kind: type of the values; `choice` has the values in `choices`, and `name` any name that the config accepts.
+        kind: type of the values; `choice` has the values in `choices`, and `name` any name accepted by the config.
         low: smallest value, or the limit below it; None without one.
         high: largest value, or the limit above it; None without one.
         above_low: whether `low` itself is not allowed.
@@ -77,20 +77,20 @@ class FieldLimits(NamedTuple):
 
 
 def searchable_fields(*methods: str) -> tuple[str, ...]:
-    """Return the names of all config fields that a search may vary.
+    """Return the names of all searchable config fields.
 
     Args:
-        methods: methods of the user's own, whose settings are fields too.
+        methods: user methods. Their settings are fields too.
     """
     return tuple(name for name in config_fields(*methods) if name not in FIXED_IN_A_STUDY)
 
 
 def limits_of(name: str, *methods: str) -> FieldLimits:
-    """Return the type and the limits of a config field.
+    """Return a config field's type and limits.
 
     Args:
-        name: name of a field in `config_fields`.
-        methods: methods of the user's own, whose settings are fields too.
+        name: field name in `config_fields`.
+        methods: user methods. Their settings are fields too.
     """
     field = config_fields(*methods)[name]
     annotation: Any = field.annotation
@@ -115,12 +115,12 @@ def limits_of(name: str, *methods: str) -> FieldLimits:
 
 
 def is_nuisance(name: str) -> bool:
-    """Return whether a field only controls how something is trained: rates, schedules, momenta and decay."""
+    """Return whether a field only controls training: rates, schedules, momenta and decay."""
     return name.endswith(NUISANCE_ENDINGS)
 
 
 def fields_read(config: TrialConfig) -> frozenset[str]:
-    """Return the fields that a trial's training reads and that a search may vary."""
+    """Return the searchable fields read by a trial's training."""
     read = config.method_spec.fields | ALWAYS_READ
     if LAYERS_PATTERN.fullmatch(config.student) is None:
         read -= {"student_layers"}

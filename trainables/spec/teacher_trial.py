@@ -1,4 +1,4 @@
-"""Config for training a teacher, and the recipe for that training."""
+"""Config for training a teacher, and the training recipe."""
 
 from trainables.spec.modality import is_text
 from trainables.spec.precision import Precision
@@ -17,7 +17,7 @@ def training_config(
     split_number: int = 0,
     precision: Precision = "fp32",
 ) -> TrialConfig:
-    """Return the config that trains a teacher with cross-entropy alone.
+    """Return the config for training a teacher with cross-entropy alone.
 
     Raises:
         ValueError: a value is out of bounds.
@@ -45,14 +45,14 @@ def training_config(
 
 
 def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
-    """Return the training recipe of the teacher in `config`."""
+    """Return the training recipe for the teacher in `config`."""
     return find_recipe(
         config.teacher_recipe, dataset=config.dataset, model=config.teacher, epochs=config.teacher_epochs
     )
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """Return the config that trains the teacher of `config` with cross-entropy alone.
+    """Return the config for training the teacher of `config` with cross-entropy alone.
 
     Some methods train a special teacher for a given student. The returned config then names the student in the field
     `teacher`, and copies the fields in `MethodSpec.teacher_fields`.

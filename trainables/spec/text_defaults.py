@@ -32,20 +32,20 @@ _TEXT: Final[dict[str, Any]] = {
 }
 
 
-# Settings for training a teacher on text that a recipe does not cover.
+# Settings for training a text teacher, not covered by a recipe.
 TEACHER_TRAINING: Final[dict[str, Any]] = {name: _TEXT[name] for name in ("optimiser", "clip_norm", "rate_warmup")}
 
 
 def text_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default fields of a trial on text.
+    """Return a text trial's default fields.
 
     Args:
-        values: fields that the user gave. Only `student` is read, because the learning rate depends on it.
+        values: fields given by the user. Only `student` is read, because the learning rate depends on it.
     """
     student = str(values.get("student", _TEXT["student"]))
     return _TEXT | {"student_learning_rate": rate_of(student)}
 
 
 def rate_of(model: str) -> float:
-    """Return the default AdamW learning rate of a text model."""
+    """Return a text model's default AdamW learning rate."""
     return FIRST_WEIGHTS_RATE if BERT_PATTERN.fullmatch(model) else _FINE_TUNING_RATE

@@ -1,4 +1,4 @@
-"""Config of one trial: a frozen pydantic model that validates itself and holds no torch object.
+"""Config of one trial: a frozen, self-validating pydantic model without torch objects.
 
 Imports neither torch nor ray, so a plan is checked and printed in well under a second.
 """
@@ -68,7 +68,7 @@ StudentLayers = Literal["skip", "first", "last"]
 Augmentation = Literal["views", "none"]
 Settings = TypeVar("Settings", bound=MethodSettings)
 
-# Fields that differ between replicates of a config. They are not part of the config's digest.
+# Fields with different values in each replicate of a config. They are not part of the config's digest.
 SEED_FIELDS = frozenset({"seed", "data_seed", "teacher_number", "split_number"})
 
 
@@ -76,16 +76,16 @@ class TrialConfig(BaseModel):
     """Config of one trial: teacher, student, distillation method, training settings and seeds.
 
     Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights. `data_seed` draws the
-    batch order and the augmented views. Trials that share both seeds start from the same weights and see the same
+    batch order and the augmented views. Trials with both seeds in common start from the same weights and see the same
     batches, so their differences are paired. `teacher_number` counts the teachers of a confirmation: number k is
-    trained with seed `teacher_seed` + k. `split_number` counts its splits into train and validation; the test split is
-    the same in all of them.
+    trained with seed `teacher_seed` + k. `split_number` counts the confirmation's splits into train and validation; the
+    test split is always the same.
 
-    The fields below are those of every trial. In addition, a config has the settings of every method, each validated by
-    the method's own model (see `trainables.spec.methods`): they are given, dumped and compared like fields,
-    `TrialConfig(method="dkd", dkd_alpha=2.0)`, and read as `config.settings.dkd_alpha`. Settings that the method does
-    not read are kept, because a study derives configs of other methods from one base config. A method of the user's own
-    has settings in its own configs alone.
+    Every trial has the fields below. In addition, a config has the settings of every method, validated by the method's
+    own model (see `trainables.spec.methods`). Settings are given, dumped and compared like fields, as in
+    `TrialConfig(method="dkd", dkd_alpha=2.0)`, and read as `config.settings.dkd_alpha`. Settings not read by the method
+    are kept, because a study derives configs of other methods from one base config. Only configs of a user method have
+    this method's settings.
 
     The defaults are for images. Some defaults differ for text datasets, see `trainables.spec.text_defaults`.
 
@@ -93,7 +93,7 @@ class TrialConfig(BaseModel):
         ValueError: a field is unknown (the message names the nearest known field), or a value is out of bounds.
     """
 
-    # The extra values are the settings of the methods. `_check_all_fields` refuses all others.
+    # The extra values are the methods' settings. `_check_all_fields` refuses all others.
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     method: str = Field("pesf_kd", description="distillation method")
@@ -310,7 +310,7 @@ class TrialConfig(BaseModel):
 
     @property
     def begins_as_teacher(self) -> bool:
-        """Whether the student is initialised with layers of the teacher. Every method then needs the teacher."""
+        """Whether the student is initialised with teacher layers. Every method then needs the teacher."""
         return LAYERS_PATTERN.fullmatch(self.student) is not None
 
     @property
@@ -321,7 +321,7 @@ class TrialConfig(BaseModel):
 
     @property
     def has_plain_adapter(self) -> bool:
-        """Whether formulas can take the step of the adapter, if there is one: one adapter that learns, no dropout."""
+        """Whether formulas can compute the adapter's step, if there is one: one trained adapter, no dropout."""
         settings = self.settings_of(AdapterSettings)
         plain = settings.adapter_count == 1 and settings.adapter_training == "joint"
         return not self.method_spec.has_adapter or (plain and not self.draws_in_adapter)
@@ -333,16 +333,16 @@ class TrialConfig(BaseModel):
 
     @property
     def method_spec(self) -> MethodSpec:
-        """Specification of the method, with the adapter if the trial has one."""
+        """The method's specification, with the adapter if the trial has one."""
         return method_spec(self.method, adapter=self.adapter)
 
     @property
     def settings(self) -> MethodSettings:
-        """Settings of the method, without those of an adapter."""
+        """The method's settings, without adapter settings."""
         return self.settings_of(self.method_spec.settings)
 
     def settings_of(self, model: type[Settings]) -> Settings:
-        """Return the part of the settings that a model declares, such as `AdapterSettings`."""
+        """Return the part of the settings declared by a model, such as `AdapterSettings`."""
         # The values were validated together with the config.
         return model.model_construct(**{name: getattr(self, name) for name in model.model_fields})
 
@@ -373,30 +373,30 @@ class TrialConfig(BaseModel):
 
     @cached_property
     def config_id(self) -> str:
-        """Identifier of the config: versioned digest of the fields that the trial reads, except the seeds.
+        """Config identifier: versioned digest of the fields read by the trial, except the seeds.
 
-        Fields at their defaults are left out, so a field added later changes no identifier.
+        Fields with default values are left out, so a field added later changes no identifier.
         """
         read = self.method_spec.fields.union(type(self).model_fields) - SEED_FIELDS
         return digest_of({name: value for name, value in self.changed_fields.items() if name in read})
 
     @property
     def changed_fields(self) -> dict[str, Any]:
-        """Fields that differ from their defaults, as JSON values. Includes settings of methods other than `method`."""
+        """Fields with non-default values, as JSON values. Includes other methods' settings."""
         known = config_fields(self.method)
         return {name: each for name, each in self.model_dump(mode="json").items() if each != known[name].default}
 
     @property
     def seed_of_teacher(self) -> int:
-        """Seed that the teacher of this trial is trained with."""
+        """Seed for training this trial's teacher."""
         return self.teacher_seed + self.teacher_number
 
     def with_numbers(self, *, teacher: int, split: int) -> "TrialConfig":
-        """Return this config with another of the teachers and splits of a confirmation.
+        """Return this config with another teacher and split from a confirmation.
 
         Args:
-            teacher: number of the teacher, from 0.
-            split: number of the split, from 0.
+            teacher: teacher number, from 0.
+            split: split number, from 0.
         """
         return TrialConfig(**{**self.model_dump(), "teacher_number": teacher, "split_number": split})
 
@@ -409,10 +409,10 @@ class TrialConfig(BaseModel):
         random numbers).
 
         Args:
-            study_seed: seed of the study.
-            replicate: number of the replicate.
-            paired: False for configs that are compared by their own scores alone, as in a search. The initial weights
-                then also depend on the config, so an association across configs does not rest on a single draw.
+            study_seed: study seed.
+            replicate: replicate number.
+            paired: False for configs compared by score alone, as in a search. The initial weights then also depend on
+                the config, so an association across configs does not rest on a single draw.
         """
         data_seed = derive_seed(study_seed, "data", replicate)
         own = () if paired else (self.config_id,)
@@ -431,27 +431,27 @@ def _no_cycle(field: str) -> str:
 
 
 def config_fields(*methods: str) -> Mapping[str, FieldInfo]:
-    """Return all fields of a config: those of every trial and the settings of all registered methods.
+    """Return all config fields: the fields of every trial and all registered methods' settings.
 
     Args:
-        methods: names of methods. The settings of those of the user's own are included.
+        methods: method names. The settings of user methods among them are included.
 
     Raises:
-        ValueError: a method declares a setting with the name of another field.
+        ValueError: a method declares a setting with another field's name.
     """
     return _fields_with(registered_settings(*methods))
 
 
 def own_fields(method: str, values: Mapping[str, Any], others: Iterable[str]) -> dict[str, Any]:
-    """Return values of a config without settings that only other methods of the user's own have.
+    """Return config values without other user methods' settings.
 
-    A study derives configs of all its methods from one base config, and only the configs of a method of the user's own
-    have the settings of that method.
+    A study derives the configs of all methods from one base config. Only configs of a user method have this method's
+    settings.
 
     Args:
-        method: method of the config.
+        method: the config's method.
         values: fields by name.
-        others: methods of the study.
+        others: the study's methods.
     """
     foreign = config_fields(*others).keys() - config_fields(method).keys()
     return {name: value for name, value in values.items() if name not in foreign}
@@ -466,7 +466,7 @@ def _fields_with(models: tuple[type[MethodSettings], ...]) -> Mapping[str, Field
 
 
 def _merged(errors: Sequence[ValidationError]) -> ValidationError:
-    """Return one error with the findings of all `errors`."""
+    """Return one error with the findings from all `errors`."""
     if len(errors) == 1:
         return errors[0]
     findings = [
@@ -480,11 +480,11 @@ def _merged(errors: Sequence[ValidationError]) -> ValidationError:
 
 
 def seed_of_split(seed: int, number: int) -> int:
-    """Return the seed that draws train and validation of a split.
+    """Return the seed for drawing train and validation of a split.
 
     Args:
         seed: split seed.
-        number: number of the split; 0 is drawn by the split seed itself.
+        number: split number; number 0 uses the split seed itself.
     """
     return derive_seed("split", seed, number) if number else seed
 

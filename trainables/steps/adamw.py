@@ -47,7 +47,7 @@ class AdamWTrainer(Trainer):
         """Take one step; parameters without a gradient keep their values and optimiser state.
 
         Args:
-            gradients: gradients by parameter name; by default the `.grad` of each parameter after a backward pass.
+            gradients: gradients by parameter name; by default each parameter's `.grad` after a backward pass.
         """
         if gradients is None:
             gradients = self.own_gradients
@@ -104,7 +104,7 @@ class AdamWTrainer(Trainer):
         """Check that `load_state_tensors` can load these tensors.
 
         Raises:
-            ValueError: tensors are missing, unknown or of another shape; the message names them.
+            ValueError: tensors are missing, unknown or of another shape; the message lists the names.
         """
         check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
         kept = {slot: tensors_under(f"{slot}.", tensors) for slot in _SLOTS}

@@ -1,4 +1,4 @@
-"""Trainable correction of a frozen teacher's logits."""
+"""Trainable correction to a frozen teacher's logits."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +14,7 @@ _NORMAL_DEVIATION: Final = 0.02
 
 
 class TeacherAdapter(nn.Module):
-    """Adapter that adds a trainable correction, computed from the teacher's feature or logits, to the teacher's logits.
+    """Adapter that adds a trainable correction to the teacher's logits, computed from the teacher's feature or logits.
 
     With feature f (B, D), logits z (B, C) and layers W1, W2, W3 (each with a bias), the correction is
 
@@ -38,14 +38,14 @@ class TeacherAdapter(nn.Module):
         dropout: probability of dropping an output of the bottleneck in train mode. Gradients then come from autograd.
 
     Raises:
-        ValueError: unknown kind or init, or the kind `feature` without a head of matching shape.
+        ValueError: unknown kind or init, or the kind `feature` without a matching head.
 
     Source:
         Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022): `serial` follows the
         paper's vision code, and `parallel`, `normal` and dropout the language code. The vision code subtracts the
-        correction in training. Its init is symmetric about zero, so adding the correction gives the same distribution
-        of results. `feature` applies the bottleneck of Houlsby et al. (2019) to the penultimate feature. `logit` and
-        the zero init are ours.
+        correction in training. The code's init is symmetric about zero, so adding the correction gives the same
+        distribution of results. `feature` applies the bottleneck of Houlsby et al. (2019) to the penultimate feature.
+        `logit` and the zero init are ours.
     """
 
     head_weight: Tensor
@@ -101,8 +101,8 @@ class TeacherAdapter(nn.Module):
         """Compute the adapted logits.
 
         Args:
-            feature: (B, D), penultimate feature of the frozen teacher.
-            logits: (B, C), logits of the frozen teacher for that feature.
+            feature: (B, D), the frozen teacher's penultimate feature.
+            logits: (B, C), the frozen teacher's logits for this feature.
 
         Returns:
             (B, C).
@@ -126,10 +126,10 @@ class TeacherAdapter(nn.Module):
 
 
 class AdapterAverage(nn.Module):
-    """Average of several adapters: the adapted logits are the mean of the adapted logits of all members.
+    """Average of several adapters: the adapted logits are the mean over all members.
 
     Args:
-        members: adapters of one teacher, with their own initial weights.
+        members: adapters for one teacher, with different initial weights.
     """
 
     def __init__(self, members: Sequence[TeacherAdapter]) -> None:

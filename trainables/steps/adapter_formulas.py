@@ -1,7 +1,7 @@
-"""Training step of adapters with explicit formulas for the forward and backward pass instead of autograd.
+"""Adapter training step with explicit formulas for the forward and backward pass instead of autograd.
 
-The formulas hold for one adapter, and for K adapters of one kind along a leading axis of every tensor. Only the matrix
-products and sums of a layer depend on that axis: `SingleLayers` and `PackedLayers`.
+The formulas hold for one adapter, and for K adapters of one kind along a leading axis of every tensor. Only a layer's
+matrix products and sums depend on this axis: `SingleLayers` and `PackedLayers`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _LAYERS: Final = ("w1", "w2", "w3")
 
 
 class Layers(Protocol):
-    """Linear layers of an adapter by name, `w1` to `w3`.
+    """An adapter's linear layers by name, `w1` to `w3`.
 
     Attributes:
         gradients: gradients of all weights and biases, by parameter name.
@@ -27,23 +27,23 @@ class Layers(Protocol):
     gradients: Mapping[str, Tensor]
 
     def linear(self, layer: str, inputs: Tensor) -> Tensor:
-        """Compute the outputs (..., B, out) of a layer for inputs (..., B, in), in new memory."""
+        """Compute a layer's outputs (..., B, out) for inputs (..., B, in), in new memory."""
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
-        """Compute the gradient of a layer's inputs (..., B, in) from that of its outputs (..., B, out)."""
+        """Compute the gradient of a layer's inputs (..., B, in) from the outputs' gradient (..., B, out)."""
 
     def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
         """Compute the gradients of a layer's weight and bias.
 
         Args:
-            layer: name of the layer.
+            layer: layer name.
             gradient: (..., B, out), gradient of the layer's outputs.
-            inputs: (..., B, in), inputs of the layer.
+            inputs: (..., B, in), the layer's inputs.
         """
 
 
 class SingleLayers:
-    """Layers of one adapter.
+    """One adapter's layers.
 
     Args:
         parameters: `w1.weight` (out, in), `w1.bias` (out,), ..., for the layers of the adapter's kind.
@@ -59,7 +59,7 @@ class SingleLayers:
         self._ones = torch.ones(0)
 
     def linear(self, layer: str, inputs: Tensor) -> Tensor:
-        """Compute the outputs (B, out) of a layer."""
+        """Compute a layer's outputs (B, out)."""
         return linear(inputs, *self._parameters[layer])
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class SingleLayers:
             self._ones = gradient.new_ones(len(gradient))
         columns = gradient.t()
         self.gradients[f"{layer}.weight"] = columns @ inputs
-        # Sum over rows with a matrix product, which takes a fifth of the time of `sum` at these sizes.
+        # Sum over rows with a matrix product: a fifth of the time of `sum` at these sizes.
         self.gradients[f"{layer}.bias"] = columns @ self._ones
 
 
@@ -94,7 +94,7 @@ class PackedLayers:
         self._biases = {layer: parameters[f"{layer}.bias"].unsqueeze(1) for layer in self.weights}
 
     def linear(self, layer: str, inputs: Tensor) -> Tensor:
-        """Compute the outputs (K, B, out) of a layer."""
+        """Compute a layer's outputs (K, B, out)."""
         return torch.baddbmm(self._biases[layer], inputs, self._columns[layer])
 
     def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ class PackedLayers:
 
 
 class AdapterFormulas:
-    """Forward and backward pass of `TeacherAdapter` without autograd, of one adapter or of K adapters of one kind.
+    """Forward and backward pass of `TeacherAdapter` without autograd, for one adapter or K adapters of one kind.
 
     Args:
-        adapter: the adapter, or one of the K adapters, which share their kind and the teacher's head.
-        layers: layers of the K adapters; by default those of the one adapter.
+        adapter: the adapter, or one of the K adapters, with the same kind and teacher's head.
+        layers: layers of the K adapters; by default the single adapter's layers.
     """
 
     def __init__(self, adapter: TeacherAdapter, layers: Layers | None = None) -> None:
@@ -158,7 +158,7 @@ class AdapterFormulas:
         if kind == "feature":
             gradient = gradient @ self._adapter.head_weight
         layers.enter_gradients("w3", gradient, hidden)
-        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
+        # A ReLU's output is positive or zero, so the output's sign is the derivative.
         gradient = layers.input_gradient("w3", gradient).mul_(hidden.sign_())
         layers.enter_gradients("w2", gradient, inputs)
         if kind == "serial":
@@ -167,11 +167,11 @@ class AdapterFormulas:
 
 
 class AdapterStep:
-    """Forward pass, backward pass and SGD step of one adapter or of K adapters.
+    """Forward pass, backward pass and SGD step for one adapter or K adapters.
 
     Args:
-        formulas: formulas of the adapter or of the K adapters.
-        trainer: trainer of the adapter; None if the optimiser of the student updates the adapter as well, as in a pack.
+        formulas: formulas for the adapter or the K adapters.
+        trainer: the adapter's trainer; None if the student's optimiser updates the adapter as well, as in a pack.
     """
 
     def __init__(self, formulas: AdapterFormulas, trainer: Trainer | None = None) -> None:

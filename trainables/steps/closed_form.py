@@ -12,7 +12,7 @@ With d = log p(a / T) - log p(s / T), the gradients of each row are
     in a:  adapter_ce_weight (p(a) - onehot(y)) / B + kd_weight T p(a / T) (d - Σ p(a / T) d) / B
 
 Leading dimensions (...) hold several objectives, each with separate weights and temperature. The tests compare these
-formulas with the losses of the methods.
+formulas with the methods' losses.
 
 Between the convolutions of a step, each call costs 5 to 10 µs however small the computation, so this module makes few
 calls. All terms except the last one are linear in the four distributions and the labels, and one matrix product
@@ -33,7 +33,7 @@ Number = float | Tensor
 
 
 class Gradients(NamedTuple):
-    """Gradients of a batch, and the log-probabilities for computing the losses later.
+    """A batch's gradients, and the log-probabilities for computing the losses later.
 
     Args:
         student: (..., B, C), gradient with respect to the student logits.
@@ -60,7 +60,7 @@ class ClosedForm:
         has_adapter: whether an adapter is trained.
         linear: coefficients, times B, of p(s), p(a), p(s / T), p(a / T) and the labels. Row 0 is for the gradient in s,
             row 1 for the gradient in a.
-        divergence_weight: coefficient, times B, of the last term of the gradient in a; None if that term is absent.
+        divergence_weight: coefficient, times B, of the last term of the gradient in a; None if this term is absent.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ClosedForm:
 
         Args:
             student_logits: (..., B, C) float.
-            target_logits: (..., B, C), logits of the adapted or the frozen teacher.
+            target_logits: (..., B, C), the adapted or frozen teacher's logits.
             labels: (..., B) int64.
         """
         if self._shape != (student_logits.shape, student_logits.dtype):
@@ -131,7 +131,7 @@ class ClosedForm:
 
     @torch.no_grad()
     def parts(self, log_p: Tensor, labels: Tensor) -> LossParts:
-        """Compute the losses of batches from the saved log-probabilities.
+        """Compute batch losses from the saved log-probabilities.
 
         Args:
             log_p: (..., 4, C, B), as in `Gradients`; further leading dimensions hold further batches.

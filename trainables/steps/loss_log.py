@@ -1,4 +1,4 @@
-"""Losses of an epoch, read once at the end of the epoch, because earlier reads would make a GPU wait."""
+"""Losses of an epoch, read once at the epoch's end, because earlier reads would make a GPU wait."""
 
 from typing import Final, NamedTuple
 
@@ -25,10 +25,10 @@ class NonFiniteLossError(ValueError):
 
 
 class LossLog:
-    """Losses of the batches of one epoch, of one trial or of K trials along one more axis.
+    """Losses of all batches in one epoch, for one trial or for K trials along one more axis.
 
     Args:
-        closed_form: computes the losses of the batches added by `add_later`.
+        closed_form: computes the losses for batches added by `add_later`.
     """
 
     def __init__(self, closed_form: ClosedForm | None = None) -> None:
@@ -38,7 +38,7 @@ class LossLog:
         self._sizes: list[int] = []
 
     def add(self, parts: LossParts, size: int) -> None:
-        """Add the losses of the next batch.
+        """Add the next batch's losses.
 
         Args:
             parts: scalars, or tensors (K,), detached from the graph.
@@ -69,7 +69,7 @@ class LossLog:
         self._later = []
 
     def read(self) -> "EpochLosses":
-        """Return the losses of all batches; on a GPU, this waits for the results."""
+        """Return all batches' losses; on a GPU, this waits for the results."""
         if self._later:
             self._compute()
         names = [name for name, part in self._parts[0]._asdict().items() if part is not None]
@@ -78,10 +78,10 @@ class LossLog:
 
 
 class EpochLosses(NamedTuple):
-    """Losses of one epoch on the CPU.
+    """One epoch's losses on the CPU.
 
     Args:
-        names: names of the loss parts.
+        names: loss part names.
         values: (batches, parts) or (batches, K, parts) float64.
         sizes: number of samples in each batch.
     """
@@ -91,7 +91,7 @@ class EpochLosses(NamedTuple):
     sizes: list[int]
 
     def of_trial(self, number: int) -> "EpochLosses":
-        """Return the losses of one of K trials."""
+        """Return the losses of one of the K trials."""
         return self._replace(values=self.values[:, number])
 
     def means(self, epoch: int, epochs: int) -> dict[str, float]:
@@ -102,7 +102,7 @@ class EpochLosses(NamedTuple):
             epochs: number of epochs in the whole trial.
 
         Raises:
-            NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and the value of each part.
+            NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and each part's value.
         """
         finite = self.values.isfinite().all(dim=1)
         if not finite.all():

@@ -1,11 +1,11 @@
 """Gradients and adapter step in NumPy, for batches so small that PyTorch's call overhead exceeds the computation.
 
 With 64 samples and 10 classes, a PyTorch call between the convolutions of a step takes 5 to 10 µs however small the
-computation. A NumPy call takes a third of that. `NumpyForm` and `NumpyAdapterStep` compute the same as `ClosedForm` and
-`AdapterStep`, with the formulas in `trainables.steps.closed_form`. NumPy arrays share memory with the input and output
-tensors. Gradients and adapted logits are returned in buffers that the next call overwrites.
+computation. A NumPy call takes a third of this time. `NumpyForm` and `NumpyAdapterStep` compute the same as
+`ClosedForm` and `AdapterStep`, with the formulas in `trainables.steps.closed_form`. NumPy arrays share memory with the
+input and output tensors. Gradients and adapted logits are returned in buffers, overwritten by the next call.
 
-The shapes alone fix the order of summation, so equal trials give equal bits.
+The shapes alone fix the summation order, so equal trials give equal bits.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ from trainables.steps.adapter import TeacherAdapter
 from trainables.steps.closed_form import ClosedForm, Gradients
 from trainables.steps.sgd import Trainer
 
-# Multiplications in a matrix-matrix and in a matrix-vector product; a batch or a width of one gives the latter. Up to
-# these sizes OpenBLAS, which comes with NumPy's wheels, uses one thread even if more are allowed. On one thread, an
+# Multiplications in a matrix-matrix and in a matrix-vector product; with batch size or width one, it is the latter. Up
+# to these sizes OpenBLAS, which comes with NumPy's wheels, uses one thread even if more are allowed. On one thread, an
 # adapter step of this size takes 0.5 to 0.6 of PyTorch's time in NumPy. From ten times this size on, NumPy is no
 # faster; with 1,000 classes and a feature of 2,048, NumPy takes 1.2 to 1.6 of PyTorch's time.
 _LARGEST_PRODUCT: Final = 1 << 18
@@ -28,7 +28,7 @@ _LARGEST_VECTOR_PRODUCT: Final = 9_216
 # Logits in a batch. Up to this number, NumPy takes 0.6 to 0.9 of PyTorch's time for the gradients; with 1,000 classes
 # NumPy takes 1.05.
 _LARGEST_LOGITS: Final = 1 << 13
-# A diverged trial is reported at the end of the epoch, so NumPy's warnings are turned off.
+# A diverged trial is reported at the epoch's end, so NumPy's warnings are turned off.
 _QUIETLY: Final = np.errstate(all="ignore")
 
 
@@ -50,10 +50,10 @@ def fits_adapter(adapter: TeacherAdapter, device: torch.device, batch_size: int)
 
 
 class NumpyForm:
-    """Gradients of one objective, with the formulas and names of `ClosedForm`.
+    """One objective's gradients, with the formulas and names of `ClosedForm`.
 
     Args:
-        form: objective with plain numbers, not tensors of numbers.
+        form: objective with plain numbers, not tensors.
     """
 
     def __init__(self, form: ClosedForm) -> None:
@@ -62,11 +62,11 @@ class NumpyForm:
 
     @_QUIETLY
     def __call__(self, student_logits: Tensor, target_logits: Tensor, labels: Tensor) -> Gradients:
-        """Compute the gradients of one batch.
+        """Compute one batch's gradients.
 
         Args:
             student_logits: (B, C) float, on the CPU.
-            target_logits: (B, C), logits of the adapted or the frozen teacher, without gradient.
+            target_logits: (B, C), the adapted or frozen teacher's logits, without gradient.
             labels: (B,) int64.
         """
         key = student_logits.shape, student_logits.dtype
@@ -116,14 +116,14 @@ class NumpyForm:
 
 
 class NumpyAdapterStep:
-    """Forward pass, backward pass and SGD step of an adapter in NumPy; see `AdapterStep`.
+    """Forward pass, backward pass and SGD step for an adapter in NumPy; see `AdapterStep`.
 
-    All weights lie in one block of memory and all momenta in another, so that SGD needs only a few calls. Other code
-    may move them elsewhere, for example a pack or a loaded state. The next forward pass then moves them back.
+    All weights lie in one memory block and all momenta in another, so SGD needs only a few calls. Other code may move
+    them elsewhere, for example a pack or a loaded state. The next forward pass then moves them back.
 
     Args:
-        adapter: adapter of any kind, on the CPU.
-        trainer: trainer of the adapter.
+        adapter: any adapter on the CPU.
+        trainer: the adapter's trainer.
     """
 
     def __init__(self, adapter: TeacherAdapter, trainer: Trainer) -> None:
@@ -173,7 +173,7 @@ class NumpyAdapterStep:
             array = np.dot(array, self._head, out=self._outputs["w3"])
         self._enter("w3", array, hidden)
         array = np.dot(array, self._weights["w3"], out=self._in_hidden)
-        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
+        # A ReLU's output is positive or zero, so the output's sign is the derivative.
         array *= np.sign(hidden, out=hidden)
         self._enter("w2", array, self._inputs)
         if self._kind == "serial":
@@ -229,12 +229,12 @@ class NumpyAdapterStep:
 
 
 def _zeros(*shape: int, dtype: torch.dtype) -> np.ndarray:
-    # PyTorch always aligns memory to 64 bytes, so alignment cannot change a kernel's order of additions.
+    # PyTorch always aligns memory to 64 bytes, so alignment cannot change a kernel's addition order.
     return torch.zeros(shape, dtype=dtype).numpy()
 
 
 def _parts(memory: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Split a block of memory into consecutive tensors with the names and shapes of `like`."""
+    """Split a memory block into consecutive tensors with the names and shapes of `like`."""
     pieces = memory.split([each.numel() for each in like.values()])
     return {name: piece.view(each.shape) for (name, each), piece in zip(like.items(), pieces, strict=True)}
 

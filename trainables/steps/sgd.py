@@ -20,7 +20,7 @@ _STEP_FACTOR: Final = 0.1
 _RISING: Final = 0.3  # pct_start
 _FIRST_DIVISOR: Final = 25.0  # div_factor
 _LAST_DIVISOR: Final = 1e4  # final_div_factor
-# One number for all numbers of a parameter, or a tensor with one number for each.
+# One number for the whole parameter, or a tensor with one number per element.
 Number = float | Tensor
 
 
@@ -55,11 +55,11 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
 
 
 def one_cycle_factor(epoch: int, epochs: int) -> float:
-    """Compute the factor on the largest learning rate for an epoch of the one-cycle schedule.
+    """Compute the one-cycle schedule's factor on the largest learning rate for an epoch.
 
     The factor rises from 1/25 to 1 in the first 30% of the epochs, then falls to 1/250,000 in the last epoch, in both
-    parts along half a cosine. The learning rate of the config is the largest one. The rate changes from epoch to epoch
-    and not within an epoch, so that steps in NumPy and packed steps take it too.
+    parts along half a cosine. The config's learning rate is the largest one. The rate changes between epochs and not
+    within an epoch, so NumPy steps and packed steps can use the schedule too.
 
     Args:
         epoch: counted from 0.
@@ -67,7 +67,7 @@ def one_cycle_factor(epoch: int, epochs: int) -> float:
 
     Source:
         Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
-        Equal to `torch.optim.lr_scheduler.OneCycleLR` with its defaults, one call of `step` per epoch and
+        Equal to `torch.optim.lr_scheduler.OneCycleLR` with default arguments, one call of `step` per epoch and
         `total_steps=epochs`. Deviation: the momentum is constant. PyTorch's default moves it against the rate, between
         0.95 and 0.85.
     """
@@ -89,7 +89,7 @@ def linear_factor(step: int, steps: int, warmup: float) -> float:
     Args:
         step: counted from 0.
         steps: number of steps in the whole trial.
-        warmup: share of the steps in which the learning rate rises.
+        warmup: share of steps with a rising learning rate.
 
     Source:
         Devlin et al., "BERT" (2019): linear warm-up and linear decay.
@@ -116,14 +116,14 @@ def sgd_step(
         m <- momentum · m + (g + weight_decay · w)
         w <- w - rate · m
 
-    Equivalent to `torch.optim.SGD.step` without dampening and Nesterov momentum. The layers of PyTorch above its
-    functional SGD take two thirds of a small network's step.
+    Equivalent to `torch.optim.SGD.step` without dampening and Nesterov momentum. PyTorch's layers above the functional
+    SGD take two thirds of a small network's step.
 
     Args:
         parameters: tensors to update.
         gradients: their gradients, which may be overwritten.
         momenta: their momenta, zeros before the first step; None without momentum.
-        rate: learning rate; a number, or a tensor with one number for every number of each parameter.
+        rate: learning rate; a number, or a tensor with one number per element for each parameter.
         momentum: as `rate`.
         weight_decay: as `rate`.
         fused: use PyTorch's fused kernel, which rounds differently in the last bit and takes numbers only.
@@ -170,11 +170,11 @@ class Trainer:
         epochs: number of epochs in the whole trial.
         steps: number of steps in an epoch. Only the `linear` schedule needs this, because it changes the rate at every
             step.
-        warmup: share of all steps in which the `linear` schedule rises before it falls.
+        warmup: share of all steps before the `linear` schedule's peak.
         clip_norm: upper limit for the joint norm of all the module's gradients; 0 disables clipping.
-        late_rate: initial learning rate of the student. The schedule `released` requires it: from 62.5% of the epochs
-            on, the rate is `late_rate` with the factor of `step`. PESF-KD's vision code does so, because it sets the
-            rate of every parameter group at the student's milestones.
+        late_rate: the student's initial learning rate. The schedule `released` requires it: from 62.5% of the epochs
+            on, the rate is `late_rate` with the factor of `step`. PESF-KD's vision code does so, because it sets every
+            parameter group's rate at the student's milestones.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Trainer:
         self.parameters: Final = dict(module.named_parameters())
         self.moves = 0  # how often parameters or momenta were moved in memory
         self._momenta: dict[str, Tensor] = {}
-        # Measured on small networks: the fused step takes a fifth to a third of the time of a loop over parameters.
+        # Measured on small networks: the fused step takes a fifth to a third of a parameter loop's time.
         self._fused = all(each.device.type in ("cpu", "cuda") for each in self.parameters.values())
 
     def begin_epoch(self, epoch: int) -> None:
@@ -219,15 +219,15 @@ class Trainer:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the step is plain SGD at one rate per epoch, so that other code may implement the step."""
+        """Whether the step is plain SGD at one rate per epoch. Other code may then implement the step."""
         return not (self._clip_norm or self._schedule == "linear")
 
     def prepare_step(self, gradients: Mapping[str, Tensor]) -> None:
         """Prepare a step: set the learning rate if it changes at every step, and clip the gradients in place.
 
         Args:
-            gradients: gradients by parameter name. Workers must have summed them, so that the limit applies to the
-                gradient of the whole batch and every worker clips alike.
+            gradients: gradients by parameter name. Workers must have summed them: the limit applies to the whole-batch
+                gradient, and every worker clips alike.
         """
         if self._step is not None:
             total = self._steps * self._epochs
@@ -237,8 +237,8 @@ class Trainer:
             moving = [self.parameters[name] for name in gradients]
             for parameter, gradient in zip(moving, gradients.values(), strict=True):
                 parameter.grad = gradient
-            # A norm that is not finite raises no error, because the check would wait for the device. It breaks the
-            # weights, and then the epoch's losses are not finite either.
+            # A non-finite norm raises no error, because the check would wait for the device. This norm ruins the
+            # weights, and the epoch's losses are then not finite either.
             nn.utils.clip_grad_norm_(moving, self._clip_norm)
 
     def forget_gradients(self) -> None:
@@ -248,7 +248,7 @@ class Trainer:
 
     @property
     def own_gradients(self) -> dict[str, Tensor]:
-        """Gradients of the last backward pass, by parameter name."""
+        """Gradients from the last backward pass, by parameter name."""
         return {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
 
     @torch.no_grad()
@@ -256,7 +256,7 @@ class Trainer:
         """Take one step with `sgd_step`; parameters without a gradient keep their values.
 
         Args:
-            gradients: gradients by parameter name; by default the `.grad` of each parameter after a backward pass.
+            gradients: gradients by parameter name; by default each parameter's `.grad` after a backward pass.
         """
         if gradients is None:
             gradients = self.own_gradients
@@ -281,7 +281,7 @@ class Trainer:
         """Move parameters and momenta, with their current values, into the given memory.
 
         Args:
-            parameters: target tensors by name, with the shapes of the parameters.
+            parameters: target tensors by name, with the parameters' shapes.
             momenta: target tensors by name, with the same shapes. A trainer without momentum does not keep them.
                 Momenta are zero before the first step.
         """
@@ -323,7 +323,7 @@ class Trainer:
         """Check that `load_state_tensors` can load these tensors.
 
         Raises:
-            ValueError: tensors are missing, unknown or of another shape; the message names them.
+            ValueError: tensors are missing, unknown or have another shape; the message lists the names.
         """
         momenta = tensors_under("momentum.", tensors)
         check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
@@ -344,12 +344,12 @@ class Trainer:
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """Count the elements of all parameters of the modules."""
+    """Count the elements in all parameters of the modules."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors with names that begin with `prefix`, with the prefix removed from the names."""
+    """Return the tensors with the prefix `prefix` in the name, named without the prefix."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
@@ -362,7 +362,7 @@ def check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *,
         must_be_all: whether every expected tensor must be given.
 
     Raises:
-        ValueError: tensors are missing, unknown or of another shape; the message names them.
+        ValueError: tensors are missing, unknown or have another shape; the message lists the names.
     """
     wrong = sorted(set(given) ^ set(expected)) if must_be_all else sorted(set(given) - set(expected))
     wrong += [name for name in given if name in expected and given[name].shape != expected[name].shape]

@@ -1,10 +1,10 @@
 """One training step, for one trial or for K trials along a leading axis.
 
 A step passes a mini-batch through the networks, computes all gradients, and updates all trainable modules. Autograd
-computes the gradients of any objective. For the objectives with a `ClosedForm`, formulas compute the gradients that
-enter the student's backward pass, in PyTorch or, for small batches, in NumPy; `choose_step` has the choice.
+computes the gradients of any objective. For objectives with a `ClosedForm`, formulas compute the input gradients of the
+student's backward pass, in PyTorch or, for small batches, in NumPy; see `choose_step`.
 
-The networks belong to the trials, see `Trials`. Workers that train one trial together use autograd: each computes the
+The networks belong to the trials, see `Trials`. Workers training one trial together use autograd: each computes the
 whole-batch losses from all-gathered outputs, and the gradients are all-reduced before the update.
 """
 
@@ -27,11 +27,11 @@ BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
 
 class BatchLosses(NamedTuple):
-    """Losses of one mini-batch, with their graph.
+    """One mini-batch's losses, with their graph.
 
     Args:
-        parts: scalars of one trial, or tensors (K,).
-        size: number of samples in the mini-batch of a trial.
+        parts: scalars for one trial, or tensors (K,).
+        size: number of samples in a trial's mini-batch.
     """
 
     parts: LossParts
@@ -39,7 +39,7 @@ class BatchLosses(NamedTuple):
 
 
 class FormulaInputs(NamedTuple):
-    """Outputs of the networks that the formulas need.
+    """Network outputs needed by the formulas.
 
     Args:
         student_logits: (..., B, C), with their graph.
@@ -58,7 +58,7 @@ class Trials(Protocol[BatchT_contra]):
     """Networks and objectives of one trial, or of K trials along a leading axis."""
 
     def batch_losses(self, batch: BatchT_contra) -> BatchLosses:
-        """Compute the losses of a mini-batch with their graph."""
+        """Compute a mini-batch's losses with their graph."""
 
     def formula_inputs(self, batch: BatchT_contra) -> FormulaInputs:
         """Pass a mini-batch through the student and the frozen teacher."""
@@ -68,21 +68,21 @@ class Optimiser(Protocol):
     """Update of one or several modules from the gradients of a backward pass."""
 
     def forget_gradients(self) -> None:
-        """Clear the gradients of all parameters; called before a backward pass."""
+        """Clear all parameters' gradients; called before a backward pass."""
 
     def step(self) -> None:
         """Update all parameters."""
 
 
 class TrainingStep(Protocol[BatchT]):
-    """One training step of one trial or of K trials."""
+    """One training step for one trial or K trials."""
 
     def train_batch(self, trials: Trials[BatchT], batch: BatchT, log: LossLog) -> None:
         """Update all trainable modules on one mini-batch.
 
         Args:
             trials: the trial, or the K trials.
-            batch: mini-batch of the train split; of K trials, one for each.
+            batch: train mini-batch; for K trials, one for each.
             log: receives the losses, computed before the update.
         """
 
@@ -91,8 +91,8 @@ class AutogradStep:
     """Training step with gradients from autograd, for any objective.
 
     Args:
-        optimisers: optimisers of all trainable modules.
-        all_reduce: replaces this worker's gradients by those of the whole batch; None if one process trains alone.
+        optimisers: optimisers for all trainable modules.
+        all_reduce: replaces this worker's gradients by the whole-batch gradients; None if one process trains alone.
     """
 
     def __init__(self, optimisers: Sequence[Optimiser], *, all_reduce: Callable[[], None] | None = None) -> None:
@@ -117,11 +117,11 @@ class GradientFormula(Protocol):
     """Gradients of an objective with respect to the logits, as in `ClosedForm`."""
 
     def __call__(self, student_logits: Tensor, target_logits: Tensor, labels: Tensor) -> Gradients:
-        """Compute the gradients of one mini-batch."""
+        """Compute one mini-batch's gradients."""
 
 
 class AdapterUpdate(Protocol):
-    """Forward and backward pass of an adapter, as in `AdapterStep`."""
+    """An adapter's forward and backward pass, as in `AdapterStep`."""
 
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
         """Compute the adapted logits."""
@@ -134,8 +134,8 @@ class ClosedFormStep:
     """Training step with the objective's gradients from formulas; autograd passes them back through the student.
 
     Args:
-        gradients: gradients of the objective.
-        student: optimiser of the student.
+        gradients: the objective's gradients.
+        student: the student's optimiser.
         adapter: the adapter's part of the step; None without an adapter.
     """
 
@@ -170,14 +170,14 @@ def choose_step(
     device: torch.device,
     all_reduce: Callable[[], None] | None = None,
 ) -> TrainingStep[Any]:
-    """Return the fastest implementation of a trial's step, by measurements of formulas and sizes.
+    """Return the fastest implementation of a trial's step, by measurements for different formulas and sizes.
 
     Args:
-        closed_form: formulas of the trial's objective; None if there are none, or if workers train the trial together.
+        closed_form: formulas for the trial's objective; None if there are none, or if workers train the trial together.
         trainers: the trial's trainers by name.
-        batch_size: size of the largest mini-batch.
+        batch_size: largest mini-batch size.
         num_classes: C.
-        device: device of all networks.
+        device: device for all networks.
         all_reduce: see `AutogradStep`.
     """
     if closed_form is None:
@@ -193,10 +193,10 @@ def choose_step(
 
 
 def formula_step(closed_form: ClosedForm, trainers: Mapping[str, Trainer]) -> ClosedFormStep:
-    """Return the step of one trial with all formulas in PyTorch.
+    """Return one trial's step with all formulas in PyTorch.
 
     Args:
-        closed_form: formulas of the trial's objective.
+        closed_form: formulas for the trial's objective.
         trainers: the trial's trainers by name.
     """
     step = ClosedFormStep(closed_form, trainers["student"])

@@ -1,1 +1,1 @@
-"""Atomic, verified files on disk and in object storage, and the store of MLflow."""
+"""Atomic, verified files on disk and in object storage, and MLflow's store."""

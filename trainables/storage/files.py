@@ -1,4 +1,4 @@
-"""Atomic replacement of files, and clear error messages for full disks."""
+"""Atomic file replacement, and clear error messages for full disks."""
 
 import errno
 import itertools
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-# Disk full, quota exceeded, and file size limit of the process exceeded.
+# Disk full, quota exceeded, and process file size limit exceeded.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TRIES: Final = 5
 
@@ -24,7 +24,7 @@ class NoRoomError(OSError):
 
 
 def is_no_room(error: BaseException | None) -> bool:
-    """Return whether an error, or any error in the chain of causes, reports a full disk."""
+    """Return whether an error, or any of the error's causes, reports a full disk."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -35,14 +35,14 @@ def is_no_room(error: BaseException | None) -> bool:
 
 
 def describe_full_disk(error: OSError, path: Path, size: int | None = None) -> OSError:
-    """Return an error that names the file, the bytes needed and the bytes free.
+    """Return an error with the file, the bytes needed and the bytes free.
 
-    An error that reports no full disk is returned as it is, except that a missing file name is added.
+    Errors other than a full disk are returned unchanged, with a file name added if missing.
 
     Args:
         error: error raised while writing.
         path: file to be written.
-        size: size of the file in bytes, if known.
+        size: file size in bytes, if known.
     """
     if isinstance(error, NoRoomError):
         return error
@@ -59,8 +59,8 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
     """Convert errors raised in the block with `describe_full_disk`.
 
     Args:
-        path: file that the block writes.
-        size: size of the file in bytes, if known.
+        path: file written by the block.
+        size: file size in bytes, if known.
     """
     try:
         yield
@@ -74,9 +74,9 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
     Args:
         path: file to replace.
         content: new content.
-        durable: whether to wait for the disk, so that the file survives a power cut, as in
-            `trainables.storage.tensors.write_atomically`. Not needed for files that can be recreated, or that are
-            written once per trial.
+        durable: whether to wait for the disk. The file then survives a power cut, as in
+            `trainables.storage.tensors.write_atomically`. Not needed for files that can be recreated or are written
+            once per trial.
 
     Raises:
         OSError: the file cannot be written (see `describe_full_disk`). No partial file is left behind.
@@ -95,7 +95,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
+    """Wait until a file, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -104,7 +104,7 @@ def sync(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be written to a folder, which is created and removed again if it is missing.
+    """Check that a folder is writable. A missing folder is created and removed again.
 
     Raises:
         OSError: a file cannot be written.
@@ -115,7 +115,7 @@ def check_writable(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 return
-        except FileNotFoundError:  # another process has removed the folder, after a check of its own
+        except FileNotFoundError:  # another process has removed the folder after the same check
             if not tries_left:
                 raise
         finally:
@@ -123,12 +123,12 @@ def check_writable(folder: Path) -> None:
 
 
 def missing_folders(folder: Path) -> list[Path]:
-    """Return the folders that `mkdir` would create for a folder, innermost first."""
+    """Return the folders to be created by `mkdir` for a folder, innermost first."""
     return list(itertools.takewhile(lambda each: not each.exists(), (folder, *folder.parents)))
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders in the given order, except those that have content."""
+    """Remove empty folders, in the given order."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

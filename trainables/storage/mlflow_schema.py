@@ -1,8 +1,8 @@
 """Create or check the database schema of an MLflow store.
 
-MLflow creates the schema with about a hundred statements, and SQLite commits each statement separately. A process
-killed in between leaves a database that MLflow cannot open. A new SQLite file is therefore created under another name,
-and renamed when the schema is complete. A database that holds data is never changed.
+MLflow creates the schema with about a hundred statements, and SQLite commits each statement separately. If the process
+is killed in between, MLflow cannot open the database. A new SQLite file is therefore created under another name, and
+renamed when the schema is complete. A database with data is never changed.
 """
 
 import os
@@ -32,22 +32,22 @@ _FILLED_BY_MIGRATIONS: Final = frozenset({_VERSIONS, "workspaces"})
 _BEGUN_TABLE: Final = "_alembic_tmp_"
 _TRIES: Final = 6
 _SECONDS_OF_QUIET: Final = 3.0
-_SECONDS_TO_BE_MADE: Final = 20.0  # for a program that creates the store without waiting for our lock
+_SECONDS_TO_BE_MADE: Final = 20.0  # for a program creating the store without waiting for our lock
 
 _State = Literal["empty", "whole", "half-made", "older", "newer", "foreign", "damaged"]
 
 
 class SchemaError(ValueError):
-    """Database with a schema that MLflow cannot use."""
+    """MLflow cannot use the database schema."""
 
 
 class _Content(NamedTuple):
-    """Content of a database.
+    """Database content.
 
     Args:
-        tables: names of the tables.
-        version: version of the schema, or None.
-        rows: whether any table has rows that were not inserted by a migration.
+        tables: table names.
+        version: schema version, or None.
+        rows: whether any table has rows besides those inserted by migrations.
     """
 
     tables: frozenset[str]
@@ -58,12 +58,12 @@ class _Content(NamedTuple):
 def prepare_file(path: Path, upgrade: str) -> None:
     """Turn an SQLite file into a complete MLflow store, unless the file already is one.
 
-    The caller must hold the lock of the store. If an earlier creation was interrupted, the incomplete store is moved
-    aside, provided that it has no rows. Leftover files of interrupted creations are removed.
+    The caller must hold the store's lock. If an earlier creation was interrupted, the incomplete store is moved aside,
+    unless it has rows. Leftover files from interrupted creations are removed.
 
     Args:
         path: SQLite file. The folder must exist.
-        upgrade: command that upgrades the store, for the error message.
+        upgrade: upgrade command for the store, for the error message.
 
     Raises:
         SchemaError: the file is no store of this MLflow version, is incomplete but has rows, or is in use.
@@ -90,7 +90,7 @@ def check_database(connection: sqlalchemy.Connection, upgrade: str) -> None:
 
     Args:
         connection: connection to the database.
-        upgrade: command that upgrades the store, for the error message.
+        upgrade: upgrade command for the store, for the error message.
 
     Raises:
         SchemaError: the schema is damaged, incomplete, or belongs to another MLflow version or another program.
@@ -127,7 +127,7 @@ def _state_of_file(path: Path) -> _State:
         raise SchemaError(f"{path} is a folder: give a file, such as sqlite:///{path}/mlflow.db, with --tracking-uri")
     if not path.is_file():  # a device would be replaced by a file
         raise SchemaError(f"{path} is a device or a pipe: give a file with --tracking-uri")
-    # Only SQLite may open the file. Closing it elsewhere would release the locks of this process's connections.
+    # Only SQLite may open the file. Closing it elsewhere would release the locks held by this process's connections.
     try:
         with _engine(path) as engine, engine.connect() as connection:
             return _state(connection)
@@ -175,7 +175,7 @@ def _content(connection: sqlalchemy.Connection) -> _Content:
 
 @cache
 def _revisions() -> frozenset[str]:
-    """Return the schema versions that the installed MLflow knows."""
+    """Return the schema versions known to the installed MLflow."""
     return frozenset(script.revision for script in _scripts().walk_revisions())
 
 
@@ -254,7 +254,7 @@ def _wait_until_unchanged(path: Path) -> bool:
     """Wait until a file no longer changes. A program without our lock, such as `mlflow ui`, may be creating the store.
 
     Returns:
-        Whether this function waited, so that the file must be checked again.
+        Whether this function waited. The file must then be checked again.
     """
     waited, deadline = False, time.monotonic() + _SECONDS_TO_BE_MADE
     while abs(time.time() - _last_change(path)) < _SECONDS_OF_QUIET and time.monotonic() < deadline:
@@ -276,7 +276,7 @@ def _free_name(path: Path) -> Path:
 
 @contextmanager
 def _engine(path: Path) -> Iterator[sqlalchemy.Engine]:
-    """Open an SQLAlchemy engine for a file, without connections that stay open."""
+    """Open an SQLAlchemy engine for a file. No connections stay open."""
     url = sqlalchemy.URL.create("sqlite", database=str(path))
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"timeout": SECONDS_FOR_A_LOCK})
     try:

@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# MLflow would print two lines for every run that ends on a server. The study itself prints the location of the runs.
+# MLflow would print two lines for every finished run on a server. The study itself prints the runs' location.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import sqlalchemy
@@ -46,9 +46,9 @@ from trainables.storage.uris import redact, redact_place
 _SECONDS_TO_ANSWER: Final = 10
 _SECONDS_TO_CONNECT: Final = 25.0
 _SECONDS_FOR_ANOTHER: Final = 25.0  # for another process to create the store
-_SECONDS_FOR_TABLES: Final = 120  # for another process to create the tables of a database
+_SECONDS_FOR_TABLES: Final = 120  # for another process to create a database's tables
 _LONGEST_REASON: Final = 300  # characters
-_HEALTHY: Final = b"OK"  # answer of MLflow's server at /health
+_HEALTHY: Final = b"OK"  # MLflow server's answer at /health
 _WEB: Final = frozenset({"http", "https"})
 _DATABASES: Final = ("postgresql", "mysql", "mssql", "sqlite")
 _OTHERS: Final = frozenset({"databricks", "databricks-uc", "uc"})
@@ -60,19 +60,19 @@ _TIMEOUTS: Final = {
 }  # fmt: skip
 _PACKAGES: Final = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _OR_DEFAULT_STORE: Final = "or leave out --tracking-uri to use a store in the output folder"
-# Arbitrary, but equal in all processes, so that only one at a time creates the tables of a database.
+# Arbitrary, but equal in all processes, so only one process at a time creates a database's tables.
 _ADVISORY_LOCK: Final = 7_291_533
 
 
 class TrackingError(StudyError):
-    """MLflow store or server that cannot be used. The message contains no secrets."""
+    """MLflow store or server cannot be used. The message contains no secrets."""
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Check that a tracking store or server can be used, before any work starts.
+    """Check a tracking store or server before any work starts.
 
-    The check takes at most 30 seconds if nothing answers. Missing tables of a database are created. A missing SQLite
-    file is not created: `open_client` does that once a study begins.
+    The check takes at most 30 seconds if nothing answers. Missing database tables are created. A missing SQLite file is
+    created later, by `open_client` at a study's start.
 
     Args:
         uri: URI of a server (`http://`), a database or an SQLite file.
@@ -120,7 +120,7 @@ def _check_server(uri: str) -> None:
     answers: list[bytes] = []
     untrusted = None
     try:
-        # The timeout of `urlopen` covers neither the name look-up nor a server that sends byte by byte.
+        # The timeout of `urlopen` covers neither the name look-up nor a server sending byte by byte.
         _with_time_limit(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_response_to(request)))
     except HTTPError:
         pass  # something answers; MLflow's client checks it below
@@ -158,7 +158,7 @@ def _check_server(uri: str) -> None:
 
 
 def _health_request(parts: SplitResult) -> Request:
-    """Build the request for a server's health. User and password of the URI go into the `Authorization` header."""
+    """Build the request for a server's health. The URI's user and password go into the `Authorization` header."""
     address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", ""))
     request = Request(address)  # noqa: S310 - http(s) only
     if parts.username is not None:
@@ -234,7 +234,7 @@ def _check_other(uri: str, scheme: str) -> None:
     """Check a URI that names neither a server nor a database.
 
     Raises:
-        TrackingError: the URI is a path or a folder of files, or MLflow rejects the URI.
+        TrackingError: the URI is a path or a file folder, or MLflow rejects the URI.
     """
     if "://" not in uri and scheme not in _OTHERS | {"file"}:
         if "@" in uri or scheme in _WEB:
@@ -279,11 +279,11 @@ def _check_search(client: MlflowClient, *, accepts_no_experiments: bool = True) 
 
 
 def _with_time_limit(seconds: float, action: Callable[[], Any]) -> None:
-    """Run an action that may hang, such as a name look-up, and give up after a time limit.
+    """Run an action, such as a name look-up, with a time limit.
 
     Raises:
-        TimeoutError: the action did not finish. The thread of the action keeps running.
-        Exception: any error of the action.
+        TimeoutError: the action did not finish. The action's thread keeps running.
+        Exception: any error in the action.
     """
     raised: list[BaseException | None] = []
 
@@ -304,7 +304,7 @@ def _with_time_limit(seconds: float, action: Callable[[], Any]) -> None:
 
 
 def _reason(error: Exception, uri: str) -> str:
-    """Return the cause of an error in one line, without secrets and without the advice of libraries."""
+    """Return an error's cause in one line, without secrets and without library advice."""
     found: object = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     found = found.reason if isinstance(found, URLError) else found
     lines = [line.strip() for line in redact(str(found), uri).splitlines() if "sqlalche.me" not in line]
@@ -313,7 +313,7 @@ def _reason(error: Exception, uri: str) -> str:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Open a client of the store at `uri`. The schema of an SQLite file is created if missing.
+    """Open a client for the store at `uri`. An SQLite file's schema is created if missing.
 
     Raises:
         TrackingError: the store cannot be opened.
@@ -376,7 +376,7 @@ def _nothing_left_without(path: Path, new: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a store, waiting for another process that is creating the same store."""
+    """Hold a store's lock. Wait for other processes creating the same store."""
     lock = lock_of(path)
     deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
     with ExitStack() as stack:
@@ -433,14 +433,14 @@ def _advice(message: str, uri: str) -> str:
 
 
 def find_experiment(client: MlflowClient, uri: str, name: str, *, artifacts: Path, note: str) -> str:
-    """Return the ID of an experiment, which is created if missing.
+    """Return an experiment's ID. The experiment is created if missing.
 
     Args:
-        client: client of the store.
-        uri: URI of the store.
-        name: name of the experiment.
+        client: client for the store.
+        uri: store URI.
+        name: experiment name.
         artifacts: artifact folder for a store in a file or a database. A server chooses the place itself.
-        note: Markdown for the page of a new experiment.
+        note: Markdown for a new experiment's page.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:

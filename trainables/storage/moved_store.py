@@ -1,8 +1,8 @@
-"""Correct the artifact URIs of an SQLite MLflow store that was moved or copied with the folder.
+"""Correct the artifact URIs of an SQLite MLflow store, moved or copied with the folder.
 
 MLflow stores an absolute artifact URI with every experiment, run and model, and has no command to change the URIs.
-Without a correction, a moved store shows no artifacts, and the next logged artifact recreates the old folder. The store
-of an output folder keeps the artifacts in the neighbouring folder `mlartifacts`, so the new location is known.
+Without a correction, a moved store shows no artifacts, and the next logged artifact recreates the old folder. Output
+folders keep artifacts in `mlartifacts` next to the store, so the new location is known.
 """
 
 import re
@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlartifacts"
-# Columns of MLflow 3 with artifact URIs. The URI of an experiment is the folder itself; all others lie inside it.
+# MLflow 3's columns with artifact URIs. An experiment's URI is the folder itself; all others lie inside it.
 _COLUMNS: Final = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -26,7 +26,7 @@ _PLACE: Final = re.compile(rf"(file://.*/{ARTIFACTS})(/.*)?")
 
 
 def find_artifacts_again(store: Path) -> int:
-    """Update the artifact URIs that point to the earlier folder of a store.
+    """Update the artifact URIs that point to a store's earlier folder.
 
     A URI with an existing target is kept, unless the artifact also exists in the new folder. In that case the new
     folder is a copy, and the URI must point there.
@@ -35,7 +35,7 @@ def find_artifacts_again(store: Path) -> int:
         store: SQLite file with a complete schema.
 
     Returns:
-        Number of different URIs that were changed.
+        Number of distinct URIs changed.
 
     Raises:
         sqlite3.Error: the store cannot be read or written.

@@ -1,4 +1,4 @@
-"""Files in a folder that all nodes can reach, under any URI known to `pyarrow.fs` (S3, GCS, Azure, HDFS, file).
+"""Files in a folder shared by all nodes, under any URI known to `pyarrow.fs` (S3, GCS, Azure, HDFS, file).
 
 A file appears under the final name only when complete. Object stores make an object visible when the upload completes.
 On other storage, the file is written under another name and then moved.
@@ -31,7 +31,7 @@ _MARKER_TEXT: Final = (
     b"Written by pesfkd: outputs of frozen teachers, recomputed if deleted, and checkpoints of running studies.\n"
 )
 _OBJECT_STORES: Final = frozenset({"s3", "gcs", "abfs"})
-# Errors that waiting does not resolve.
+# Permanent errors: waiting does not help.
 _FINAL_ANSWER: Final = re.compile(
     r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CLIENT_TOKEN|AUTHENTICATION|EXPIRED_TOKEN|"
     r"PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|AuthorizationFailure|ContainerNotFound",
@@ -51,14 +51,14 @@ Result = TypeVar("Result")
 
 
 class RemoteFolderError(OSError):
-    """Storage that does not answer or refuses a request. The message contains no secrets."""
+    """Storage does not answer or refuses a request. The message contains no secrets."""
 
 
 class RemoteFolder:
     """Folder on remote storage, with files addressed by name.
 
     Args:
-        uri: URI of the folder. The storage is not contacted before the first call.
+        uri: folder URI. The storage is not contacted before the first call.
     """
 
     def __init__(self, uri: str) -> None:
@@ -69,7 +69,7 @@ class RemoteFolder:
         return redact_place(self._uri).partition("?")[0]
 
     def names(self, folder: str) -> set[str]:
-        """Return the names of all entries in a folder, or an empty set if the folder does not exist.
+        """Return all entry names in a folder, or an empty set if the folder does not exist.
 
         Raises:
             RemoteFolderError: the storage does not answer, or refuses the request.
@@ -78,7 +78,7 @@ class RemoteFolder:
         return {info.base_name for info in self._with_retries(lambda: self._system[0].get_file_info(selector))}
 
     def read_into(self, name: str, file: BinaryIO) -> None:
-        """Copy the content of a remote file into an open local file.
+        """Copy a remote file's content into an open local file.
 
         Raises:
             FileNotFoundError: the remote file does not exist.
@@ -96,7 +96,7 @@ class RemoteFolder:
         self._with_retries(copy)
 
     def write_from(self, name: str, path: Path) -> None:
-        """Copy a local file to storage, replacing any file of the same name.
+        """Copy a local file to storage, replacing any file with the same name.
 
         Raises:
             FileNotFoundError: the local file does not exist.
@@ -141,7 +141,7 @@ class RemoteFolder:
         system, path = self._system[0], self._path(name)
         self._write_whole(name, content)
         size = system.get_file_info(path).size
-        if size != content.size:  # a server may misread the upload format of the client
+        if size != content.size:  # a server may misread the client's upload format
             raise OSError(f"{name} was stored as {size} bytes instead of {content.size}")
 
     def _write_whole(self, name: str, content: pa.Buffer) -> None:
@@ -167,7 +167,7 @@ class RemoteFolder:
             raise
 
     def _with_retries(self, action: Callable[[], Result]) -> Result:
-        """Return the result of `action`, retrying after errors that may be temporary."""
+        """Return the result of `action`. Retry after possibly temporary errors."""
         if time.monotonic() < self._resting_until:
             raise RemoteFolderError(f"{self}: did not answer recently; not retried yet")
         for pause in (*_SECONDS_BETWEEN_TRIES, None):
@@ -190,10 +190,10 @@ class RemoteFolder:
 
 
 def open_storage(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of a URI, and the path inside that file system.
+    """Return a URI's file system, and the path inside the file system.
 
     Raises:
-        pyarrow.ArrowInvalid: the URI is not understood. The message may contain secrets of the URI.
+        pyarrow.ArrowInvalid: the URI is not understood. The message may contain secrets from the URI.
     """
     if urlsplit(uri).scheme in ("gs", "gcs") and "retry_limit_seconds" not in uri:
         uri += ("&" if "?" in uri else "?") + "retry_limit_seconds=10"  # instead of a quarter of an hour
@@ -206,12 +206,12 @@ def check_remote_folder(
 ) -> None:
     """Check within half a minute that a folder on storage can be written and read.
 
-    The check runs in a separate process, because a client that waits for a dead server cannot be interrupted.
+    The check runs in a separate process, because a client waiting for a dead server cannot be interrupted.
 
     Args:
         uri: URI of the folder.
-        flag: command line option that named the folder.
-        purpose: purpose of the folder, for the error message.
+        flag: command line option for the folder.
+        purpose: the folder's purpose, for the error message.
 
     Raises:
         RemoteFolderError: the folder cannot be used. The message gives the reason and a remedy.

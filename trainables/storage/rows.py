@@ -1,8 +1,8 @@
-"""Files of teacher outputs: rows of equal width in Arrow IPC, memory-mapped and verified by checksums.
+"""Teacher output files: rows of equal width in Arrow IPC, memory-mapped and verified by checksums.
 
 A file is one record batch with one column `feature` of fixed-size binary rows. The rows are contiguous, so a tensor
 over the mapped file gathers a batch in microseconds. Arrow's own `take` needs a hundred milliseconds. The schema
-metadata hold the origin of the rows, one checksum per block of rows, and a checksum of the metadata themselves.
+metadata hold the rows' origin, one checksum per row block, and a checksum for the metadata themselves.
 """
 
 import json
@@ -35,16 +35,16 @@ _BLOCK_BYTES: Final = 1 << 20
 
 
 class TeacherOutputsFileError(StoredFileError):
-    """File of teacher outputs that is damaged or not the requested one."""
+    """Teacher output file is damaged or not the requested one."""
 
 
 def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
-    """Write a file for `map_rows`, which appears at `path` only when complete and on disk.
+    """Write a file for `map_rows`. The file appears at `path` only when complete and on disk.
 
     Args:
         path: file to write. A missing folder is created.
-        rows: (N, D), CPU tensor with a dtype of `DTYPES`.
-        origin: description of the rows by name, such as teacher and dataset. The values must be JSON-serialisable.
+        rows: (N, D), CPU tensor with a dtype in `DTYPES`.
+        origin: row description by name, such as teacher and dataset. The values must be JSON-serialisable.
 
     Raises:
         OSError: the disk is full or not writable. An existing file at `path` is kept.
@@ -59,16 +59,16 @@ def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
 
 
 def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], dtype: RowDtype) -> Tensor:
-    """Map and verify the rows of a file written by `write_rows`, without copying them.
+    """Map and verify the rows in a file written by `write_rows`, without copying them.
 
     Verification reads every byte once, which takes about a second per GB. Reading also brings the file into the page
-    cache, which all processes of the machine share.
+    cache, which all processes on the machine share.
 
     Args:
         path: file to map. While mapped, the file may be replaced but not changed in place.
-        origin: expected description of the rows.
+        origin: expected row description.
         shape: (N, D).
-        dtype: dtype of the rows.
+        dtype: row dtype.
 
     Returns:
         Rows (N, D), read-only. Writing to them ends the process.

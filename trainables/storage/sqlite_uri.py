@@ -1,4 +1,4 @@
-"""Conversion between paths and SQLite URIs, such that SQLAlchemy and MLflow open the right file for any characters."""
+"""Conversion between paths and SQLite URIs. SQLAlchemy and MLflow open the right file for any characters."""
 
 from pathlib import Path
 from typing import Final
@@ -12,17 +12,17 @@ _URI_OF_SQLITE: Final = "file:"  # SQLite's own notation, which needs `uri=true`
 
 
 class SQLitePathError(ValueError):
-    """Path that no URI can name."""
+    """No URI can name the path."""
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the URI of an SQLite file. Only characters with a special meaning are percent-encoded.
+    """Return an SQLite file's URI. Only characters with a special meaning are percent-encoded.
 
     Args:
         path: SQLite file, made absolute.
 
     Raises:
-        SQLitePathError: the path contains a character that is not possible in such a URI.
+        SQLitePathError: the path contains a character that is impossible in an SQLite URI.
     """
     text = str(path.absolute())
     try:
@@ -48,7 +48,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """Make the path in an SQLite URI absolute, so that it is valid in every working folder. Keep any other URI."""
+    """Make the path in an SQLite URI absolute, and thus valid in every working folder. Keep any other URI."""
     path = sqlite_file(uri)
     if path is None or path.is_absolute():
         return uri
@@ -60,20 +60,20 @@ def absolute_uri(uri: str) -> str:
 
 
 def lock_of(store: Path) -> Path:
-    """Return the lock file of a store, which is never the store itself."""
+    """Return a store's lock file, which is never the store itself."""
     return store.with_suffix(".lock") if store.suffix != ".lock" else store.with_name(f"{store.name}.lock")
 
 
 def _kept(text: str) -> str:
-    """Return the characters of a path that need no encoding."""
+    """Return the path characters that need no encoding."""
     return "".join(set(text) - _READ_OTHERWISE)
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the file of an SQLite URI, as SQLAlchemy reads the URI.
+    """Return an SQLite URI's file, as read by SQLAlchemy.
 
     Returns:
-        Path of the file. None for any other URI, and for a database in memory.
+        File path. None for any other URI, and for a database in memory.
     """
     if not uri.lower().startswith("sqlite"):
         return None
@@ -89,7 +89,7 @@ def sqlite_file(uri: str) -> Path | None:
             database = (url.database or "") if url.get_backend_name() == "sqlite" and not has_host else ""
             if database.startswith(_URI_OF_SQLITE):
                 database = unquote(urlsplit(database).path)
-            elif "uri" in url.query:  # the rest of the query would become part of the file name
+            elif "uri" in url.query:  # the query's rest would become part of the file name
                 return None
         except (ArgumentError, ValueError):
             return None

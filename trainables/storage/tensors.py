@@ -1,4 +1,4 @@
-"""Files of tensors, written atomically and verified by a checksum on reading."""
+"""Tensor files, written atomically and verified by a checksum on reading."""
 
 import fcntl
 import glob
@@ -22,7 +22,7 @@ HEADER: Final = "pesfkd"
 
 
 class StoredFileError(ValueError):
-    """File of tensors that is missing, damaged or not the expected one."""
+    """Tensor file is missing, damaged or not the expected one."""
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -46,7 +46,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         tensors: tensors by name.
         metadata: values by name, JSON-serialisable.
     """
-    # Copy each tensor, because safetensors refuses tensors that share memory and tensors that are not contiguous.
+    # Copy each tensor, because safetensors refuses shared memory and non-contiguous tensors.
     owned = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     text = json.dumps(metadata, sort_keys=True)
     # Use a single entry, because safetensors writes several entries in no fixed order. Equal contents give equal files.
@@ -62,14 +62,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
-    """Open a new file that replaces `path` in one step, durably, when the block ends without an error.
+    """Open a new file. It replaces `path` in one step, durably, if the block ends without an error.
 
     Until then the file is named `.<name>.<random>.partial`. After an error the partial file is removed. The umask
     determines the permissions.
 
     Args:
         path: file to replace. A missing folder is created.
-        size: size of the file in bytes, if known, for the error message on a full disk.
+        size: file size in bytes, if known, for the error message on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
@@ -92,14 +92,14 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove partial files of processes that died while writing `path`. The caller must be the only writer."""
+    """Remove partial files from processes killed while writing `path`. The caller must be the only writer."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file within the block, so that no other process holds the same lock file.
+    """Hold a lock file within the block. No other process then holds the same lock file.
 
     Args:
         path: lock file. A missing folder is created.
@@ -109,14 +109,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         BlockingIOError: another process holds the lock, and `wait` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:  # an existing file keeps its content
+    with path.open("a") as file:  # existing content is kept
         # The lock is released when the file closes, and when the process dies.
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and metadata of a file written by `write_tensors`.
+    """Read the tensors and metadata in a file written by `write_tensors`.
 
     Raises:
         StoredFileError: the file does not exist, cannot be parsed, or does not match the stored checksum. The message

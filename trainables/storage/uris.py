@@ -1,9 +1,9 @@
 """Places given as a URI or a path, and the redaction of secrets in URIs.
 
-Secrets are neither stored nor shown. Each URI is read by the parsers of the libraries that open it: urllib's, and for
-all schemes except web protocols also SQLAlchemy's. If one parser takes a part for a secret, that part is replaced. If a
-parser cannot read a URI, everything after the scheme is replaced. Query parameters keep their values only if they are
-on a list of harmless parameters.
+Secrets are neither stored nor shown. Each URI is read by the opening libraries' parsers: urllib's, and for all schemes
+except web protocols also SQLAlchemy's. If one parser takes a part for a secret, that part is replaced. If a parser
+cannot read a URI, everything after the scheme is replaced. Query parameters keep their values only if they are on a
+list of harmless parameters.
 """
 
 import re
@@ -26,7 +26,7 @@ _AFTER_A_URI: Final = ")]}>.,;:'\"`"
 _LONGEST_PASSWORD: Final = 200  # characters searched for the end of a password with blanks
 # In these schemes, digits after a colon are a port. In others, `name:123/abc@host` has a password, as in SQLAlchemy.
 _WITH_PORTS: Final = frozenset({"http", "https", "hdfs", "viewfs", "webhdfs", "ray", "grpc", "tcp", "ftp", "ws", "wss"})
-# Azure writes the container in the place of the user.
+# Azure writes the container in the user's place.
 _CONTAINER_FIRST: Final = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 _HOSTS: Final = re.compile(r"(?:[\w.*~%-]|\[[\w:.%]*\]|[,:])*")
 _HARMLESS: Final = frozenset({
@@ -45,13 +45,13 @@ _NAMED_SO: Final = (
     r"[A-Za-z0-9_.-]*(?:passw(?:or)?d|pwd|passphrase|secret|token|credentials?|signature|\bsig|"
     r"(?:api|access|account|secret|private)[_-]?key(?:[_-]?id)?)"
 )
-# `password=...` in connection strings of databases (libpq, ODBC), and in Python's and JSON's notation.
+# `password=...` in database connection strings (libpq, ODBC), and in Python's and JSON's notation.
 _SETTING: Final = re.compile(
     rf"(?P<name>\b{_NAMED_SO}['\"]?\s?(?:=|%3D|(?<=['\"])\s?:|(?<=['\"]\s):)\s?)"
     r"(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\{(?:[^}]|\}\})*\}|[^\s;&]+)",
     re.IGNORECASE,
 )
-_SHORTEST_KNOWN: Final = 4  # minimum length of a secret to search for anywhere in a text
+_SHORTEST_KNOWN: Final = 4  # shortest secret to search for anywhere in a text
 
 
 def is_uri(place: str) -> bool:
@@ -60,7 +60,7 @@ def is_uri(place: str) -> bool:
 
 
 def redact(text: str, *uris: str | None) -> str:
-    """Replace the secrets of all URIs and connection strings in a text.
+    """Replace the secrets in all URIs and connection strings in a text.
 
     Args:
         text: text such as an error message.
@@ -72,12 +72,12 @@ def redact(text: str, *uris: str | None) -> str:
 
 
 def redact_place(place: str) -> str:
-    """Remove the secrets of a URI or a path. Unlike `redact`, treat the whole string as one place."""
+    """Remove the secrets in a URI or a path. Unlike `redact`, treat the whole string as one place."""
     return redact_uri(place) if is_uri(place) else redact(place)
 
 
 def redact_command(words: Iterable[str]) -> str:
-    """Return the words of a command line as typed in a shell, without the secrets of URIs."""
+    """Return a command line's words as typed in a shell, without the secrets in URIs."""
     shown = []
     for word in words:
         flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
@@ -86,7 +86,7 @@ def redact_command(words: Iterable[str]) -> str:
 
 
 def redact_uri(uri: str) -> str:
-    """Replace the secrets of a URI: the user part, and query parameters not known to be harmless.
+    """Replace the secrets in a URI: the user part, and query parameters not known to be harmless.
 
     If a parser cannot read the URI, only the scheme is kept.
     """
@@ -106,7 +106,7 @@ def redact_uri(uri: str) -> str:
 
 
 def redact_tracebacks() -> None:
-    """Remove the secrets of URIs from the traceback of an uncaught exception, for example with `--verbose`."""
+    """Remove the secrets in URIs from an uncaught exception's traceback, for example with `--verbose`."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
@@ -142,7 +142,7 @@ def _split(rest: str) -> tuple[str, str | None, str | None]:
 
 
 def _without_values(query: str) -> str:
-    """Replace the values of all parameters of a query that are not known to be harmless."""
+    """Replace the values of all query parameters except known harmless ones."""
     parts = re.split(r"([&;])", query)
     return "".join(part if index % 2 else _without_value(part) for index, part in enumerate(parts))
 
@@ -181,7 +181,7 @@ def _sqlalchemy_url(uri: str) -> Any:
     """Parse a URI with SQLAlchemy.
 
     Returns:
-        The URL. None if SQLAlchemy cannot parse the URI or is not installed, as on a node of a cluster.
+        The URL. None if SQLAlchemy cannot parse the URI or is not installed, as on a cluster node.
     """
     try:
         from sqlalchemy.engine import make_url
@@ -195,7 +195,7 @@ def _sqlalchemy_url(uri: str) -> Any:
 
 
 def _without_secrets(text: str) -> Iterator[str]:
-    """Yield a text in pieces, with the secrets of URIs replaced."""
+    """Yield a text in pieces, with the secrets in URIs replaced."""
     position = 0
     while (found := _URI_IN_TEXT.search(text, position)) is not None:
         yield text[position : found.start()]
@@ -210,7 +210,7 @@ def _without_secrets(text: str) -> Iterator[str]:
 
 
 def _end_of_uri(text: str, found: re.Match[str]) -> int:
-    """Return the end position of a URI: the end of the word, or later if the password contains blanks."""
+    """Return a URI's end position: the end of the word, or later if the password contains blanks."""
     authority = re.split(r"[/?#]", found.group().partition("://")[2], maxsplit=1)[0]
     _, colon, port = authority.rpartition(":")
     if not colon or "@" in found.group() or authority.endswith("]") or port.rstrip(_AFTER_A_URI).isdigit():
@@ -229,7 +229,7 @@ def _without_settings(text: str) -> str:
 
 
 def _secrets_of(uris: Iterable[str | None]) -> set[str]:
-    """Return the secrets of URIs in all forms that a text may repeat: unchanged, decoded and encoded."""
+    """Return the URIs' secrets in all possible forms in a text: unchanged, decoded and encoded."""
     found = {secret for uri in uris if uri is not None and is_uri(uri) for secret in _secrets(uri)}
     plain = found | {unquote(each) for each in found} | {unquote_plus(each) for each in found}
     forms = plain | {quote(each, safe="") for each in plain} | {quote_plus(each) for each in plain}
@@ -253,5 +253,5 @@ def _secrets(uri: str) -> Iterator[str]:
 
 
 def _without_quotes(value: str) -> str:
-    """Return the value of a setting in a connection string, without quotes."""
+    """Return a setting's value in a connection string, without quotes."""
     return value[1:-1].replace("}}", "}") if value[0] == "{" and value[-1] == "}" else value.strip("'\"")

@@ -1,14 +1,14 @@
-"""What a student costs where it runs: parameters, FLOPs, and size and latency of its ONNX program.
+"""A student's deployment costs: parameters, FLOPs, and the ONNX program's size and latency.
 
-Latency is that of ONNX Runtime on the CPU of this machine, on random images, for a stated number of threads. After
+Latency is measured with ONNX Runtime on this machine's CPU, on random images, for a stated number of threads. After
 warm-up runs, single runs are timed in rounds, in which batch sizes alternate. Other programs can only lengthen runs,
-some of them for seconds. So the latency is the median over the runs of the quieter half of the rounds, those with the
-lower medians. The 10th and 90th percentile over all runs are returned too, and show how quiet the machine was. None of
-these values depends on the weights, so an architecture is measured once, with fresh weights. The size is that of the
-program without the facts about a study that an export adds, which are about a thousand bytes.
+some of them for seconds. The latency is therefore the median over all runs in the quieter half of the rounds: the
+rounds with the lower medians. The 10th and 90th percentile over all runs are returned too, and show how quiet the
+machine was. These values do not depend on the weights, so an architecture is measured once, with fresh weights. The
+size excludes the study facts added by an export (about a thousand bytes).
 
-FLOPs are those of a forward pass of one image, counted as in `trainables.costs.ledger`. Parameters are all numbers that
-are trained; the running statistics of normalisation layers are not counted, as they are in the size.
+FLOPs are for a forward pass of one image, counted as in `trainables.costs.ledger`. Parameters are all trained numbers.
+Normalisation layers' running statistics count in the size, but not as parameters.
 """
 
 import math
@@ -30,21 +30,21 @@ from trainables.students.export import IMAGES, OUTPUT, ExportError, program_of
 from trainables.students.file import KeptStudent, Student
 
 WARM_UP_RUNS: Final = 20
-# Timed runs of each batch size: so many rounds, each of so many seconds, but at least so many runs.
+# Timed runs per batch size: number of rounds, seconds per round, and smallest number of runs per round.
 ROUNDS: Final = 10
 SECONDS_OF_A_ROUND: Final = 0.1
 RUNS_OF_A_ROUND: Final = 3
 _PERCENTILES: Final = (10.0, 90.0)
-_COUNTED: Final = 2  # images of a counted forward pass
+_COUNTED: Final = 2  # images in a counted forward pass
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one run of a program.
+    """Time of a program's run.
 
     Args:
-        batch: number of images of a run.
-        median_seconds: median over the runs of the quieter half of the rounds.
+        batch: images in a run.
+        median_seconds: median over the runs in the quieter half of the rounds.
         low_seconds: 10th percentile over all runs.
         high_seconds: 90th percentile over all runs.
         runs: number of timed runs.
@@ -58,7 +58,7 @@ class Latency:
 
     @property
     def facts(self) -> dict[str, float]:
-        """The values by the names of `DEPLOY_FACTS`."""
+        """The values, named as in `DEPLOY_FACTS`."""
         prefix = f"deploy/latency_{self.batch}"
         return {
             f"{prefix}_seconds": self.median_seconds,
@@ -69,11 +69,11 @@ class Latency:
 
 
 def open_program(content: bytes, *, threads: int) -> Any:
-    """Return an ONNX Runtime session of a program on the CPU.
+    """Return a program's ONNX Runtime session on the CPU.
 
     Args:
-        content: content of the ONNX file.
-        threads: number of threads of an operator; operators run one after the other.
+        content: ONNX file content.
+        threads: threads per operator; operators run one after the other.
     """
     import onnxruntime
 
@@ -84,18 +84,18 @@ def open_program(content: bytes, *, threads: int) -> Any:
 
 
 def as_function(session: Any) -> Callable[[Tensor], Tensor]:
-    """Return a program for images as a function that returns logits (N, C)."""
+    """Return a program for images as a function returning logits (N, C)."""
     return lambda images: torch.from_numpy(session.run([OUTPUT], {IMAGES: images.contiguous().numpy()})[0])
 
 
 def measure_latency(content: bytes, shape: tuple[int, int, int], *, threads: int) -> list[Latency]:
-    """Time a program for images, for each batch size of `DEPLOY_BATCHES`.
+    """Time a program for images, for each batch size in `DEPLOY_BATCHES`.
 
     Nothing else should run on the machine.
 
     Args:
-        content: content of the ONNX file.
-        shape: channels, height and width of an image.
+        content: ONNX file content.
+        shape: image channels, height and width.
         threads: number of threads.
     """
     session = open_program(content, threads=threads)
@@ -111,7 +111,7 @@ def measure_latency(content: bytes, shape: tuple[int, int, int], *, threads: int
 
 
 def _round(session: Any, images: Any) -> list[float]:
-    """Return the seconds of each run of a round."""
+    """Return the seconds of each run in a round."""
     seconds: list[float] = []
     end = time.perf_counter() + SECONDS_OF_A_ROUND
     while (began := time.perf_counter()) < end or len(seconds) < RUNS_OF_A_ROUND:
@@ -133,13 +133,13 @@ def measure_student(
     """Measure a student architecture for images, with fresh weights.
 
     Args:
-        name: name of the architecture.
+        name: architecture name.
         num_classes: number of classes.
-        shape: channels, height and width of an image.
-        threads: number of threads of ONNX Runtime; None to count parameters and FLOPs alone, without ONNX.
+        shape: image channels, height and width.
+        threads: ONNX Runtime's thread count; None to count parameters and FLOPs alone, without ONNX.
 
     Returns:
-        The values by the names of `DEPLOY_FACTS`.
+        The values, named as in `DEPLOY_FACTS`.
 
     Raises:
         ExportError: the architecture cannot be exported, or the program cannot be run.

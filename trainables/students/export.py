@@ -1,11 +1,11 @@
-"""Export of a trained student as a standalone program (ONNX or `torch.export`) that runs without this package.
+"""Export of a trained student as a standalone program (ONNX or `torch.export`), independent of this package.
 
 For images, the program takes uint8 (batch, C, H, W) with any batch size and the C, H and W of the student's data.
 Normalisation is part of the program, and the output is logits (batch, classes). For text, the program takes sentences
-(batch, 2, tokens), int32, that hold token ids and segment ids. The batch size is free, and the number of tokens is
-limited by the model. In ONNX, the variable axes are named `batch` and `tokens`. Class names and, for text, the
-tokeniser are stored with the program. The file gets the final name only after the program has been read back and
-checked against the student's logits.
+(batch, 2, tokens), int32, with token ids and segment ids. The batch size is free, and the number of tokens is limited
+by the model. In ONNX, the variable axes are named `batch` and `tokens`. Class names and, for text, the tokeniser are
+stored with the program. The file gets the final name only after the program has been read back and checked against the
+student's logits.
 """
 
 import json
@@ -36,7 +36,7 @@ ExportFormat = Literal["onnx", "torch-export"]
 IMAGES: Final = "images"
 SENTENCES: Final = "sentences"
 OUTPUT: Final = "logits"
-# Names of the axes with variable size.
+# Names for the axes with variable size.
 BATCH: Final = "batch"
 TOKENS: Final = "tokens"
 # Sizes of the random batches to compare, in addition to the stored example. Size one is a special case, because the
@@ -48,18 +48,18 @@ Program = Callable[[Tensor], Tensor]
 
 
 class ExportError(ValueError):
-    """Error for a student that cannot be exported, or for a program with logits that differ from the student's."""
+    """Student cannot be exported, or the program's logits differ from the student's."""
 
 
 @dataclass(frozen=True)
 class ExportedStudent:
-    """Exported program in a file that was read back and compared with the student.
+    """Exported program in a file, read back and compared with the student.
 
     Args:
         path: file path.
-        size: size of the file in bytes.
-        batches: sizes of the batches that were compared, in images or sentences.
-        largest_difference: largest absolute difference between a logit of the program and of the student.
+        size: file size in bytes.
+        batches: compared batch sizes, in images or sentences.
+        largest_difference: largest absolute difference between the program's and the student's logits.
     """
 
     path: Path
@@ -102,7 +102,7 @@ def export_student(
 def read_program(path: Path, kind: ExportFormat) -> Program:
     """Load an exported program on the CPU.
 
-    Files of `torch-export` contain pickles, so read only files that you trust.
+    Files of `torch-export` contain pickles, so read only trusted files.
 
     Args:
         path: program path.
@@ -122,7 +122,7 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
 
 @torch.no_grad()
 def largest_difference(program: Program, kept: KeptStudent) -> float:
-    """Compare a program with a student on the stored example and on random inputs of other batch sizes.
+    """Compare a program with a student on the stored example and on random inputs with other batch sizes.
 
     Returns:
         Largest absolute difference between two logits.
@@ -193,26 +193,26 @@ class _Deployed(nn.Module):
         self.register_buffer("shift", normalise.shift)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, C) of images (N, channels, H, W), uint8."""
+        """Return the logits (N, C) for images (N, channels, H, W), uint8."""
         logits: Tensor = self.model(torch.addcmul(self.shift, images.to(torch.float32), self.scale))
         return logits
 
 
 class _DeployedTextModel(nn.Module):
-    """Student for text, with an argument name that matches the input name of the program."""
+    """Text student, with the program's input name as the argument name."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.model = student.model
 
     def forward(self, sentences: Tensor) -> Tensor:
-        """Return the logits (N, C) of sentences (N, 2, L), int32."""
+        """Return the logits (N, C) for sentences (N, 2, L), int32."""
         logits: Tensor = self.model(sentences)
         return logits
 
 
 def program_of(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
-    """Return the content of a student's program. It is not checked.
+    """Return a student's program as file content, unchecked.
 
     Args:
         kept: the student, with an example.
@@ -277,7 +277,7 @@ def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Suppress developer messages of the exporters, some of which would be printed between our JSON output."""
+    """Suppress developer messages of the exporters, because some would be printed between our JSON output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

@@ -1,9 +1,8 @@
 """Trained student in a file, and loading it as a network or as an MLflow `pyfunc` model.
 
 The file is safetensors with a checksum. The metadata describe how to build the network and prepare inputs. The file
-contains no code, except the sources of a network of the user's own: loading such a file executes them, so load only
-files that you trust. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a
-model.
+contains no code, except the sources of a user network. Loading the file executes these sources, so load only trusted
+files. This module does not import MLflow: MLflow calls `_load_pyfunc` in the loader module named by a model.
 """
 
 import json
@@ -29,14 +28,14 @@ from trainables.teacher.given_text import tokeniser_of
 from trainables.user_code.loading import remember_json, sources_of
 from trainables.user_code.reference import is_canonical
 
-# Allowed difference of a logit between two machines or libraries, used as absolute and as relative tolerance.
+# Allowed logit difference between two machines or libraries, used as absolute and as relative tolerance.
 LOGITS_TOLERANCE: Final = 1e-4
-# Metadata key of the class names, in JSON.
+# Metadata key for the class names, in JSON.
 CLASS_NAMES: Final = "class_names"
-# Metadata key of the sources of a network of the user's own, in JSON.
+# Metadata key for the sources of a user network, in JSON.
 USER_CODE: Final = "user_code"
 _EXAMPLES: Final = 2
-_ROWS: Final = 2  # rows of a sentence: token ids and segment ids
+_ROWS: Final = 2  # sentence rows: token ids and segment ids
 _BATCH: Final = 512
 
 
@@ -46,10 +45,10 @@ class Student:
 
     Args:
         model: the network, in eval mode.
-        info: architecture and normalisation of the images.
+        info: architecture and image normalisation.
         trial: config of the student's trial, in JSON.
         about: further metadata of a text student, both entries in JSON: `model`, the configuration of the network, and
-            `tokeniser`, the content of the tokenizer.json that produces the token ids.
+            `tokeniser`, the content of the tokenizer.json for the token ids.
         class_names: class names in logit order; empty if the file has none, as in files of
             earlier versions.
     """
@@ -62,10 +61,10 @@ class Student:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Return the logits (B, C), float32, of images (B, channels, H, W), uint8, or of sentences (B, 2, L), int32.
+        """Return the logits (B, C), float32, for images (B, channels, H, W), uint8, or sentences (B, 2, L), int32.
 
         Raises:
-            ValueError: if dtype, number of channels or shape of the input is wrong.
+            ValueError: if the input's dtype, number of channels or shape is wrong.
         """
         if MODEL in self.about:
             return self._of_sentences(images)
@@ -86,19 +85,19 @@ class Student:
         return torch.cat([self.model(each) for each in inputs.int().split(_BATCH)])
 
     def predict(self, model_input: NDArray[np.integer], params: dict[str, Any] | None = None) -> NDArray[np.float32]:  # noqa: ARG002
-        """Return `logits` through the interface of MLflow's `pyfunc`."""
+        """Return `logits` through MLflow's `pyfunc` interface."""
         logits: NDArray[np.float32] = self.logits(torch.from_numpy(np.array(model_input))).numpy()
         return logits
 
 
 @dataclass(frozen=True)
 class KeptStudent:
-    """Student and the logits it gave in its trial for an example.
+    """Student, an example, and the student's logits for the example in the trial.
 
     Args:
         student: the student as read back.
         images: (2, channels, H, W), uint8, or (2, 2, L), int32, from the validation split.
-        logits: (2, C), float32, logits of the example when the student was saved.
+        logits: (2, C), float32, the example's logits when the student was saved.
     """
 
     student: Student
@@ -107,11 +106,11 @@ class KeptStudent:
 
 
 def keep_student(run: DistillationRun, path: Path) -> None:
-    """Save the student of a finished trial, and in a second file two validation samples with the student's logits.
+    """Save a finished trial's student and, in a second file, two validation samples with the student's logits.
 
     Args:
         run: the trial.
-        path: path that ends in .safetensors; an existing file is replaced.
+        path: path with the ending .safetensors; an existing file is replaced.
 
     Raises:
         OSError: if a file cannot be written.
@@ -139,12 +138,12 @@ def keep_student(run: DistillationRun, path: Path) -> None:
 
 
 def example_path(path: Path) -> Path:
-    """Path of the example that belongs to a student's file."""
+    """Path of the example for a student's file."""
     return path.with_name(f"{path.stem}.example.safetensors")
 
 
 def read_example(path: Path) -> tuple[Tensor, Tensor]:
-    """Read the example of a student's file: images (2, channels, H, W), uint8, and logits (2, C).
+    """Read the example for a student's file: images (2, channels, H, W), uint8, and logits (2, C).
 
     For a text student, the inputs are sentences (2, 2, L), int32.
 
@@ -159,10 +158,10 @@ def read_example(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def load_kept(path: Path) -> KeptStudent:
-    """Load a student that `keep_student` saved and check that the logits for the example are unchanged.
+    """Load a student saved by `keep_student`, and check the logits for the example.
 
     Raises:
-        CheckpointError: if the student's file is missing, damaged or of another kind.
+        CheckpointError: if the student's file is missing, damaged or has another kind.
         StoredFileError: if the example is missing or damaged, or if the logits differ.
     """
     student = load_student(path)
@@ -176,7 +175,7 @@ def load_student(path: Path) -> Student:
     """Load a student that `keep_student` saved.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or of another kind.
+        CheckpointError: if the file is missing, damaged or has another kind.
     """
     metadata = read_metadata(path)
     info = CheckpointInfo.from_metadata(metadata)
@@ -196,12 +195,12 @@ def load_student(path: Path) -> Student:
 
 
 def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[str, ...]:
-    """Parse the class names in the metadata of a file.
+    """Parse the class names in a file's metadata.
 
     Args:
-        text: list of names in JSON, or None if the file has none.
+        text: name list in JSON, or None if the file has none.
         num_classes: expected number of names.
-        where: name of the file for the error message.
+        where: file name for the error message.
 
     Returns:
         The names, empty for None.
@@ -223,6 +222,6 @@ def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[s
 
 
 def _load_pyfunc(path: str) -> Student:
-    """Load a student for MLflow, given the model's data: a file, or a folder that contains the file."""
+    """Load a student for MLflow, given the model's data: a file, or a folder with the file."""
     place = Path(path)
     return load_student(next(place.glob("*.safetensors")) if place.is_dir() else place)

@@ -26,17 +26,17 @@ _PRODUCTS: Final = ("Conv", "Gemm", "MatMul")
 
 
 def calibration_indices(count: int) -> Tensor:
-    """Return the positions of the calibration images among the training images, drawn by `CALIBRATION_SEED`.
+    """Return the calibration images' positions among the training images, drawn by `CALIBRATION_SEED`.
 
     Args:
-        count: number of training images; all of them are used if there are no more than `CALIBRATION_IMAGES`.
+        count: number of training images; all are used if there are no more than `CALIBRATION_IMAGES`.
     """
     random = torch.Generator().manual_seed(CALIBRATION_SEED)
     return torch.randperm(count, generator=random)[:CALIBRATION_IMAGES].sort().values
 
 
 class _Reader:
-    """Calibration batches, with the method that ONNX Runtime asks of a reader."""
+    """Calibration batches, with the reader method required by ONNX Runtime."""
 
     def __init__(self, images: Tensor) -> None:
         self._batches = iter([{IMAGES: each.numpy()} for each in images.split(_CALIBRATION_BATCH)])
@@ -50,11 +50,11 @@ def quantised(content: bytes, images: Tensor) -> bytes:
     """Quantise an ONNX program for images.
 
     Args:
-        content: content of the float program.
+        content: float program content.
         images: (N, channels, H, W) uint8, calibration images.
 
     Returns:
-        Content of the int8 program, with the metadata of the float program.
+        Content of the int8 program, with the float program's metadata.
 
     Raises:
         ExportError: ONNX Runtime cannot quantise the program.
@@ -100,7 +100,7 @@ def with_facts(content: bytes, facts: dict[str, str]) -> bytes:
 
 
 def integer_operators(content: bytes) -> int:
-    """Count the convolutions and matrix products of a program whose inputs are all quantised."""
+    """Count a program's convolutions and matrix products with fully quantised inputs."""
     import onnx
 
     graph = onnx.load_model_from_string(content).graph
@@ -111,7 +111,7 @@ def integer_operators(content: bytes) -> int:
 
 
 def _before_products(graph: Any) -> list[str]:
-    """Return the names of the nodes between the images and the first convolution or matrix product."""
+    """Return the node names between the images and the first convolution or matrix product."""
     reached, found = {graph.input[0].name}, []
     for node in graph.node:  # in topological order
         if node.op_type in _PRODUCTS or not any(name in reached for name in node.input):
@@ -122,10 +122,10 @@ def _before_products(graph: Any) -> list[str]:
 
 
 def check_program(content: bytes, shape: tuple[int, ...], classes: int, batches: tuple[int, ...]) -> None:
-    """Check that a program runs for all batch sizes and returns finite logits of the right shape.
+    """Run a program for all batch sizes, and require finite logits of the right shape.
 
     Raises:
-        ExportError: it does not.
+        ExportError: the program fails, or returns other logits.
     """
     session = open_program(content, threads=1)
     for batch in batches:
@@ -139,13 +139,13 @@ def check_program(content: bytes, shape: tuple[int, ...], classes: int, batches:
 
 
 def accuracy_of(content: bytes, images: Tensor, labels: Tensor, *, threads: int) -> float:
-    """Return the share of images that a program classifies correctly.
+    """Return a program's share of correctly classified images.
 
     Args:
-        content: content of the ONNX file.
+        content: ONNX file content.
         images: (N, channels, H, W) uint8.
         labels: (N,) int64.
-        threads: number of threads.
+        threads: thread count.
     """
     session = open_program(content, threads=threads)
     correct = 0

@@ -1,4 +1,4 @@
-"""Model card of a trained teacher, written from the metadata of the teacher file."""
+"""Model card for a trained teacher, written from the teacher file's metadata."""
 
 import shlex
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from trainables.spec.modality import samples_of
 from trainables.spec.own_data import short_name
 from trainables.user_code.reference import canonical, is_canonical
 
-TOKENISER: Final = "tokeniser"  # metadata key for a teacher on text; the value is the content of a tokenizer.json
-# Name of the tokeniser file in a folder or in an exported program.
+TOKENISER: Final = "tokeniser"  # metadata key for a text teacher; the value is the content of a tokenizer.json
+# Tokeniser file name in a folder or in an exported program.
 TOKENISER_FILE: Final = "tokenizer.json"
 _CONFIDENCE: Final = 0.95
 
@@ -55,7 +55,7 @@ class Proportion(NamedTuple):
 
 
 def accuracies(metadata: Mapping[str, Any]) -> dict[str, Proportion]:
-    """Return the accuracies on validation and test from the metadata of a teacher file."""
+    """Return the accuracies on validation and test from a teacher file's metadata."""
     return {split: Proportion.of(*metadata[f"{split}_correct"]) for split in ("validation", "test")}
 
 
@@ -63,8 +63,8 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
     """Return the model card in Markdown.
 
     Args:
-        metadata: metadata of the teacher file, as written by `trainables.teacher.job`.
-        file_name: name of the weights file in the folder of the card.
+        metadata: teacher file metadata, as written by `trainables.teacher.job`.
+        file_name: weights file name in the card's folder.
     """
     recipe = metadata["recipe"]
     rows = [
@@ -125,12 +125,12 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
 
 
 def teacher_options(metadata: Mapping[str, Any], folder: str, file_name: str) -> str:
-    """Return the options that make a teacher that of a study.
+    """Return the options for using a teacher in a study.
 
     Args:
-        metadata: metadata of the teacher file.
-        folder: folder of the teacher as a prefix, with a slash at the end, or an empty text.
-        file_name: name of the weights file in that folder.
+        metadata: teacher file metadata.
+        folder: the teacher's folder as a prefix, with a slash at the end, or an empty text.
+        file_name: weights file name in the teacher's folder.
     """
     words = ["--teacher-checkpoint", f"{folder}{file_name}"]
     if is_canonical(metadata["architecture"]):  # a checkpoint names no code to be executed
@@ -139,16 +139,16 @@ def teacher_options(metadata: Mapping[str, Any], folder: str, file_name: str) ->
 
 
 def with_kept_code(command: str, folder: str) -> str:
-    """Return a command in which code of the user is named by the copy in a teacher's folder; see `kept_code`."""
+    """Return a command with user code named by the copy in a teacher's folder; see `kept_code`."""
     return shlex.join(kept_code(word, folder) for word in shlex.split(command))
 
 
 def kept_code(name: str, folder: str) -> str:
-    """Return the text that names a network or dataset on the command line. Files of the user are kept with a teacher.
+    """Return the command-line text for a network or dataset. User files are kept with a teacher.
 
     Args:
-        name: canonical name, or another one, which is returned as it is.
-        folder: folder of the teacher as a prefix, with a slash at the end, or an empty text.
+        name: canonical name. Other names are returned unchanged.
+        folder: the teacher's folder as a prefix, with a slash at the end, or an empty text.
     """
     if not is_canonical(name):
         return name

@@ -1,7 +1,7 @@
-"""Command line that trains a teacher: `python -m trainables.teacher --dataset digits --model cnn_32_64`.
+"""Command line for training a teacher: `python -m trainables.teacher --dataset digits --model cnn_32_64`.
 
-Heavy modules are imported only after the arguments have been checked, so that help and errors appear at once. MLflow is
-imported only if something is to be delivered.
+Heavy modules are imported only after the arguments have been checked, so help and errors appear at once. MLflow is
+imported only for delivering data.
 """
 
 import json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command."""
+    """The command's exit codes."""
 
     OK = 0
     ERROR = 1
@@ -50,7 +50,7 @@ class RecipeOption(StrEnum):
 
 
 class ScheduleOption(StrEnum):
-    """Schedules of the learning rate."""
+    """Learning rate schedules."""
 
     STEP = "step"
     COSINE = "cosine"
@@ -187,7 +187,7 @@ def teacher(
 
 
 def planned(request: "TeacherRequest", name: str, output_dir: Path) -> dict[str, Any]:
-    """Return what would be trained, and the folder, as JSON values."""
+    """Return the planned training and the folder as JSON values."""
     folder = output_dir / "teachers" / name
     return {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
 
@@ -196,7 +196,7 @@ def request_of(values: dict[str, Any]) -> "tuple[TeacherRequest, str]":
     """Return the checked request for a teacher, and the teacher's name.
 
     Args:
-        values: values of all options.
+        values: all option values.
 
     Raises:
         RequestError: values are out of bounds or contradict each other, or the model does not accept the dataset.
@@ -264,7 +264,7 @@ def main() -> None:
 
 
 def is_own_error(error: Exception) -> bool:
-    """Return whether an error has a type of this package, with a message that is sufficient for the user."""
+    """Return whether an error has a type of this package. The message is then sufficient for the user."""
     return type(error).__module__.partition(".")[0] == "trainables"
 
 
@@ -284,11 +284,11 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
 
 
 def train(request: "TeacherRequest", values: dict[str, Any], progress: "TeacherProgress") -> "Result":
-    """Train a teacher, or what an interrupted training left to do.
+    """Train a teacher, or finish an interrupted training.
 
     Args:
         request: checked request.
-        values: values of all options.
+        values: all option values.
         progress: progress display for the user.
 
     Raises:
@@ -334,7 +334,7 @@ def _check_mlflow(values: dict[str, Any]) -> None:
         from trainables.teacher.request import RequestError
 
         raise RequestError("MLflow is not installed: pip install mlflow, or add --no-mlflow") from None
-    # A new store is created only after the request has been checked, so that a mistake leaves no folder behind.
+    # A new store is created only after the request has been checked, so a mistake leaves no folder behind.
     if values["tracking_uri"] or (values["output_dir"] / "mlflow.db").exists():
         check_tracking_uri(_tracking_uri(values))
 

@@ -1,4 +1,4 @@
-"""Teacher files on disk, named by a digest of the teacher's origin or, for a given teacher, of the content."""
+"""Teacher files on disk, named by a digest of the teacher's origin, or of a given teacher's content."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ _FORMAT: Final = "pesfkd-teacher-2"
 _PREPARED_FOR: Final = "prepared_for"
 MODEL: Final = "model"
 CLASSES: Final = "classes"
-# A checkpoint takes some milliseconds. On the digits, an epoch of a study's teacher takes only thirty.
+# A checkpoint takes some milliseconds. On the digits, an epoch for a study's teacher takes only thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
 _MARGIN: Final = 0.1  # fraction of the way from guessing to an accuracy of 1
@@ -49,11 +49,11 @@ TeacherProgress = Callable[[int, int, float], None]
 
 
 class TeacherFileError(ValueError):
-    """Stored teacher that is damaged or not the requested one."""
+    """Stored teacher is damaged or not the requested one."""
 
 
 def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
-    """Return sixteen hex digits that identify a teacher.
+    """Return sixteen hex digits to identify a teacher.
 
     For a trained teacher, the digest covers the origin: data, split, architecture, recipe and seed. For a given
     teacher, it covers the teacher itself.
@@ -67,9 +67,9 @@ def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
 def teacher_metadata(
     dataset: Dataset, *, architecture: str, recipe: TeacherRecipe, seed: int, precision: str = "fp32"
 ) -> dict[str, Any]:
-    """Return the metadata for the file of a trained teacher: the fields of `CheckpointInfo` and more.
+    """Return the metadata for a trained teacher's file: the fields of `CheckpointInfo` and more.
 
-    The digest of the teacher is computed from these metadata.
+    The teacher's digest is computed from these metadata.
     """
     text = text_origin(architecture) if is_text(dataset.name) else {}
     return {
@@ -89,7 +89,7 @@ def teacher_metadata(
 
 
 def text_origin(architecture: str) -> dict[str, Any]:
-    """Return the additional origin of a teacher on text: settings of the training and digest of the initial weights."""
+    """Return the additional origin of a text teacher: training settings and digest of the initial weights."""
     origin: dict[str, Any] = {"training": TEACHER_TRAINING}
     if is_pretrained_text_name(architecture):
         from trainables.models.pretrained import find_folder, folder_digest
@@ -103,19 +103,19 @@ def train_teacher(
 ) -> None:
     """Train the teacher of `config` on the train split and store it. Resume an interrupted training.
 
-    The stored weights are those of the last epoch. Choosing an epoch by validation accuracy would bias that accuracy
-    upwards. Training runs on one thread of the CPU, so that every machine trains the same teacher.
+    The last epoch's weights are stored. Choosing an epoch by validation accuracy would bias that accuracy upwards.
+    Training runs on one CPU thread, so every machine trains the same teacher.
 
     Args:
-        config: trial config that names the teacher.
-        dataset: dataset of the config.
-        path: file to write, which appears when the teacher is complete. Until then, a folder with the suffix
+        config: trial config with the teacher.
+        dataset: the config's dataset.
+        path: file to write. The file appears when the teacher is complete. Until then, a folder with the suffix
             `.training` holds the training checkpoint. A file with the suffix `.cost.json` records the training time.
         progress: function to call after each epoch.
     """
     trial = teacher_trial(config)
     # On several threads, sums differ in their last bits. Two threads are also slow when both of two cores are busy:
-    # they took 66 s for a teacher that one thread trains in 1 to 4.
+    # training a teacher took 66 s, and on one thread 1 to 4 s.
     with one_thread():
         training = TeacherTraining(
             trial,
@@ -132,8 +132,8 @@ def train_teacher(
         "validation_accuracy": training.history[-1]["val/accuracy"],
         **described(training.model),
     }
-    # A separate file keeps the teacher file independent of the machine and of the speed of training: the same teacher
-    # has the same bytes.
+    # A separate file keeps the teacher file independent of the machine and the training speed: the same teacher has the
+    # same bytes.
     write_atomically(_cost_path(path), json.dumps({"training_seconds": training.seconds}).encode())
     write_tensors(path, training.model.state_dict(), metadata)
     training.forget()
@@ -142,8 +142,8 @@ def train_teacher(
 def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
     """Load the teacher of `config` from a file.
 
-    A given teacher may need images with another normalisation than that of the dataset. The returned teacher then
-    renormalises the images.
+    A given teacher may need another image normalisation than the dataset. The returned teacher then renormalises the
+    images.
 
     Raises:
         TeacherFileError: the file is damaged or holds another teacher. The message gives the file, the value found and
@@ -182,17 +182,17 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
 
 
 def described(model: DistillationModel) -> dict[str, Any]:
-    """Return the metadata that the architecture name does not determine: the configuration of a language model."""
+    """Return the metadata not determined by the architecture name: the configuration of a language model."""
     return {MODEL: getattr(model, "description")} if hasattr(model, "description") else {}  # noqa: B009
 
 
 def rebuild_model(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> DistillationModel:
-    """Build the model of a teacher file, without loading the weights.
+    """Build a teacher file's model, without loading the weights.
 
     Args:
-        name: name of the architecture.
-        dataset: dataset of the teacher.
-        metadata: metadata of the file.
+        name: architecture name.
+        dataset: the teacher's dataset.
+        metadata: file metadata.
     """
     if MODEL not in metadata:
         return build_model(name, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
@@ -204,21 +204,21 @@ def rebuild_model(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> D
 def ensure_teacher(
     config: TrialConfig, dataset: Dataset, folder: Path, *, progress: TeacherProgress | None = None
 ) -> Path:
-    """Return the file of the teacher of `config`, and train the teacher if the file is missing.
+    """Return the teacher file for `config`. Train the teacher if the file is missing.
 
     If several processes call this at once, one trains and the others wait.
 
     Args:
-        config: trial config that names the teacher.
-        dataset: dataset of the config.
+        config: trial config with the teacher.
+        dataset: the config's dataset.
         folder: folder of stored teachers.
-        progress: function to call after each epoch, in the process that trains.
+        progress: function to call after each epoch, in the training process.
 
     Returns:
         `<folder>/<teacher_digest>.safetensors`. The content is verified by `load_teacher`.
 
     Raises:
-        TeacherFileError: the file of a given teacher is missing (see `keep_given_teacher`).
+        TeacherFileError: a given teacher's file is missing (see `keep_given_teacher`).
     """
     path = stored_path(folder, teacher_digest(config, dataset))
     if not path.exists():
@@ -231,14 +231,14 @@ def ensure_teacher(
 
 
 def find_tokeniser(config: TrialConfig, teacher: Path | str | None) -> Path | None:
-    """Return the folder of the tokeniser for the trial's sentences.
+    """Return the tokeniser folder for the trial's sentences.
 
     The tokeniser belongs to the models. A given teacher keeps a tokeniser next to the teacher file. For a teacher or a
-    student with pretrained weights, the tokeniser lies in the folder of the weights.
+    student with pretrained weights, the tokeniser lies in the weights' folder.
 
     Args:
         config: trial config.
-        teacher: file of the teacher, if there is one.
+        teacher: teacher file, if there is one.
 
     Returns:
         The folder. None if the tokeniser is trained on the sentences, or if the data are not text.
@@ -258,19 +258,19 @@ def find_tokeniser(config: TrialConfig, teacher: Path | str | None) -> Path | No
 
 
 def stored_path(folder: Path, digest: str) -> Path:
-    """Return the path of the stored teacher with the given digest."""
+    """Return the stored teacher's path for the given digest."""
     return folder / f"{digest}.safetensors"
 
 
 def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
-    """Store a teacher from a checkpoint under the digest, so that the checkpoint is no longer needed.
+    """Store a teacher from a checkpoint under the digest. The checkpoint is no longer needed then.
 
     Returns:
-        Path of the stored file.
+        The stored file's path.
     """
     path = stored_path(folder, teacher.digest)
     if teacher.tokeniser is not None:
-        from trainables.teacher.given_text import keep_tokeniser  # imports what text needs
+        from trainables.teacher.given_text import keep_tokeniser  # imports modules for text
 
         keep_tokeniser(teacher, path)
     classes = {CLASSES: teacher.classes} if teacher.classes else {}
@@ -293,15 +293,15 @@ def beats_guessing(accuracy: float, labels: Tensor) -> bool:
     The accuracy must be at least a tenth of the way from that baseline to 1.
 
     Args:
-        accuracy: accuracy of the teacher, as a fraction.
-        labels: (N,) int64, labels of the evaluated samples.
+        accuracy: teacher accuracy, as a fraction.
+        labels: (N,) int64, the evaluated samples' labels.
     """
     baseline = labels.bincount().max().item() / len(labels)
     return accuracy >= baseline + _MARGIN * (1 - baseline)
 
 
 def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> list[str]:
-    """Return notes on the validation accuracy of a given teacher, with warnings if it is low or biased upwards.
+    """Return notes on a given teacher's validation accuracy, with warnings if it is low or biased upwards.
 
     Raises:
         TeacherFileError: the file is damaged or holds another teacher.
@@ -338,7 +338,7 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
 
 
 def _correct(teacher: FrozenTeacher, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return which answers are correct, (B, 1), with a further column for each member of an ensemble."""
+    """Return which answers are correct, (B, 1), with a further column for each ensemble member."""
     outputs = teacher(inputs)
     answers = outputs.logits[:, None]
     if isinstance(teacher.head, MeanProbability):
@@ -351,7 +351,7 @@ def _cost_path(path: Path) -> Path:
 
 
 def _training_seconds(path: Path) -> float | None:
-    """Return the training time of a stored teacher in seconds, or None if unknown, as for a given teacher."""
+    """Return a stored teacher's training time in seconds, or None if unknown, as for a given teacher."""
     try:
         return float(json.loads(_cost_path(path).read_text(encoding="utf-8"))["training_seconds"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
 """Given teachers: read an existing checkpoint, check it against the data and describe it.
 
-A checkpoint of this project states the architecture and the normalisation of the images. A checkpoint of another code
-base contains only weights, so the user must name the architecture, and the normalisation must be known.
+This project's checkpoints state the architecture and the image normalisation. A checkpoint of another code base
+contains only weights, so the user must name the architecture, and the normalisation must be known.
 """
 
 import hashlib
@@ -40,20 +40,20 @@ class Normalisation(NamedTuple):
     """Normalisation of a model's input images, for pixels in [0, 1].
 
     Args:
-        mean: mean of each channel.
-        std: standard deviation of each channel.
+        mean: mean per channel.
+        std: standard deviation per channel.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-# Normalisation that RepDistiller and mdistiller train teachers with, by dataset. Other datasets have no usual
+# Normalisation for training teachers in RepDistiller and mdistiller, by dataset. Other datasets have no usual
 # normalisation.
 _USUAL: Final[dict[str, Normalisation]] = {
     "cifar100": Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
-# Normalisation for models of torchvision and timm, unless they were trained with another one.
+# Normalisation for torchvision and timm models, unless they were trained with another one.
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORMALISATION_BOUNDS: Final = (
     "for pixels in [0, 1], means must be between -10 and 10 and standard deviations between 0.001 and 10"
@@ -67,7 +67,7 @@ def is_normalisation(normalisation: Normalisation) -> bool:
 
 
 class DataShape(NamedTuple):
-    """Shape of the samples and labels of an image dataset.
+    """Sample and label shape in an image dataset.
 
     Args:
         dataset: canonical name.
@@ -84,15 +84,15 @@ class DataShape(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenTeacher:
-    """Teacher from a checkpoint, in the form that studies store.
+    """Teacher from a checkpoint, in the form stored by studies.
 
     Args:
         identity: architecture, classes, channels, normalisation and digest of the weights.
         weights: tensors by name.
-        data_digest: digest of the training data, or `UNKNOWN_DATA` if the checkpoint does not state it.
-        tokeniser: content of the tokenizer.json of a teacher on text.
-        classes: description of how the model's classes map to the classes of the task, for Hugging Face's layout.
-        taken: set of weights in the file that was loaded; None for a teacher on text.
+        data_digest: digest of the training data, or `UNKNOWN_DATA` if not stated in the checkpoint.
+        tokeniser: content of a text teacher's tokenizer.json.
+        classes: description of the mapping from the model's classes to the task's classes, for Hugging Face's layout.
+        taken: loaded set of weights in the file; None for a text teacher.
     """
 
     identity: dict[str, Any]
@@ -104,24 +104,24 @@ class GivenTeacher:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of the identity."""
+        """Sixteen hex digits for the identity."""
         return identity_digest(self.identity)
 
     @property
     def normalisation(self) -> Normalisation:
-        """Normalisation that the teacher was trained with."""
+        """Normalisation used for training the teacher."""
         return Normalisation(tuple(self.identity["mean"]), tuple(self.identity["std"]))
 
 
 def identity_digest(metadata: Mapping[str, Any]) -> str:
-    """Return sixteen hex digits of the identity of a stored given teacher."""
+    """Return sixteen hex digits for the identity of a stored given teacher."""
     names = (*_IDENTITY, *_IDENTITY_OF_TEXT) if "model" in metadata else _IDENTITY
     content = json.dumps({name: metadata.get(name) for name in names}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def usual_normalisation(dataset: str, architecture: str) -> Normalisation | None:
-    """Return the most likely normalisation of a checkpoint for the dataset and architecture, or None if unknown."""
+    """Return a checkpoint's most likely normalisation for the dataset and architecture, or None if unknown."""
     if LIBRARY_PATTERN.fullmatch(architecture):
         return _IMAGENET
     if architecture in ZERO_PAD_NAMES and dataset == "cifar10":
@@ -137,17 +137,17 @@ def read_given_teacher(
     normalisation: Normalisation | None = None,
     weights: str | None = None,
 ) -> GivenTeacher:
-    """Read a checkpoint as the teacher of a dataset.
+    """Read a checkpoint as a dataset's teacher.
 
     Args:
         path: safetensors file of this project, or weights of another code base as safetensors or torch checkpoint. No
             code in the file is executed.
-        shape: shape of the data.
-        architecture: name of the architecture. Required if the checkpoint does not state it, otherwise checked.
-        normalisation: normalisation of the training images, if the checkpoint does not state it. The default is the
+        shape: data shape.
+        architecture: architecture name. Required if the checkpoint does not state it, otherwise checked.
+        normalisation: normalisation for the training images, if the checkpoint does not state it. The default is the
             usual one for the dataset and architecture. Must be None for a checkpoint of this project.
-        weights: set of weights in the file: `raw`, `ema`, or the key of the set. By default, raw weights are preferred
-            to averages.
+        weights: set of weights in the file: `raw`, `ema`, or the set's key. By default, raw weights are preferred to
+            averages.
 
     Raises:
         CheckpointError: the file is missing or damaged; the file has another architecture, other classes or other
@@ -223,10 +223,10 @@ def _check_metadata(
 
 
 def _own_architecture(path: Path, found: str, architecture: str | None) -> str:
-    """Return the network to load for a checkpoint of a network of the user's own.
+    """Return the network to load for a user network's checkpoint.
 
-    Code is executed only if the user names it, so that reading a checkpoint never does. It may be another version of
-    the same code, or the same network elsewhere: all weights must fit, and the teacher gets the name of what was given.
+    Code is executed only if named by the user. Reading a checkpoint thus never executes code. The named code may be
+    another version, or the same network in another place: all weights must fit, and the teacher gets the given name.
 
     Args:
         path: the checkpoint.
@@ -245,7 +245,7 @@ def _own_architecture(path: Path, found: str, architecture: str | None) -> str:
 
 
 def _required_architecture(path: Path, architecture: str | None) -> str:
-    """Return the architecture given by the user, for weights that do not state it."""
+    """Return the architecture given by the user, for weights without a stated architecture."""
     if architecture is not None:
         return architecture
     likely = likely_architecture(path)
@@ -279,7 +279,7 @@ def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataSh
 
 @torch.no_grad()
 def _check_logits(model: DistillationModel, path: Path, shape: DataShape) -> None:
-    """Check that the model accepts images of this size, which not every architecture does, and gives finite logits."""
+    """Check that the model accepts images of this size and gives finite logits. Some architectures need other sizes."""
     images = torch.zeros(2, shape.in_channels, shape.image_size, shape.image_size)
     try:
         logits = model.eval()(images)

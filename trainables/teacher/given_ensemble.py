@@ -14,12 +14,12 @@ from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, DataShape, Give
 
 
 def join_given_teachers(teachers: Sequence[GivenTeacher], paths: Sequence[Path], shape: DataShape) -> GivenTeacher:
-    """Return the ensemble of given teachers, in the order of the checkpoints.
+    """Return the ensemble of given teachers, in checkpoint order.
 
     Args:
-        teachers: two or more teachers of image models.
+        teachers: two or more teachers with image models.
         paths: their checkpoints, for messages.
-        shape: shape of the data.
+        shape: data shape.
 
     Raises:
         CheckpointError: two checkpoints contain the same weights.

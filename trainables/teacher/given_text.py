@@ -1,6 +1,6 @@
 """Given teachers on text: read an existing checkpoint, check it against the task and describe it.
 
-The tokeniser is part of such a teacher and is stored with it.
+The tokeniser is part of the teacher and is stored in the same file.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def tokeniser_of(dataset: "Dataset") -> str:
-    """Return the tokeniser of a text dataset, as the content of a tokenizer.json."""
+    """Return a text dataset's tokeniser, as the content of a tokenizer.json."""
     from trainables.data.text.dataset import TextDataset
 
     assert isinstance(dataset, TextDataset)
@@ -33,23 +33,23 @@ def tokeniser_of(dataset: "Dataset") -> str:
 
 
 def tokeniser_folder(teacher: Path) -> Path:
-    """Return the folder of a given teacher's tokeniser, next to the teacher file."""
+    """Return the folder for a given teacher's tokeniser, next to the teacher file."""
     return teacher.with_suffix(".tokeniser")
 
 
 def keep_tokeniser(teacher: GivenTeacher, path: Path) -> None:
-    """Store the tokeniser of a given teacher next to the teacher file `path`."""
+    """Store a given teacher's tokeniser next to the teacher file `path`."""
     if teacher.tokeniser is not None:
         write_atomically(tokeniser_folder(path) / TOKENISER_FILE, teacher.tokeniser.encode())
 
 
 def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | None = None) -> GivenTeacher:
-    """Read a checkpoint as the teacher of a task.
+    """Read a checkpoint as a task's teacher.
 
     Args:
         path: folder in Hugging Face's layout with a fine-tuned sequence classification model and the tokeniser; or the
             teacher.safetensors of `python -m trainables.teacher`.
-        dataset: canonical name of the task.
+        dataset: canonical task name.
         architecture: expected architecture. Checked only for a file of `python -m trainables.teacher`.
 
     Raises:

@@ -1,8 +1,8 @@
 """Train one teacher for the command line: from the request to the teacher's folder.
 
 The folder holds `settings.json` (the request) and, during training, `training/` (the checkpoint). At the end it holds
-`teacher.safetensors`, `README.md` (the model card) and `history.json` (the measures of every epoch). `code/` holds the
-sources of a network or a dataset of the user's own.
+`teacher.safetensors`, `README.md` (the model card) and `history.json` (every epoch's measures). `code/` holds the
+sources of a user network or user dataset.
 """
 
 import json
@@ -51,7 +51,7 @@ _HISTORY_FILE: Final = "history.json"
 _TRAINING_FOLDER: Final = "training"
 _VERSIONS: Final = ("pesfkd", "git.commit", "git.dirty", "python", "torch", "torchvision")
 
-# (finished epochs, measures of the last epoch)
+# (finished epochs, last epoch's measures)
 EpochDone = Callable[[int, dict[str, float]], None]
 
 
@@ -60,9 +60,9 @@ class Result:
     """Finished teacher.
 
     Args:
-        folder: folder of the teacher.
+        folder: teacher folder.
         metadata: metadata of `teacher.safetensors`.
-        tracking_error: error that kept data from MLflow, if any.
+        tracking_error: error in the delivery to MLflow, if any.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class Result:
 
 
 def set_up(request: TeacherRequest) -> None:
-    """Set the threads, determinism and device of this process for a request.
+    """Set this process's threads, determinism and device for a request.
 
     Raises:
         RequestError: the device does not exist.
@@ -102,12 +102,12 @@ def set_up(request: TeacherRequest) -> None:
             *range(torch.cuda.device_count()),
         ):
             raise RequestError(f"--device {request.device}: torch finds no such GPU on this machine; use cpu")
-        # Some layers of models from other libraries have no deterministic implementation on a GPU.
+        # Some layers in other libraries' models have no deterministic implementation on a GPU.
         torch.set_deterministic_debug_mode("warn")
 
 
 def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:
-    """Load the dataset of a request, and build the model with initial weights.
+    """Load a request's dataset, and build the model with initial weights.
 
     Raises:
         RequestError: the data are missing, or the model cannot be built.
@@ -136,7 +136,7 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
 
 
 def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None:
-    """Check, without loading weights, that a language model's folder is complete and can read the dataset's sentences.
+    """Check a language model's folder without loading weights: all files exist, and the sentences can be read.
 
     Raises:
         ValueError: the folder is incomplete, or the model cannot read the sentences.
@@ -149,14 +149,14 @@ def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None
 
 
 def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> None:
-    """Check that the model accepts the dataset's samples, before any sample is read.
+    """Check before reading any sample that the model accepts the dataset's samples.
 
     Args:
         request: request for the teacher.
-        fetched_later: whether a Hub model may be missing, as in a dry run of a training that will download the model.
+        fetched_later: whether a Hub model may be missing, as in a dry run before the download.
 
     Raises:
-        RequestError: the model does not fit. The message gives the reason and a model that fits.
+        RequestError: the model does not fit. The message gives the reason and a fitting model.
     """
     info = dataset_info(request.dataset)
     try:
@@ -172,14 +172,14 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
 
 
 def check_images(request: TeacherRequest, *, keep: bool) -> None:
-    """Check that every image of a folder, or of the user's own dataset, can be decoded, including the test split.
+    """Check that every image of a folder or user dataset can be decoded, including the test split.
 
     Args:
         request: request for the teacher.
         keep: whether to keep the decoded images for the training.
 
     Raises:
-        RequestError: some files cannot be used. The message names all of them.
+        RequestError: some files cannot be used. The message lists all files.
     """
     try:
         check_image_folder(request.dataset, keep=keep)
@@ -188,10 +188,10 @@ def check_images(request: TeacherRequest, *, keep: bool) -> None:
 
 
 def open_folder(request: TeacherRequest, folder: Path) -> str:
-    """Create a teacher's folder, or reopen the folder of an earlier run of the same request.
+    """Create a teacher's folder, or reopen the folder of an earlier run with the same request.
 
     Returns:
-        ID of the teacher in MLflow.
+        The teacher's ID in MLflow.
 
     Raises:
         RequestError: the folder cannot be written, is damaged, or belongs to another request.
@@ -227,7 +227,7 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
 
 
 def refuse_other_data(folder: Path, request: TeacherRequest, dataset: Dataset) -> None:
-    """Check that an existing teacher was trained on the data of the request.
+    """Check that an existing teacher was trained on the requested data.
 
     Raises:
         RequestError: the teacher was trained on other data, or on another split.
@@ -256,12 +256,12 @@ def train_into(
     epoch_done: EpochDone,
     warn: Callable[[str], None],
 ) -> Result:
-    """Train the remaining epochs of a teacher, complete the folder and deliver everything to MLflow.
+    """Train a teacher's remaining epochs, complete the folder and deliver everything to MLflow.
 
     Args:
         folder: folder prepared by `open_folder`.
         request: request for the teacher.
-        dataset: dataset of the request.
+        dataset: the request's dataset.
         tracker: run in MLflow, if any.
         initial: model with the initial weights. None if the seed draws them.
         begun: function to call before the first epoch, with the number of epochs finished by earlier runs. Not called
@@ -328,7 +328,7 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
 
 
 def _describe_classes(request: TeacherRequest, dataset: Dataset) -> str:
-    """Describe the classes of a text task, and how the classes of the initial weights map to them."""
+    """Describe a text task's classes, and the mapping from the initial weights' classes."""
     from trainables.models.class_order import ClassNamesError, read_class_order
     from trainables.models.pretrained import find_folder
 

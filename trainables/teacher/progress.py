@@ -12,7 +12,7 @@ from trainables.teacher.request import TeacherRequest
 
 
 class TeacherProgress:
-    """Progress display of a training.
+    """Training progress display.
 
     Args:
         request: request for the teacher.
@@ -62,11 +62,11 @@ class TeacherProgress:
             self._bar.update(epochs)
 
     def epoch_done(self, epoch: int, measures: dict[str, float]) -> None:
-        """Show the measures of a finished epoch.
+        """Show a finished epoch's measures.
 
         Args:
             epoch: number of finished epochs.
-            measures: measures of the epoch.
+            measures: the epoch's measures.
         """
         self.done = epoch
         left = time_left(self._began, epoch - self._done_before, self._total - epoch)

@@ -1,4 +1,4 @@
-"""Request of the teacher's command line, checked before any heavy import."""
+"""Request from the teacher command line, checked before any heavy import."""
 
 import re
 import shlex
@@ -46,11 +46,11 @@ class TeacherRequest:
         dataset: canonical name.
         model: architecture.
         recipe: training recipe.
-        seed: seed of the weights and the batch order.
-        split_seed: seed of the data splits.
-        precision: precision of the convolutions.
+        seed: seed for the weights and the batch order.
+        split_seed: seed for the data splits.
+        precision: convolution precision.
         device: device to train on.
-        threads: number of CPU threads. The number changes the last bits of sums.
+        threads: CPU thread count. The number changes the last bits of sums.
         pretrained: whether to start from the weights published by torchvision or timm.
     """
 
@@ -66,20 +66,20 @@ class TeacherRequest:
 
     @property
     def default_name(self) -> str:
-        """Name of the teacher if the user gives none."""
+        """Teacher name if the user gives none."""
         recipe = f"{self.recipe.name}-{self.recipe.epochs}-seed{self.seed}" + "-pretrained" * self.pretrained
         return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{short_name(self.dataset)}-{self.model}-{recipe}").lstrip("-._")[:150]
 
     @property
     def values(self) -> dict[str, Any]:
-        """All values by the name of their flag, with underscores."""
+        """All values by flag name, with underscores."""
         own = {name: value for name, value in asdict(self).items() if name != "recipe"}
         recipe = asdict(self.recipe)
         return {**own, "recipe": recipe.pop("name"), **recipe}
 
     @property
     def description(self) -> str:
-        """Description of the request for the user."""
+        """Request description for the user."""
         recipe = self.recipe
         steps = ", ".join(map(str, recipe.milestones))
         return (
@@ -92,7 +92,7 @@ class TeacherRequest:
 
     @property
     def command(self) -> str:
-        """Command that trains this teacher, independent of future defaults."""
+        """Command for training this teacher, independent of future defaults."""
         words = ["python", "-m", "trainables.teacher"]
         for name, value in self.values.items():
             flag = f"--{name.replace('_', '-')}"
@@ -100,7 +100,7 @@ class TeacherRequest:
         return shlex.join(words)
 
     def training_config(self) -> TrialConfig:
-        """Return the trial config of the training."""
+        """Return the trial config for the training."""
         return training_config(
             self.recipe,
             dataset=self.dataset,
@@ -112,7 +112,7 @@ class TeacherRequest:
 
 
 def optimiser_name(dataset: str) -> str:
-    """Return the name of the optimiser for teachers on a dataset, for the user."""
+    """Return the optimiser name for teachers on a dataset, for the user."""
     return "AdamW" if is_text(dataset) else "SGD"
 
 
@@ -135,12 +135,12 @@ def resolve_request(
         dataset: canonical name.
         model: architecture.
         recipe: literature, short or one_cycle.
-        overrides: values that replace fields of the recipe. None keeps the value of the recipe.
-        seed: seed of the training.
-        split_seed: seed of the data splits.
+        overrides: replacement values for recipe fields. None keeps the recipe's value.
+        seed: training seed.
+        split_seed: seed for the data splits.
         precision: auto, fp32 or bf16.
         device: cpu, cuda or cuda:N.
-        threads: number of CPU threads.
+        threads: CPU thread count.
         pretrained: whether to start from published weights.
 
     Raises:
@@ -174,7 +174,7 @@ def resolve_request(
 
 @contextmanager
 def _named(flag: str) -> Iterator[None]:
-    """Name the flag in an error of the block."""
+    """Name the flag in an error from the block."""
     try:
         yield
     except ValueError as error:
@@ -182,7 +182,7 @@ def _named(flag: str) -> Iterator[None]:
 
 
 def _image_model(model: str) -> str:
-    """Return the name of a known model, or the canonical name of the user's own, as of `net.py:make`."""
+    """Return the name of a known model, or the canonical name of a user network such as `net.py:make`."""
     model = installed_reference("model", model, is_ours=_is_known_model) or model
     if is_model_code(model):
         return canonical_name(model)
@@ -198,7 +198,7 @@ def _is_known_model(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is valid as the name of a folder.
+    """Return `name` if it is a valid folder name.
 
     Raises:
         RequestError: the name is invalid.

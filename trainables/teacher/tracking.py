@@ -1,8 +1,7 @@
-"""Training of a teacher in MLflow: a separate run in the experiment `teachers`.
+"""Teacher training in MLflow: a separate run in the experiment `teachers`.
 
-Epochs that MLflow already has are not delivered again. A training that was killed and resumed is therefore one run with
-every epoch once. Errors of MLflow do not stop a training. Missing data are delivered at the end, or later by the same
-command.
+Epochs already in MLflow are not delivered again. A killed and resumed training is therefore one run with every epoch
+once. MLflow errors do not stop a training. Missing data are delivered at the end, or later by the same command.
 """
 
 import time
@@ -18,7 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 EXPERIMENT: Final = "teachers"
-_METRICS_PER_BATCH: Final = 1000  # maximum of a tracking server per request
+_METRICS_PER_BATCH: Final = 1000  # tracking server's maximum per request
 _STEADY: Final = "val/accuracy"  # present in every epoch, so it shows the delivered epochs
 
 
@@ -26,12 +25,12 @@ class TeacherTracker:
     """MLflow run of one training.
 
     Args:
-        uri: URI of the store or server.
+        uri: store or server URI.
         artifacts: artifact folder for a store in a file.
-        teacher_id: ID that marks the run in later searches.
-        name: name of the run.
-        params: values of the request.
-        tags: further tags of the run.
+        teacher_id: ID for finding the run in later searches.
+        name: run name.
+        params: request values.
+        tags: further run tags.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -70,10 +69,10 @@ class TeacherTracker:
             raise TrackingError(f"MLflow gave an unexpected answer: {redact(str(error), uri)}") from None
 
     def deliver(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Deliver all epochs that MLflow does not have yet.
+        """Deliver all epochs still missing in MLflow.
 
         Args:
-            history: measures of each finished epoch.
+            history: each finished epoch's measures.
 
         Raises:
             TrackingError: MLflow did not accept the metrics.
@@ -95,8 +94,8 @@ class TeacherTracker:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            metrics: metrics of the finished teacher.
-            note: Markdown for the page of the run.
+            metrics: the finished teacher's metrics.
+            note: Markdown for the run's page.
             artifacts: files to attach.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Training of a teacher, epoch by epoch, which resumes from the last checkpoint."""
+"""Training of a teacher, epoch by epoch, resumed from the last checkpoint."""
 
 import shutil
 import time
@@ -16,19 +16,19 @@ from trainables.run.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_che
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 
-# Measures that a teacher does not have, or that are recorded once instead of every epoch.
+# Measures missing for a teacher, or recorded once instead of every epoch.
 _LEFT_OUT: Final = ("cost/teacher_forwards", "cost/adapter_parameters", "cost/trainable_parameters")
 
 
 class TeacherTraining:
-    """Training of one teacher, which resumes after an interruption.
+    """Training of one teacher. Resumes after an interruption.
 
-    On one machine, a training that was killed and resumed gives the same bits as an uninterrupted one.
+    On one machine, a killed and resumed training gives the same bits as an uninterrupted one.
 
     Args:
         config: trial config from `trainables.spec.teacher_trial`.
-        dataset: dataset of the config.
-        folder: folder of the training checkpoint.
+        dataset: the config's dataset.
+        folder: training checkpoint folder.
         device: device to train on.
         seconds_between_checkpoints: minimum time between checkpoints. The last epoch always has one.
         method: training method. The default is the method of `config`, which is cross-entropy.
@@ -68,11 +68,11 @@ class TeacherTraining:
 
     @property
     def seconds(self) -> float:
-        """Duration of all finished epochs in seconds, including those before an interruption."""
+        """Duration of all finished epochs in seconds, including epochs before an interruption."""
         return sum(measures["cost/seconds"] for measures in self.history)
 
     def epochs(self) -> Iterator[dict[str, float]]:
-        """Train the remaining epochs, and yield the measures of each epoch.
+        """Train the remaining epochs, and yield each epoch's measures.
 
         If a checkpoint is due after an epoch, it is on disk before the measures are yielded.
 
@@ -102,5 +102,5 @@ class TeacherTraining:
 
 
 def _own_name(measure: str) -> str:
-    """Return the name of a measure for a teacher: `val/sharpness_student` becomes `val/sharpness`."""
+    """Return a measure's name for a teacher: `val/sharpness_student` becomes `val/sharpness`."""
     return measure.removesuffix("_student")

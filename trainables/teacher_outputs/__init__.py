@@ -1,1 +1,1 @@
-"""Outputs of the frozen teacher, live or stored, behind one protocol."""
+"""The frozen teacher's outputs, live or stored, behind one protocol."""

@@ -1,4 +1,4 @@
-"""Frozen teacher model, with renormalisation of the input images where needed."""
+"""Frozen teacher model, with input image renormalisation where needed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from trainables.teacher_outputs.batch import TeacherBatch
 
 
 class Renormalisation(NamedTuple):
-    """Conversion from one normalisation of images to another: `images · scale + shift`, per channel.
+    """Conversion from one image normalisation to another: `images · scale + shift`, per channel.
 
     For pixels p, let x = (p − m) / s and x' = (p − m') / s'. Then x' = x · s / s' + (m − m') / s'. The conversion is
-    also exact at the border of an image: networks pad the converted image with zeros, and zero has the same meaning as
+    also exact at an image's border: networks pad the converted image with zeros, and zero has the same meaning as
     in training.
 
     Args:
@@ -35,7 +35,7 @@ class Renormalisation(NamedTuple):
         """Compute the conversion from images with `mean` and `std` to images with `own_mean` and `own_std`.
 
         Returns:
-            The conversion. None if both normalisations are equal, so that nothing is computed and no bit changes.
+            The conversion. None if both normalisations are equal: nothing is computed, and no bit changes.
         """
         if (*mean, *std) == (*own_mean, *own_std):
             return None
@@ -49,8 +49,7 @@ class FrozenTeacher(nn.Module):
 
     Args:
         model: trained model, frozen in place.
-        renormalise: conversion from the normalisation of the input images to the normalisation used in training, if
-            they differ.
+        renormalise: conversion from the input normalisation to the training normalisation, if they differ.
         training_seconds: training time in seconds, if known.
     """
 
@@ -69,8 +68,7 @@ class FrozenTeacher(nn.Module):
         self.model = model.requires_grad_(False)
         self.digest = tensors_digest(model.state_dict())
         for name in Renormalisation._fields:
-            # Stored in float64 and rounded to the dtype of the images on use, so that all dtypes start from the same
-            # values.
+            # Stored in float64 and rounded to the images' dtype on use. All dtypes thus start from the same values.
             values = None if renormalise is None else torch.tensor(getattr(renormalise, name), dtype=torch.float64)
             self.register_buffer(f"_{name}", None if values is None else values.view(1, -1, 1, 1), persistent=False)
         if renormalise is not None:
@@ -83,7 +81,7 @@ class FrozenTeacher(nn.Module):
         return self.model.head
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stay in eval mode for any `mode`, so that batch statistics never change the teacher."""
+        """Stay in eval mode for any `mode`, so batch statistics never change the teacher."""
         return super().train(False)
 
     @torch.no_grad()
@@ -91,13 +89,13 @@ class FrozenTeacher(nn.Module):
         """Compute penultimate features (B, D) and logits (B, C).
 
         Args:
-            images: (B, channels, H, W), with the normalisation of the study.
-            maps: whether to return the feature maps of the stages too.
+            images: (B, channels, H, W), with the study's normalisation.
+            maps: whether to return the stages' feature maps too.
         """
         return TeacherBatch(*forward_pass(self.model, self.renormalised(images), maps=maps))
 
     def renormalised(self, images: Tensor) -> Tensor:
-        """Convert images from the normalisation of the study to the normalisation that the model was trained with."""
+        """Convert images from the study's normalisation to the model's training normalisation."""
         if self._scale is None or self._shift is None:
             return images
         return images * self._scale.to(images.dtype) + self._shift.to(images.dtype)

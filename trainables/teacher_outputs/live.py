@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class LiveTeacherOutputs:
-    """Teacher outputs that are computed by a forward pass for every batch.
+    """Teacher outputs, computed by a forward pass for every batch.
 
     Args:
         teacher: frozen teacher.

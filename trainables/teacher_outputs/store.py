@@ -2,17 +2,17 @@
 
 The store keeps the penultimate features. The logits are recomputed with the frozen head, at no measurable cost.
 
-There is one file for every slot of views (see `trainables.data.views`) and one for the validation split. The first
-process that needs a missing slot computes the rows, in one pass of the teacher over the train split. A live teacher
-costs the same in every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of
-the machine: samples pass through the teacher in their own order, in batches of a fixed size, on one thread. Any process
-may therefore compute them, and a trial gives the same bits with stored and with computed rows.
+There is one file for every view slot (see `trainables.data.views`) and one for the validation split. The first process
+to need a missing slot computes the rows, in one teacher pass over the train split. A live teacher costs the same in
+every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of the
+machine: samples pass through the teacher in their own order, in batches of a fixed size, on one thread. Any process may
+therefore compute them, and a trial gives the same bits with stored and with computed rows.
 
 Files can also be filled in advance, shard by shard (`missing`, `fill`). A shard is a whole file, or a range of rows of
 a large file. Each range is kept in a separate file until all ranges exist.
 
-With storage that all nodes reach (`RemoteFolder`), the folder of a node holds copies. A node fetches each file once,
-and uploads the files that it computes.
+With storage shared by all nodes (`RemoteFolder`), a node's folder holds copies. A node fetches each file once, and
+uploads every computed file.
 """
 
 import logging
@@ -30,8 +30,8 @@ from trainables.teacher_outputs.batch import TeacherBatch
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.table import FILL_BATCH, Table, TeacherTables
 
-# Files with more rows are split into shards of this size. It is a multiple of the batch size, so that splitting changes
-# no batch.
+# Files with more rows are split into shards of this size. The shard size is a multiple of the batch size, so splitting
+# changes no batch.
 ROWS_PER_SHARD: Final = 128 * FILL_BATCH
 _log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class StoredRows(NamedTuple):
     """Features as stored in a file.
 
     Args:
-        rows: (N, D), in the dtype of the store, read-only.
-        forwards: samples that passed through the teacher for this request; 0 if the rows existed.
+        rows: (N, D), in the store's dtype, read-only.
+        forwards: samples passed through the teacher for this request; 0 if the rows existed.
     """
 
     rows: Tensor
@@ -49,10 +49,10 @@ class StoredRows(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """Rows of one file that a worker fills in one step.
+    """Rows in one file, filled by a worker in one step.
 
     Args:
-        slot: slot of the train split; None for the validation split.
+        slot: train split slot; None for the validation split.
         start: first row.
         stop: row after the last one.
     """
@@ -66,8 +66,8 @@ class FilledShard(NamedTuple):
     """Result of filling a shard.
 
     Args:
-        forwards: samples that passed through the teacher; 0 if the rows existed.
-        stored: whether the file is now in the place where all processes look for it.
+        forwards: samples passed through the teacher; 0 if the rows existed.
+        stored: whether the file is now in the final place, known to all processes.
     """
 
     forwards: int
@@ -75,22 +75,22 @@ class FilledShard(NamedTuple):
 
 
 class TeacherOutputsStore:
-    """Outputs of one teacher on one dataset, in a folder named by a digest of everything that they depend on.
+    """Outputs of one teacher on one dataset, in a folder named by a digest of all dependencies.
 
     Each process verifies a file once, on first use. A damaged or wrong file is noted (`take_notes`) and rebuilt. If
-    several processes of a node need the same rows, one computes them and the others wait. If a file cannot be written,
-    the process that computed the rows continues with them.
+    several processes on a node need the same rows, one computes them and the others wait. If a file cannot be written,
+    the computing process continues with the rows in memory.
 
     Args:
         folder: folder for the outputs of any number of teachers. Each teacher has a subfolder named by the key.
         teacher: frozen teacher.
-        dataset: dataset of the outputs.
-        architecture: name of the teacher's architecture.
-        augmentation: choice of views, as in `TrialConfig`.
-        dtype: dtype of the stored rows. With float16, the divergence between a teacher and the stored outputs changed
-            by at most 1e-6 nats, with bfloat16 by 6e-5 (CIFAR networks; a hundredth of that on the digits).
-        device: device of the teacher and of the looked-up outputs.
-        remote: storage that all nodes reach. With it, `folder` holds this node's copies.
+        dataset: the outputs' dataset.
+        architecture: name of the teacher architecture.
+        augmentation: view choice, as in `TrialConfig`.
+        dtype: dtype of stored rows. With float16, the divergence between a teacher and the stored outputs changed by at
+            most 1e-6 nats, with bfloat16 by 6e-5 (CIFAR networks; a hundredth of that on the digits).
+        device: device for the teacher and the looked-up outputs.
+        remote: storage shared by all nodes. If given, `folder` holds this node's copies.
         rows_per_shard: rows per shard, a multiple of the batch size for filling (`FILL_BATCH`).
     """
 
@@ -127,11 +127,11 @@ class TeacherOutputsStore:
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits of the digest of everything that the rows depend on."""
+        """Sixteen hex digits of the digest of all row dependencies."""
         return self.tables.key
 
     def slot(self, slot: int) -> StoredRows:
-        """Return the features of the train split, with every sample in the view of the slot.
+        """Return the train split's features, with every sample in the slot's view.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -139,7 +139,7 @@ class TeacherOutputsStore:
         return self._rows(self.tables.slot(slot))
 
     def validation(self) -> StoredRows:
-        """Return the features of the validation split, without augmentation.
+        """Return the validation split's features, without augmentation.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -147,7 +147,7 @@ class TeacherOutputsStore:
         return self._rows(self.tables.validation)
 
     def stored_bytes(self, slots: int) -> int:
-        """Return the size in bytes of the rows for the first `slots` slots and the validation split, stored or not."""
+        """Return the rows' size in bytes for the first `slots` slots and the validation split, stored or not."""
         return self.tables.count_rows(slots) * self.tables.width * DTYPES[self.dtype].itemsize
 
     def missing(self, slots: int) -> list[Shard]:
@@ -169,7 +169,7 @@ class TeacherOutputsStore:
         return missing
 
     def fill(self, shard: Shard) -> FilledShard:
-        """Store the rows of a shard in a file, computing them if missing.
+        """Store a shard's rows in a file, computing them if missing.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -189,7 +189,7 @@ class TeacherOutputsStore:
         return FilledShard(forwards, stored)
 
     def take_notes(self) -> list[str]:
-        """Return and clear the notes for the user about files that were rejected or could not be stored."""
+        """Return and clear the notes for the user about rejected files and files that could not be stored."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -222,10 +222,9 @@ class TeacherOutputsStore:
         return StoredRows(self._mapped[table.name], 0)
 
     def _build_rows(self, table: Table) -> StoredRows:
-        """Return the rows of a file that is missing or damaged on this node.
+        """Return the rows for a file, missing or damaged on this node.
 
-        The rows come from another process that has written the file in the meantime, from remote storage, or are
-        computed.
+        The rows come from a file written by another process in the meantime, from remote storage, or are computed.
         """
         computed: StoredRows | None = None
         path = self._path(table)
@@ -256,7 +255,7 @@ class TeacherOutputsStore:
         except FileNotFoundError:
             return None
         except TeacherOutputsFileError as error:
-            if add_note:  # only in the process that rebuilds the file
+            if add_note:  # only in the rebuilding process
                 self._note(f"{error}; the file is rebuilt")
             return None
 
@@ -288,7 +287,7 @@ class TeacherOutputsStore:
                 self._note(f"{error}; not uploaded: {table.file_name}")
 
     def _assemble(self, table: Table) -> StoredRows:
-        """Return the rows of a file from existing ranges. Missing ranges are computed."""
+        """Return a file's rows from existing ranges. Missing ranges are computed."""
         parts = self._parts(table)
         if len(parts) == 1:
             return StoredRows(self.tables.compute(table), table.count)
@@ -321,7 +320,7 @@ class StoredTeacherOutputs:
     """Source of teacher outputs for one trial, read from a store.
 
     Args:
-        store: store, which may be shared by all trials of a process.
+        store: store, which may be shared by all trials in a process.
     """
 
     stored = True
@@ -336,18 +335,18 @@ class StoredTeacherOutputs:
         self.forwards = 0
 
     def stored_bytes(self, slots: int) -> int:
-        """Return the size in bytes of the stored rows (see `TeacherOutputsStore.stored_bytes`)."""
+        """Return the stored rows' size in bytes (see `TeacherOutputsStore.stored_bytes`)."""
         return self._store.stored_bytes(slots)
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Look up the outputs in the file of the slot. The argument `images` is ignored."""
+        """Look up the outputs in the slot's file. The argument `images` is ignored."""
         if self._slot_rows is None or slot != self._slot:
             self._slot_rows = self._to_device(self._store.slot(slot))
             self._slot = slot
         return self._batch(self._slot_rows, indices)
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Look up the outputs in the file of the validation split. The argument `images` is ignored."""
+        """Look up the outputs in the validation split's file. The argument `images` is ignored."""
         if self._validation_rows is None:
             self._validation_rows = self._to_device(self._store.validation())
         return self._batch(self._validation_rows, indices)

@@ -1,4 +1,4 @@
-"""Tables of teacher outputs: the rows of each file, their origin and their computation."""
+"""Teacher output tables: each file's rows, with origin and computation."""
 
 import copy
 import hashlib
@@ -25,16 +25,16 @@ _FORMAT: Final = "pesfkd-teacher-outputs-1"
 
 
 class TeacherOutputsError(ValueError):
-    """Teacher outputs that cannot be stored as requested."""
+    """Teacher outputs cannot be stored as requested."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one file.
+    """One file's rows.
 
     Args:
-        name: name of the file without suffix.
-        origin: description of the rows by name, written to the file.
+        name: file name without suffix.
+        origin: row description by name, written to the file.
         start: first row, counted in the split.
         stop: row after the last one.
         inputs: function of a first row and the row after the last one. It yields batches of row numbers and model
@@ -49,30 +49,30 @@ class Table:
 
     @property
     def count(self) -> int:
-        """Number of rows."""
+        """Row count."""
         return self.stop - self.start
 
     @property
     def file_name(self) -> str:
-        """Name of the file."""
+        """File name."""
         return f"{self.name}.arrow"
 
     def rows(self, start: int, stop: int) -> "Table":
-        """Return the table of a range of rows, for a separate file."""
+        """Return the table for a range of rows, for a separate file."""
         name = f"{self.name}.rows-{start:08d}-{stop:08d}"
         return Table(name, self.origin | {"rows": [start, stop]}, start, stop, self.inputs)
 
 
 class TeacherTables:
-    """All tables of one teacher on one dataset.
+    """One teacher's tables on one dataset.
 
     Args:
         teacher: frozen teacher, on the device.
-        dataset: dataset of the tables.
-        architecture: name of the teacher's architecture.
-        augmentation: choice of views, as in `TrialConfig`.
-        dtype: dtype of the rows.
-        device: device of the teacher.
+        dataset: the tables' dataset.
+        architecture: teacher architecture.
+        augmentation: view choice, as in `TrialConfig`.
+        dtype: row dtype.
+        device: teacher device.
     """
 
     def __init__(
@@ -112,21 +112,21 @@ class TeacherTables:
         if is_text(dataset.name):
             from trainables.data.text.dataset import EVALUATION_BATCH
 
-            self.origin["sentences"] = EVALUATION_BATCH  # batch size for sentences of similar length
+            self.origin["sentences"] = EVALUATION_BATCH  # batch size for sentences with similar length
         content = json.dumps(self.origin, sort_keys=True)
         self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def num_views(self) -> int:
-        """Number of views, which is also the largest possible number of slots."""
+        """Number of views; also the largest possible number of slots."""
         return len(self._views_table)
 
     def count_rows(self, slots: int) -> int:
-        """Return the total number of rows of the first `slots` slots and the validation split."""
+        """Return the total row count for the first `slots` slots and the validation split."""
         return slots * len(self._dataset.train) + len(self._dataset.validation)
 
     def slot(self, slot: int) -> Table:
-        """Return the table of the train split, with every sample in the view of the slot."""
+        """Return the train split's table, with every sample in the slot's view."""
         views = self._views[slot]
         origin = {"split": "train", "slot": slot, "slot_digest": digest_of("slot", views.numpy())}
 
@@ -140,7 +140,7 @@ class TeacherTables:
 
     @property
     def validation(self) -> Table:
-        """Table of the validation split, without augmentation."""
+        """Validation split table, without augmentation."""
         split = self._dataset.validation
 
         def images(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -151,7 +151,7 @@ class TeacherTables:
         return Table("validation", self.origin | {"split": "validation"}, 0, len(split), inputs)
 
     def _sentences(self, split: Split) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
-        """Return the `inputs` function of a text split, which yields batches of sentences with similar length.
+        """Return a text split's `inputs` function, which yields batches of sentences with similar length.
 
         Sentences are sorted by length inside blocks of `FILL_BATCH` rows. The batches are therefore the same for a
         whole file and for a shard.
@@ -169,7 +169,7 @@ class TeacherTables:
         return sentences
 
     def compute(self, table: Table) -> Tensor:
-        """Compute the rows of a table in one pass of the teacher over the inputs, on one thread.
+        """Compute a table's rows in one teacher pass over the inputs, on one thread.
 
         Returns:
             Rows (N, D) on the CPU.
@@ -196,7 +196,7 @@ class TeacherTables:
     @cached_property
     def _placed_teacher(self) -> FrozenTeacher:
         # A separate copy with a fixed memory layout. Trials convert their teacher to the layout for their precision,
-        # but the rows must not depend on the trial that computes them.
+        # but the rows must not depend on the computing trial.
         return place(copy.deepcopy(self._teacher), self._device, "fp32")
 
     @cached_property

@@ -1,1 +1,1 @@
-"""A trial as a Ray Tune trainable: thin wrappers around a session that does not depend on Ray."""
+"""A trial as a Ray Tune trainable: thin wrappers around a session independent of Ray."""

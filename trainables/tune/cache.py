@@ -1,4 +1,4 @@
-"""Datasets, teachers and stores of teacher outputs, cached for all trials of a process."""
+"""Datasets, teachers and teacher output stores, cached for all trials in a process."""
 
 from functools import cache
 from pathlib import Path
@@ -20,12 +20,12 @@ from trainables.teacher_outputs.store import ROWS_PER_SHARD, StoredTeacherOutput
 
 
 def dataset_of(config: TrialConfig, root: str | None, teacher_path: str | Path | None) -> Dataset:
-    """Return the dataset of a trial, read once per process.
+    """Return a trial's dataset, read once per process.
 
     Args:
         config: trial config.
         root: dataset folder.
-        teacher_path: file of a text teacher; the dataset is tokenised with the teacher's tokeniser.
+        teacher_path: text teacher file; the dataset is tokenised with the teacher's tokeniser.
     """
     return _loaded(config.dataset, root, config.split_seed, config.split_number, find_tokeniser(config, teacher_path))
 
@@ -59,8 +59,8 @@ def teacher_of(path: str, config: TrialConfig, dataset: Dataset) -> FrozenTeache
 
     Args:
         path: file path.
-        config: config of a trial that uses the teacher.
-        dataset: dataset of that trial.
+        config: config of a trial with this teacher.
+        dataset: this trial's dataset.
     """
     key = path, teacher_digest(config, dataset)
     if key not in _teachers:
@@ -77,7 +77,7 @@ def teacher_outputs_of(
     """Return the stored outputs of a trial's teacher; None if the teacher is evaluated live.
 
     Args:
-        settings: `location` and `dtype` of the stored outputs, or None.
+        settings: the stored outputs' `location` and `dtype`, or None.
         config: trial config.
         dataset: trial dataset.
         teacher: the trial's teacher.
@@ -91,13 +91,13 @@ def teacher_outputs_of(
 def store_of(
     settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
 ) -> TeacherOutputsStore:
-    """Return the store of a teacher's outputs, opened once per process.
+    """Return the store for a teacher's outputs, opened once per process.
 
     Args:
-        settings: `location` and `dtype` of the store, and optionally `rows_per_shard`.
-        config: config of a trial that reads the store.
-        dataset: dataset of that trial.
-        teacher: the teacher that computes the outputs.
+        settings: the store's `location` and `dtype`, and optionally `rows_per_shard`.
+        config: config of a trial using the store.
+        dataset: this trial's dataset.
+        teacher: teacher for computing the outputs.
         device: device for computing missing outputs.
     """
     location, rows_per_shard = settings["location"], settings.get("rows_per_shard", ROWS_PER_SHARD)
@@ -127,7 +127,7 @@ def store_of(
 
 
 def forget_loaded() -> None:
-    """Clear all cached datasets, teachers and stores of this process; files may change between two studies."""
+    """Clear all cached datasets, teachers and stores in this process; files may change between two studies."""
     _loaded.cache_clear()
     forget_own()
     _teachers.clear()

@@ -1,4 +1,4 @@
-"""Measurement of the GPU memory that the trials of a study take, before the study has a teacher."""
+"""Measurement of the GPU memory used by a study's trials, before the study has a teacher."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -34,16 +34,16 @@ def probe_gpu(
     user_code: Sequence[Mapping[str, Any]] = (),
     read: ReadGpu = CudaMemory,
 ) -> GpuReading:
-    """Train each trial for one step, evaluate it, and return the largest memory that one of them reserved.
+    """Train each trial for one step, evaluate, and return the largest memory reserved by a trial.
 
-    The data are those of the study and the teacher has random weights. The teacher is on the GPU and computes its
-    outputs, also for trials that will read stored outputs.
+    The study's data are used, and the teacher has random weights. The teacher is on the GPU and computes outputs, even
+    for trials with stored outputs.
 
     Args:
-        configs: fields of a `TrialConfig` of each trial.
+        configs: `TrialConfig` fields for each trial.
         data_root: dataset folder.
-        folder: folder with all teachers, which also has the tokeniser of a given teacher.
-        user_code: sources of the user's code, as `Sources.to_json`.
+        folder: folder with all teachers and a given teacher's tokeniser.
+        user_code: user code sources, as `Sources.to_json`.
         read: opens the GPU's memory.
 
     Raises:
@@ -94,6 +94,6 @@ def _make_step(trial: TrialConfig, dataset: Dataset, device: str) -> None:
 
 
 def _random_teacher(trial: TrialConfig, dataset: Dataset) -> Any:
-    if is_text(trial.dataset):  # the vocabulary is that of the data
+    if is_text(trial.dataset):  # the vocabulary depends on the data
         return DistillationRun(teacher_trial(trial), dataset, None).student
     return build_model(trial.teacher, num_classes=dataset.num_classes, in_channels=dataset.info.channels)

@@ -1,7 +1,7 @@
-"""Packed trials in Ray Tune: each is a separate Tune trial with a process that only forwards Tune's calls.
+"""Packed trials in Ray Tune: each is a separate Tune trial. The trial's process only forwards Tune's calls.
 
-A trial's process is a client with 1/K of the resources that an unpacked trial has. A client holds no network and does
-not import torch. The trials of up to K clients on a node are computed by a pack actor on that node
+A trial's process is a client with 1/K of the resources of an unpacked trial. A client holds no network and does not
+import torch. The trials of up to K clients on a node are computed by a pack actor on that node
 (`trainables.packing.server`). An actor owned by the driver, the desk, assigns clients to packs. Desk and packs end
 together with the driver.
 """
@@ -22,14 +22,14 @@ _CLIENT_SETTINGS: Final = ("desk",)
 
 
 class PackActor:
-    """Actor that serves the clients of one pack; see `PackServer`.
+    """Actor for the clients of one pack; see `PackServer`.
 
     Args:
-        size: maximum number of clients.
+        size: maximum client count.
     """
 
     def __init__(self, size: int) -> None:
-        # Imported here, so that clients and the desk can import this module without torch.
+        # Imported here, so clients and the desk can import this module without torch.
         from trainables.packing.server import PackServer
         from trainables.tune.session import Reporting, begin_run
         from trainables.tune.settings import resolved
@@ -84,10 +84,10 @@ class PackActor:
 
 
 class PackDesk:
-    """Actor that starts packs and assigns clients to them.
+    """Actor for starting packs and assigning clients to packs.
 
     Args:
-        size: maximum number of clients per pack.
+        size: maximum client count per pack.
     """
 
     def __init__(self, size: int) -> None:
@@ -102,8 +102,8 @@ class PackDesk:
             for each in packs:
                 if await each.admit.remote(client, process):
                     return each
-            # The pack reserves no CPU, because the clients hold the resources that the pack uses. After a crash, the
-            # pack restarts empty. The clients then fail, and Tune restarts their trials from the checkpoints.
+            # The pack reserves no CPU, because the clients hold the resources for the pack. After a crash, the pack
+            # restarts empty. The clients then fail, and Tune restarts their trials from the checkpoints.
             options = {"num_cpus": 0, "max_restarts": -1}
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             pack: Any = ray.remote(PackActor).options(**options, scheduling_strategy=there).remote(self._size)
@@ -113,7 +113,7 @@ class PackDesk:
 
 
 def start_desk(size: int) -> tuple[str, Any]:
-    """Start the desk of a study; return the actor's name, and the handle by which the driver keeps the actor alive."""
+    """Start a study's desk; return the actor's name, and the handle for keeping the actor alive in the driver."""
     name = f"pack-desk-{uuid.uuid4().hex}"
     return name, ray.remote(PackDesk).options(num_cpus=0, name=name).remote(size)
 
@@ -121,7 +121,7 @@ def start_desk(size: int) -> tuple[str, Any]:
 class PackedTrainable(tune.Trainable):
     """One trial, trained by a pack actor.
 
-    The Tune config is that of `DistillationTrainable` plus `desk`, the name of the study's desk.
+    The Tune config is the one of `DistillationTrainable` plus `desk`, the name of the study's desk.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -160,10 +160,10 @@ class PackedTrainable(tune.Trainable):
 
 
 def probe_pack(settings: dict[str, Any], stored: bool) -> tuple[int, dict[int, float]]:
-    """Measure how many trials of a study to pack on this machine; see `trainables.packing.probe.best_count`.
+    """Measure how many trials in a study to pack on this machine; see `trainables.packing.probe.best_count`.
 
     Args:
-        settings: Tune config of one trial of the study.
+        settings: Tune config of one trial in the study.
         stored: whether the trials will use stored teacher outputs.
     """
     from trainables.packing.probe import best_count

@@ -1,7 +1,7 @@
 """A trial with several workers in Ray Tune: the Tune process, worker actors, and the process group between them.
 
 Ray Train is not used, because it starts and ends workers for every trial and keeps separate checkpoints and reports.
-Here the actors of a trial are reused for the next trial, as the Tune process is. Checkpoints are those of the trial.
+Here a trial's actors are reused for the next trial, like the Tune process. Checkpoints belong to the trial.
 """
 
 import socket
@@ -25,7 +25,7 @@ from trainables.tune.session import WorkerFailedError, WorkerLostError, begin_ru
 from trainables.tune.settings import resolved
 from trainables.tune.trainable import DistillationTrainable
 
-# Long, because the first trial that needs a slot of the teacher outputs may have to compute the slot.
+# Long, because the first trial to need a slot of teacher outputs may have to compute the slot.
 _TIMEOUT: Final = timedelta(minutes=30)
 _dist: Any = dist  # the type stubs lack the names used here
 _SECONDS_FOR_ERRORS: Final = 60.0
@@ -35,11 +35,11 @@ def process_group(store: Any, rank: int, size: int, *, device: str, address: str
     """Create a process group of `torch.distributed` for a trial's workers: nccl for GPUs, gloo for CPUs.
 
     Args:
-        store: store for the rendezvous of the workers.
-        rank: rank of this worker.
-        size: number of workers.
+        store: store for the workers' rendezvous.
+        rank: this worker's rank.
+        size: worker count.
         device: `cuda` or `cpu`.
-        address: address of this node; gloo listens only there.
+        address: this node's address; gloo listens only there.
     """
     if device == "cuda":
         return _dist.ProcessGroupNCCL(store, rank, size, timeout=_TIMEOUT)
@@ -50,7 +50,7 @@ def process_group(store: Any, rank: int, size: int, *, device: str, address: str
 
 
 class TrialWorker:
-    """Actor that trains a trial together with the process started by Tune.
+    """Actor for training a trial together with the process started by Tune.
 
     Args:
         device: `cuda` or `cpu`.
@@ -61,7 +61,7 @@ class TrialWorker:
         self._device = device
 
     def join(self, host: str, port: int, rank: int, size: int) -> None:
-        """Join the trial's process group, given the address of the store."""
+        """Join the trial's process group, given the store's address."""
         store = _dist.TCPStore(host, port, is_master=False)
         address = ray.util.get_node_ip_address()
         self._workers = Workers(rank, size, process_group(store, rank, size, device=self._device, address=address))
@@ -71,28 +71,28 @@ class TrialWorker:
         self._run = begin_run({**resolved(settings), "checkpoints": []}, workers=self._workers)
 
     def load(self, state: bytes) -> None:
-        """Load the state of a checkpoint, given as the content of the file."""
+        """Load a checkpoint's state from the file content."""
         _load(self._run, state)
 
     def run_epoch(self) -> str | None:
         """Take part in an epoch.
 
         Returns:
-            Description of an error in this worker, or None. An error that all workers raise, such as a non-finite loss,
-            is reported by the first worker only.
+            Description of an error in this worker, or None. If all workers raise an error, as for a non-finite loss,
+            only the first worker reports it.
         """
         try:
             run_epoch(self._run)
         except NonFiniteLossError:
             return None
         except Exception as error:
-            self._workers.group = None  # closes the connections, so that no other worker waits for this one
+            self._workers.group = None  # closes the connections, so no other worker waits for this one
             return describe_failure(error)
         return None
 
 
 class WorkerGroup:
-    """Workers of a trial, as seen from the first worker.
+    """A trial's workers, as seen from the first worker.
 
     Args:
         count: worker count, including the first.
@@ -123,7 +123,7 @@ class WorkerGroup:
         ray.get(joining)
 
     def begin(self, settings: dict[str, Any]) -> DistillationRun:
-        """Begin a trial on all workers and return the run of this worker."""
+        """Begin a trial on all workers and return this worker's run."""
         beginning = [other.begin.remote(settings) for other in self._others]
         run = begin_run(settings, workers=self.workers)
         ray.get(beginning)
@@ -160,12 +160,12 @@ class WorkerGroup:
         return measures
 
     def _raise_errors(self, running: list[Any], own: str | None = None) -> None:
-        """Raise the errors of the other workers, if any.
+        """Raise the other workers' errors, if any.
 
         Args:
-            running: epochs of the other workers.
-            own: error of this worker. It is raised by the caller if it alone comes from code of the user, because the
-                other workers then only lost the connection.
+            running: the other workers' epochs.
+            own: this worker's error. If only this error comes from user code, the caller raises it, because the other
+                workers then only lost the connection.
         """
         try:
             errors = ray.get(running, timeout=_SECONDS_FOR_ERRORS)
@@ -184,7 +184,7 @@ class WorkerGroup:
             raise WorkerFailedError("; ".join(f"worker {rank}: {text}" for rank, text in described.items()))
 
     def end(self) -> None:
-        """End the processes of the other workers."""
+        """End the other workers' processes."""
         self.workers.group = None
         for other in self._others:
             ray.kill(other)
@@ -193,7 +193,7 @@ class WorkerGroup:
 class ParallelTrainable(DistillationTrainable):
     """One trial, trained by several workers.
 
-    The Tune config is that of `DistillationTrainable` plus `workers`: `count`, and `cpus` and `gpus` per worker.
+    The Tune config is the one of `DistillationTrainable` plus `workers`: `count`, and `cpus` and `gpus` per worker.
     """
 
     _worker_group: WorkerGroup | None = None

@@ -1,4 +1,4 @@
-"""Tasks of a study as Ray runs them on a node."""
+"""A study's tasks as run by Ray on a node."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""One trial of a study, from the settings to the last report, without Ray."""
+"""One trial in a study, from the settings to the last report, without Ray."""
 
 import math
 import time
@@ -23,18 +23,18 @@ from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe, line_of, remember_json
 
 # A checkpoint takes a few milliseconds here and in the driver; at most one per second keeps the cost below one percent.
-# An epoch of a real network takes longer than a second, so at most one epoch is lost.
+# A real network's epoch takes longer than a second, so at most one epoch is lost.
 SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 BeginRun = Callable[[dict[str, Any]], DistillationRun]
 Epoch = Callable[[DistillationRun], dict[str, float]]
 
 
 class WorkerLostError(RuntimeError):
-    """Error for a lost worker process of a trial; Tune should restart the trial from the checkpoint."""
+    """A trial lost a worker process; Tune should restart the trial from the checkpoint."""
 
 
 class WorkerFailedError(RuntimeError):
-    """Error for errors that other workers of a trial raised. The message is that of `describe_failure`."""
+    """Other workers in a trial raised errors. The message comes from `describe_failure`."""
 
 
 class Reporting:
@@ -42,10 +42,10 @@ class Reporting:
 
     Args:
         settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
-        trials: number of trials that share the time of this process.
+        trials: number of trials sharing this process's time.
 
     Attributes:
-        saved_at: time of the trial's last checkpoint, or of the trial's start.
+        saved_at: time of the trial's last checkpoint, or the trial's start.
         error: description of the error that ended the trial, or None.
     """
 
@@ -82,7 +82,7 @@ class Reporting:
         return None
 
     def failed(self) -> dict[str, Any]:
-        """Return the report of a failed trial, including the epochs before the error."""
+        """Return a failed trial's report, including the epochs before the error."""
         assert self.error is not None
         return failed_report(self.error, self._epochs)
 
@@ -110,9 +110,9 @@ class TrialSession:
         """Train and evaluate until a report is due.
 
         Returns:
-            Report with `epochs`, the measures of each completed epoch; number and objective of the last epoch; `facts`
-            about the trial; `finished`, whether the last epoch of the trial is done, and then also `calibration`;
-            `failed`, the error, if there was one; `notes` for the user, if there are any.
+            Report with `epochs`, each completed epoch's measures; the last epoch's number and objective; `facts` about
+            the trial; `finished`, whether the trial's last epoch is done, and then also `calibration`; `failed`, the
+            error, if there was one; `notes` for the user, if there are any.
         """
         reporting = self.reporting
         reporting.open()
@@ -121,7 +121,7 @@ class TrialSession:
                 measures = self._epoch(self.run)
                 save_student_if_requested(self.run, reporting.student_path)
             except WorkerLostError:
-                raise  # handled by Tune like the loss of this process
+                raise  # handled by Tune as if this process was lost
             except Exception as error:
                 reporting.fail(error)
                 break
@@ -135,16 +135,16 @@ class TrialSession:
         save_checkpoint(self.run, folder)
 
     def load(self, folder: Path) -> None:
-        """Load a checkpoint written by another process of the same trial."""
+        """Load a checkpoint written by another process for the same trial."""
         load_checkpoint(self.run, folder)
 
 
 def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> DistillationRun:
-    """Build the run of a trial from settings and resume from the newest intact checkpoint, if there is one.
+    """Build a trial's run from settings and resume from the newest intact checkpoint, if there is one.
 
     Args:
         settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
-        workers: group of processes that train the trial together; None if this process trains alone.
+        workers: group of processes training the trial together; None if this process trains alone.
     """
     remember_json(settings.get("user_code", ()))
     trial = TrialConfig(**settings["config"])
@@ -179,7 +179,7 @@ def _resume_from(run: DistillationRun, folder: Path) -> bool:
 
 
 def save_student_if_requested(run: DistillationRun, path: str | None) -> None:
-    """Save the student of a finished trial to `path`, if given; a write error becomes a note and the trial goes on."""
+    """Save a finished trial's student to `path`, if given; a write error becomes a note and the trial goes on."""
     if path is None or not run.finished:
         return
     try:
@@ -195,10 +195,10 @@ def report(
 
     Args:
         run: the trial.
-        epochs: `epoch` and measures of each epoch since the last report, at least one.
-        saved_at: time of the last checkpoint, or of the trial's start.
-        trials: number of trials that share the time of this process. The interval between checkpoints grows by this
-            factor, because each trial gets only that share of the time.
+        epochs: `epoch` and measures for each epoch since the last report, at least one.
+        saved_at: time of the last checkpoint, or the trial's start.
+        trials: number of trials sharing this process's time. The interval between checkpoints grows by this factor,
+            because each trial gets only this share of the time.
     """
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
@@ -221,7 +221,7 @@ def report(
 
 
 def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Return the report of a failed trial, with the completed `epochs`."""
+    """Return a failed trial's report, with the completed `epochs`."""
     measures = {**dict.fromkeys(OBJECTIVES, math.nan), "epoch": len(epochs), "epochs": epochs}
     return {**measures, **_pending_notes(), "finished": False, "failed": error, "done": True}
 
@@ -245,24 +245,24 @@ _notes: list[str] = []
 
 
 def add_note(note: str) -> None:
-    """Add a note for the user to the next report of this process."""
+    """Add a note for the user to this process's next report."""
     _notes.append(note)
 
 
 def note_unwritten_checkpoint(trial_name: str, error: OSError) -> None:
-    """Add a note about a checkpoint that could not be written. The trial continues; only time on a resume is lost."""
+    """Add a note about a checkpoint not written because of an error. The trial continues; only a resume loses time."""
     add_note(f"could not write a checkpoint of {trial_name} ({error}); the trial continues without it")
 
 
 def take_notes() -> list[str]:
-    """Return and clear the notes for the user: notes of this process and of all open stores."""
+    """Return and clear the notes for the user, from this process and all open stores."""
     notes = [*_notes, *(note for store in stores.values() for note in store.take_notes())]
     _notes.clear()
     return notes
 
 
 def describe_failure(error: Exception) -> str:
-    """Return the description of an error and, if code of the user raised it, the traceback from the user's file on."""
+    """Return an error's description and, for an error in user code, the traceback from the user's file on."""
     if isinstance(error, WorkerFailedError):
         return str(error)
     cause = error.__context__
@@ -273,11 +273,11 @@ def describe_failure(error: Exception) -> str:
 
 
 def describe_error(error: BaseException, what: str = "") -> str:
-    """Return type and message of an error, and where it was raised, in the user's code if that called others.
+    """Return an error's type, message and place. The place is the last line in user code, if there is one.
 
     Args:
         error: the error.
-        what: description of what failed, which is added to the message.
+        what: failed action, added to the message.
     """
     where = traceback.extract_tb(error.__traceback__)[-1]
     name, file, line = line_of(error) or (where.name, where.filename, where.lineno)

@@ -1,4 +1,4 @@
-"""Settings of a trial as Ray Tune passes them on."""
+"""Trial settings as passed on by Ray Tune."""
 
 from collections.abc import Mapping
 from typing import Any

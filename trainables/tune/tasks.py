@@ -1,4 +1,4 @@
-"""Tasks of a study other than trials: prepare a teacher, read a dataset, fill teacher outputs. They need no Ray."""
+"""Study tasks other than trials: prepare a teacher, read a dataset, fill teacher outputs. They need no Ray."""
 
 import json
 import time
@@ -22,11 +22,11 @@ from trainables.user_code.loading import errors_explained, remember_json
 
 
 class PreparedTeacher(NamedTuple):
-    """Teacher of a study, ready for the trials.
+    """A study's teacher, ready for the trials.
 
     Args:
         path: teacher file.
-        notes: notes for the user about a teacher that was given.
+        notes: notes for the user about a given teacher.
     """
 
     path: str
@@ -41,14 +41,14 @@ def prepare_teacher(
     *,
     user_code: Sequence[Mapping[str, Any]] = (),
 ) -> PreparedTeacher:
-    """Train the teacher of a study, or find it if an earlier study trained it or the user gave it.
+    """Train a study's teacher, or find a teacher trained earlier or given by the user.
 
     Args:
-        config: fields of a `TrialConfig` that uses this teacher.
+        config: fields of a `TrialConfig` with this teacher.
         data_root: dataset folder.
         folder: folder with all teachers.
-        progress: function to call after each epoch of the training.
-        user_code: sources of the user's code, as `Sources.to_json`.
+        progress: function to call after each training epoch.
+        user_code: user code sources, as `Sources.to_json`.
     """
     use_one_thread()
     remember_json(user_code)
@@ -62,7 +62,7 @@ def prepare_teacher(
 
 
 def progress_to_file(path: str) -> TeacherProgress:
-    """Return a function that writes the progress of a training to a file in JSON: `epoch`, `epochs`, `accuracy`."""
+    """Return a function for writing training progress to a JSON file: `epoch`, `epochs`, `accuracy`."""
 
     def report_epoch(epoch: int, epochs: int, accuracy: float) -> None:
         text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
@@ -76,13 +76,13 @@ def progress_to_file(path: str) -> TeacherProgress:
 def dataset_digest(
     config: dict[str, Any], data_root: str | None, folder: str, *, user_code: Sequence[Mapping[str, Any]] = ()
 ) -> str:
-    """Read the dataset of a study and return the digest of content and split.
+    """Read a study's dataset and return the digest of content and split.
 
     Args:
-        config: fields of a `TrialConfig` of the study.
+        config: fields of a `TrialConfig` in the study.
         data_root: dataset folder.
-        folder: folder with all teachers, which also has the tokeniser of a given teacher.
-        user_code: sources of the user's code, as `Sources.to_json`.
+        folder: folder with all teachers and a given teacher's tokeniser.
+        user_code: user code sources, as `Sources.to_json`.
     """
     use_one_thread()
     remember_json(user_code)
@@ -97,11 +97,11 @@ class FillReport(NamedTuple):
 
     Args:
         missing: shards missing at the start; empty if the shards to fill were given.
-        filled: shards that now have a file.
+        filled: shards with a file now.
         forwards: samples passed through the teacher.
         seconds: time taken by filling.
         notes: notes for the user.
-        node: Ray's id of the node that ran the task; empty without Ray.
+        node: Ray's id of the task's node; empty without Ray.
     """
 
     missing: list[Shard]
@@ -113,11 +113,11 @@ class FillReport(NamedTuple):
 
 
 def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = None) -> FillReport:
-    """Fill shards of the teacher outputs one by one; stop at a shard that cannot be stored.
+    """Fill shards of the teacher outputs one by one; stop if a shard cannot be stored.
 
     Args:
-        settings: settings of a trial. The outputs to fill are those the trial uses: the validation split and all slots
-            of the trial's epochs.
+        settings: trial settings. The trial's outputs are filled: the validation split and all slots of the trial's
+            epochs.
         shards: shards to fill; if None, the first missing shard.
     """
     use_one_thread()

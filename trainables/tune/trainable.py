@@ -1,4 +1,4 @@
-"""Ray Tune trainable of a trial; everything it calls works, and is tested, without Ray."""
+"""Ray Tune trainable for a trial; all called code works, and is tested, without Ray."""
 
 import tempfile
 from collections.abc import Mapping
@@ -31,15 +31,15 @@ class DistillationTrainable(tune.Trainable):
     The Tune config holds:
 
     - `config`: fields of `TrialConfig`.
-    - `data_root`: folder of the dataset.
-    - `teacher_path`: path of the teacher; None if no teacher is needed.
+    - `data_root`: dataset folder.
+    - `teacher_path`: teacher path; None if no teacher is needed.
     - `own_teachers`: paths by method, for methods with a separate teacher.
     - `further_teachers`: for each further `teacher_number` and `split_number`, these two and `paths` by method; the
       shared teacher has the empty name.
-    - `teacher_outputs`: `location` and `dtype` of the stored outputs, a reference to these settings in Ray's object
+    - `teacher_outputs`: the stored outputs' `location` and `dtype`, a reference to these settings in Ray's object
       store, or None for a live teacher.
-    - `user_code`: sources of the user's code, as `Sources.to_json`, or a reference to them; optional.
-    - `device`: device of the trial.
+    - `user_code`: user code sources, as `Sources.to_json`, or a reference to them; optional.
+    - `device`: trial device.
     - `checkpoints`: folders or Tune checkpoints to resume from, newest first. Damaged ones are skipped.
     - `seconds_between_reports`: training time before a report is due; 0 to report every epoch.
     - `reads_test`: for confirmation, whether the last epoch reports the accuracy on the test split.
@@ -52,7 +52,7 @@ class DistillationTrainable(tune.Trainable):
     _session: TrialSession
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Receive a trial in a new process; the first step begins the trial, so that slow work is part of a step."""
+        """Receive a trial in a new process; the first step begins the trial, so slow work is part of a step."""
         use_one_thread()
         self._to_begin: dict[str, Any] | None = config
 
@@ -91,6 +91,6 @@ class DistillationTrainable(tune.Trainable):
         self._session.save(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Load a checkpoint written by another process of the same trial."""
+        """Load a checkpoint written by another process for the same trial."""
         self._begin_if_new()
         self._session.load(Path(checkpoint))

@@ -1,1 +1,1 @@
-"""Code of the user: found by name, kept with a study, sent to other processes and loaded under private names."""
+"""User code: found by name, kept with a study, sent to other processes and loaded under private names."""

@@ -1,4 +1,4 @@
-"""Error for code of the user, and the user's part of a traceback."""
+"""Error for user code, and the user's part of a traceback."""
 
 import importlib
 import traceback
@@ -9,23 +9,23 @@ from typing import Final
 
 from trainables.display.failures import TRACEBACK_HEADER
 
-# Files with the frames of an import, which stand between an import statement and the imported module.
+# Files with import frames, which stand between an import statement and the imported module.
 _IMPORTING: Final = (str(Path(__file__).parent), importlib.__file__, "<frozen importlib")
 
 
 class UserCodeError(ValueError):
-    """Code of the user that cannot be found, imported or used. The message gives the reason and a remedy."""
+    """User code cannot be found, imported or used. The message gives the reason and a remedy."""
 
 
 def user_traceback(error: BaseException, files: Collection[str]) -> str:
-    """Format an error as Python does, from the first frame in one of the user's files on.
+    """Format an error as Python does, starting at the first frame in a user's file.
 
     Args:
         error: error raised in the user's code, or because of it.
-        files: file names of the user's code, as its frames have them.
+        files: file names of the user's code, as in the frames.
 
     Returns:
-        The traceback. Type and message alone if no frame is in one of the files.
+        The traceback. Type and message alone if no frame is in the files.
     """
     described = traceback.TracebackException(type(error), error, first_user_frame(error.__traceback__, files))
     between = [each for each in described.stack if not each.filename.startswith(_IMPORTING)]

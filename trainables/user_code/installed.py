@@ -1,15 +1,15 @@
-"""Names of code in installed packages: the entry points that a distribution declares for this project.
+"""Names of code in installed packages: entry points declared by a distribution for this project.
 
 | group | names for | object |
 | --- | --- | --- |
 | `pesfkd.methods` | `--method`, `--methods` | a `Method` |
-| `pesfkd.models` | `--student`, `--teacher`, `--search student=` | a callable that makes a network |
-| `pesfkd.datasets` | `--dataset` | a callable that makes a dataset |
+| `pesfkd.models` | `--student`, `--teacher`, `--search student=` | a callable returning a network |
+| `pesfkd.datasets` | `--dataset` | a callable returning a dataset |
 | `pesfkd.spaces` | `--space` | a `SearchSpace` or `MethodComparison` |
 
-A name stands for the reference `package.module:OBJECT` that the entry point declares. From there on, all is as if the
-user had typed the reference: the source is read, not imported, and kept with the study. A package that is broken, or
-not installed on a node of a cluster, therefore breaks only the studies that name it.
+A name stands for a reference `package.module:OBJECT`, declared by the entry point. The name is then treated like a
+typed reference: the source is read, not imported, and kept with the study. If a package is broken or missing on a
+cluster node, only studies using the package fail.
 """
 
 from collections.abc import Callable
@@ -35,21 +35,21 @@ def _declared(group: str) -> tuple[EntryPoint, ...]:
 
 
 def installed_names(kind: Kind) -> tuple[str, ...]:
-    """Return the names that installed packages declare, sorted."""
+    """Return the names declared by installed packages, sorted."""
     return tuple(sorted({each.name for each in _declared(GROUPS[kind])}))
 
 
 def installed_reference(kind: Kind, name: str, *, is_ours: Callable[[str], bool]) -> str | None:
-    """Return the reference that a name of an installed package stands for, or None if no package declares the name.
+    """Return the reference for a name of an installed package, or None if no package declares the name.
 
     Args:
-        kind: what the name is for.
+        kind: kind of object, such as a method or a dataset.
         name: name as typed.
         is_ours: whether a name belongs to this project.
 
     Raises:
         UserCodeError: several packages declare the name, it is also a name of this project, or the entry point names no
-            object of a module.
+            object in a module.
     """
     group = GROUPS[kind]
     found = [each for each in _declared(group) if each.name == name]
@@ -74,12 +74,12 @@ def installed_reference(kind: Kind, name: str, *, is_ours: Callable[[str], bool]
 
 
 def explain(kind: Kind, name: str, error: UserCodeError) -> UserCodeError:
-    """Return an error of a package's code that names the package."""
+    """Return an error from a package's code, with the package named."""
     found = [each for each in _declared(GROUPS[kind]) if each.name == name]
     return UserCodeError(f"{name!r} of {_distributions(found)} cannot be used: {error}")
 
 
 def _distributions(found: list[EntryPoint]) -> str:
-    """Return names and versions of the distributions that declare entry points."""
+    """Return names and versions of distributions with entry points."""
     named = {f"{each.dist.name} {each.dist.version}" if each.dist is not None else each.value for each in found}
     return " and ".join(sorted(named))

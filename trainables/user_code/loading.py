@@ -1,15 +1,15 @@
-"""Loading of the user's code from its sources, under private names.
+"""Load user code from sources, under private names.
 
-The sources are those that a study holds or was sent, not the files that the user named, which may have changed. Each
-digest has a package of its own in `sys.modules`, so modules of equal names in two folders do not clash, and nothing of
-the user hides a library. A module finds its neighbours by their usual names, because import statements in it call
-`_import_neighbours`. Nothing is pickled.
+Code is loaded from copies of the sources, held by a study or sent by another process. The user's files are not read
+again, because they may have changed. Each digest has a separate package in `sys.modules`. Modules with equal names in
+two folders therefore do not clash, and user modules never hide a library. A module imports neighbours by their usual
+names, because the module's import statements call `_import_neighbours`. Nothing is pickled.
 
 `canonical_name("net.py:make")` reads the sources without running them, and returns a name for configs and plans, such
-as `net.py:make@0123456789abcdef`. `load_callable(name)` runs them in any process that knows them: the one that read
-them, one that opened the study (`trainables.user_code.storage`), and one to which they were sent (`remember_json`). A
-study sends the sources of all names in the plan to all tasks and trials (`study.plan.user_code`). `describe(error)`
-formats an error with the user's lines alone.
+as `net.py:make@0123456789abcdef`. `load_callable(name)` runs the sources in any process with a copy. A process gets a
+copy by reading the files, by opening the study (`trainables.user_code.storage`), or from another process
+(`remember_json`). A study sends the sources of all names in the plan to all tasks and trials (`study.plan.user_code`).
+`describe(error)` formats an error with the user's lines alone.
 """
 
 import builtins
@@ -47,17 +47,17 @@ def remember(sources: Iterable[Sources]) -> None:
 
 
 def remember_unusable(digest: str, reason: str) -> None:
-    """Note why the sources of a digest cannot be used; reported when they are needed."""
+    """Note why a digest's sources cannot be used; reported when they are needed."""
     _unusable.setdefault(digest, reason)
 
 
 def remember_json(contents: Iterable[Mapping[str, Any]]) -> None:
-    """Make sources known that another process sent as `Sources.to_json`."""
+    """Register sources sent by another process as `Sources.to_json`."""
     remember(map(Sources.from_json, contents))
 
 
 def canonical_name(text: str) -> str:
-    """Return the canonical name of a reference, after reading the sources and making them known to this process.
+    """Return a reference's canonical name, after reading the sources and registering them with this process.
 
     Raises:
         UserCodeError: the code cannot be found or read.
@@ -69,7 +69,7 @@ def canonical_name(text: str) -> str:
 
 
 def sources_of(name: str) -> Sources:
-    """Return the sources of a canonical name.
+    """Return a canonical name's sources.
 
     Raises:
         UserCodeError: this process does not know them.
@@ -122,7 +122,7 @@ def load_callable(name: str) -> Any:
 
 @contextmanager
 def executed_again(name: str) -> Iterator[None]:
-    """Execute the modules of a canonical name anew when they are loaded in the block; restore the earlier ones."""
+    """Execute the modules of a canonical name again if loaded in the block; restore the earlier modules."""
     prefix = f"{_PREFIX}{sources_of(name).digest}."
 
     def taken_out() -> dict[str, ModuleType]:
@@ -137,18 +137,18 @@ def executed_again(name: str) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """Format an error with the user's part of the traceback, from the first frame in known code of the user on."""
+    """Format an error with the user's part of the traceback, starting at the first frame in known user code."""
     return user_traceback(error, _all_files())
 
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """Replace an error that passed through code of the user by one with the user's part of the traceback.
+    """Replace an error from user code by an error with the user's part of the traceback.
 
-    The message can be sent to a process that does not know the user's code. Tracebacks cannot.
+    The message can be sent to a process without the user's code. Tracebacks cannot.
 
     Raises:
-        UserCodeError: code of the user raised an error, or called a function that did.
+        UserCodeError: user code raised an error, directly or in a called function.
     """
     try:
         yield
@@ -161,7 +161,7 @@ def errors_explained() -> Iterator[None]:
 
 
 def line_of(error: BaseException) -> tuple[str, str, int] | None:
-    """Return function, file and line of the last frame in code of the user that an error passed through, or None."""
+    """Return function, file and line of the last user code frame in an error's traceback, or None."""
     files, found = _all_files(), None
     trace = first_user_frame(error.__traceback__, files)
     while trace is not None:
@@ -173,7 +173,7 @@ def line_of(error: BaseException) -> tuple[str, str, int] | None:
 
 
 def is_executing() -> bool:
-    """Return whether a module of the user is being executed, so that the caller may be that module."""
+    """Return whether a user module is being executed. The caller may then be this module."""
     return bool(_executed)
 
 
@@ -202,7 +202,7 @@ class _Loader(InspectLoader):
 
     Args:
         sources: the sources.
-        file: file of the module; None for a folder without `__init__.py`.
+        file: module file; None for a folder without `__init__.py`.
     """
 
     def __init__(self, sources: Sources, file: str | None) -> None:
@@ -225,11 +225,11 @@ class _Loader(InspectLoader):
         return compile(text, shown, "exec", dont_inherit=True)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute the module, with an `__import__` that finds its neighbours."""
+        """Execute the module, with an `__import__` that finds neighbouring modules."""
         package = _PREFIX + self._sources.digest
         tops = frozenset(PurePosixPath(file).parts[0].removesuffix(".py") for file in self._sources.files)
         own_import = partial(_import_neighbours, package, tops)
-        # A path that does not exist: files next to the module are not kept with a study, so reading one by `__file__`
+        # This path does not exist. Files next to the module are not kept with a study, so reading one by `__file__`
         # fails at once and not only in the study's trials.
         module.__file__ = f"{self._sources.title}@{self._sources.digest}/{self._file or ''}"
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": own_import}
@@ -242,7 +242,7 @@ class _Loader(InspectLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finder of the private modules of all known sources."""
+    """Finder for the private modules from all known sources."""
 
     def find_spec(
         self,
@@ -250,7 +250,7 @@ class _Finder(MetaPathFinder):
         path: Sequence[str] | None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the spec of a private module, or None for other modules."""
+        """Return a private module's spec, or None for other modules."""
         if not fullname.startswith(_PREFIX):
             return None
         digest, *parts = fullname.removeprefix(_PREFIX).split(".")
@@ -279,16 +279,16 @@ def _import_neighbours(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """Import as `__import__` does, with the modules of the user's folder under their private names.
+    """Import as `__import__` does, with the modules in the user's folder under their private names.
 
     Args:
-        package: private package of the sources.
-        tops: names of the modules and packages in the folder.
+        package: the sources' private package.
+        tops: module and package names in the folder.
         name: see `builtins.__import__`, as all further arguments.
-        globals: globals of the importing module.
+        globals: the importing module's globals.
         locals: unused.
         fromlist: names to import from the module.
-        level: number of dots of a relative import.
+        level: number of dots in a relative import.
     """
     if level or name.partition(".")[0] not in tops:
         return builtins.__import__(name, globals, locals, fromlist or (), level)

@@ -1,7 +1,7 @@
-"""References to code of the user: as typed, `FILE.py:NAME` or `package.module:NAME`, and as stored, with a digest.
+"""References to user code: as typed, `FILE.py:NAME` or `package.module:NAME`, and as stored, with a digest.
 
-The stored form is the canonical name, such as `net.py:make@0123456789abcdef`. It has no folder, and the digest is that
-of the sources, so it is the same on every machine.
+The stored form is the canonical name, such as `net.py:make@0123456789abcdef`. The name contains the digest of the
+sources and no folder, so the name is the same on every machine.
 """
 
 import re
@@ -21,12 +21,12 @@ FORMS: Final = "FILE.py:NAME or package.module:NAME"
 
 
 class Reference(NamedTuple):
-    """Reference to code of the user, as typed.
+    """Reference to user code, as typed.
 
     Args:
-        place: path of a file that ends in .py, or dotted name of a module.
+        place: path of a .py file, or dotted module name.
         name: name that the module defines.
-        digest: digest that the sources must have; empty for any.
+        digest: required digest of the sources; empty for any.
     """
 
     place: str
@@ -43,7 +43,7 @@ class CanonicalName(NamedTuple):
     """Parts of a canonical name.
 
     Args:
-        title: file name without folders, or dotted name of a module.
+        title: file name without folders, or dotted module name.
         name: name that the module defines.
         digest: digest of the sources.
     """
@@ -72,7 +72,7 @@ def canonical(text: str) -> CanonicalName:
 def looks_like_reference(text: str) -> bool:
     """Return whether a text is meant as a reference to code, even if it is not a valid one.
 
-    Names with a colon that mean something else, such as `timm:resnet18`, must be excluded by the caller.
+    The caller must exclude other names with a colon, such as `timm:resnet18`.
     """
     return text.endswith(_SUFFIX) or f"{_SUFFIX}:" in text or _MODULE_FORM.fullmatch(text) is not None
 
@@ -83,7 +83,7 @@ def parse_reference(text: str) -> Reference:
     The path may have colons: drives of Windows (`C:\nets\net.py:make`) and folders.
 
     Raises:
-        UserCodeError: the name is missing or no Python name, or the file name has characters that do not go into names.
+        UserCodeError: the name is missing or no Python name, or the file name has characters not allowed in names.
     """
     # An @ may also be part of a folder's name, so only one after the last colon begins a digest.
     place, colon, rest = text.rpartition(":")

@@ -1,7 +1,7 @@
-"""Sources of the user's code: a file, and the modules of its own folder that it imports.
+"""Sources of user code: a file, and the imported modules in the same folder.
 
 The sources are found by reading the import statements, without running anything. Statements inside functions count too.
-Names that are computed, as in `importlib.import_module(name)`, are not found.
+Computed names, as in `importlib.import_module(name)`, are not found.
 """
 
 import ast
@@ -33,12 +33,12 @@ _LIBRARY_FOLDERS: Final = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True)
 class Sources:
-    """Sources of one module of the user, with those of its folder's modules that it imports.
+    """Sources of one user module and the imported modules in the same folder.
 
     Args:
-        main: file of the module, relative to the folder: `net.py`, or `package/module.py`.
-        files: text of each file, by relative name with slashes.
-        shown: folder that tracebacks show, from which the user's files were read. It is not part of the digest.
+        main: module file, relative to the folder: `net.py`, or `package/module.py`.
+        files: file texts, by relative name with slashes.
+        shown: original folder of the user's files, shown in tracebacks. The folder is not part of the digest.
     """
 
     main: str
@@ -47,7 +47,7 @@ class Sources:
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits of the relative names and contents."""
+        """Sixteen hex digits for the relative names and contents."""
         content = json.dumps([self.main, sorted(self.files.items())])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -60,21 +60,21 @@ class Sources:
         return ".".join(path.parent.parts if path.name == _PACKAGE_FILE else path.with_suffix("").parts)
 
     def canonical_name(self, name: str) -> str:
-        """Return the canonical name of an object that the module defines."""
+        """Return the canonical name of an object defined by the module."""
         return str(CanonicalName(self.title, name, self.digest))
 
     def shown_as(self, file: str) -> str:
-        """Return the name of a file in tracebacks."""
+        """Return a file's name in tracebacks."""
         return f"{self.shown}/{file}" if self.shown else f"{self.title}@{self.digest}/{file}"
 
     @cached_property
     def shown_files(self) -> frozenset[str]:
-        """Names of all files in tracebacks."""
+        """All file names in tracebacks."""
         return frozenset(map(self.shown_as, self.files))
 
     @property
     def libraries(self) -> list[str]:
-        """Names of the modules that the sources import from elsewhere, except the standard library's, sorted."""
+        """Names of modules imported from elsewhere, except the standard library's, sorted."""
         own = {PurePosixPath(file).parts[0].removesuffix(".py") for file in self.files}
         named: set[str] = set()
         for text in self.files.values():
@@ -96,12 +96,12 @@ class Sources:
 
 
 def find_sources(reference: Reference) -> Sources:
-    """Read the sources that a reference names.
+    """Read the sources named by a reference.
 
     Raises:
         UserCodeError: the file or module does not exist, is not readable or not Python, is part of this package, has
-            too many modules, or imports a module of the working directory that is not in its folder; or the sources
-            have another digest than the reference asks for.
+            too many modules, or imports a module of the working directory from outside the file's folder; or the digest
+            of the sources differs from the reference's digest.
     """
     root, main = _place_of_file(reference) if reference.is_file else _place_of_module(reference)
     if _is_own(root / main):
@@ -117,9 +117,9 @@ def find_sources(reference: Reference) -> Sources:
 
 
 def _refuse_modules_outside(sources: Sources, root: Path, name: str) -> None:
-    """Check that the sources import nothing from the working directory, except what is in their own folder.
+    """Check that the sources import nothing from the working directory, except from their own folder.
 
-    Python finds such modules here, but not where the trials run.
+    Python finds these modules here, but not on the nodes with the trials.
     """
     here = Path.cwd()
     for library in sources.libraries:
@@ -155,7 +155,7 @@ def _place_of_file(reference: Reference) -> tuple[Path, str]:
 
 
 def _place_of_module(reference: Reference) -> tuple[Path, str]:
-    """Locate the file of a module without importing it or its packages."""
+    """Locate a module's file without importing the module or the packages above."""
     parts = reference.place.split(".")
     spec = _spec_of(parts)
     if spec is None:
@@ -189,7 +189,7 @@ def _spec_of(parts: list[str]) -> ModuleSpec | None:
 
 
 def _closure(root: Path, main: str) -> dict[str, str]:
-    """Return the text of a file and of all files below `root` that it imports, directly or not."""
+    """Return the texts of a file and all directly or indirectly imported files below `root`."""
     folder = _Folder(root, main)
     # Python imports the packages around a module first.
     waiting, texts = [*folder.files_of(PurePosixPath(main).parent.parts), main], dict[str, str]()
@@ -219,13 +219,13 @@ def _read(path: Path) -> str:
 
 
 class _Folder:
-    """Folder of a module, with the imported files in it.
+    """A module's folder, with the imported files in it.
 
-    Installed packages lie next to each other, so of those only the module's own package counts.
+    Installed packages lie next to each other, so only the module's own package counts there.
 
     Args:
         root: the folder.
-        main: file of the module, relative to the folder.
+        main: module file, relative to the folder.
     """
 
     def __init__(self, root: Path, main: str) -> None:
@@ -236,7 +236,7 @@ class _Folder:
             self._only = PurePosixPath(main).parts[0].removesuffix(".py")
 
     def files_of(self, parts: tuple[str, ...]) -> Iterator[str]:
-        """Yield the files of a dotted name and of the packages around it, as far as they are in the folder."""
+        """Yield the files for a dotted name and the enclosing packages, if they are in the folder."""
         if self._only is not None and parts[:1] != (self._only,):
             return
         for number in range(1, len(parts) + 1):
@@ -248,7 +248,7 @@ class _Folder:
 
 
 def _imported(folder: _Folder, file: str, text: str) -> Iterator[str]:
-    """Yield the files in the folder that the import statements of a file name."""
+    """Yield the files in the folder named by a file's import statements."""
     path = folder.root / file
     try:
         tree = ast.parse(text, str(path))

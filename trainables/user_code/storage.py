@@ -1,4 +1,4 @@
-"""Folder of a study with the sources of the user's code: `DIGEST/net.py`, one subfolder per digest.
+"""Folder in a study with user code sources: `DIGEST/net.py`, one subfolder per digest.
 
 `origins.json` has the folder from which each digest was read, for tracebacks. It may be absent.
 """
@@ -18,7 +18,7 @@ _ORIGINS: Final = "origins.json"
 
 
 def save_sources(sources: Iterable[Sources], folder: Path) -> None:
-    """Write sources below a folder, each under its digest. Files that were changed there are replaced.
+    """Write sources below a folder, in subfolders named by digest. Changed files are replaced.
 
     Raises:
         OSError: a file cannot be written.
@@ -39,9 +39,9 @@ def save_sources(sources: Iterable[Sources], folder: Path) -> None:
 
 
 def remember_saved(folder: Path) -> None:
-    """Make all sources in a folder known to this process.
+    """Register all sources in a folder with this process.
 
-    Sources that were changed there are reported when they are needed, because a report needs none.
+    Changed sources are reported on first use, because a report needs no sources.
     """
     origins = _origins(folder)
     for place in sorted(folder.glob("*")) if folder.is_dir() else ():
@@ -59,7 +59,7 @@ def remember_saved(folder: Path) -> None:
 
 
 def _origins(folder: Path) -> dict[str, str]:
-    """Return the folder of the user from which each digest was read, as far as known."""
+    """Return the user's original folder for each digest, as far as known."""
     try:
         found = json.loads((folder / _ORIGINS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,14 +68,14 @@ def _origins(folder: Path) -> dict[str, str]:
 
 
 def _read(place: Path, shown: str) -> Sources | None:
-    """Return the sources in a folder named by their digest, or None if no module has that digest.
+    """Return the sources in a folder named by digest, or None if no module has this digest.
 
     Args:
         place: the folder.
-        shown: folder that tracebacks show.
+        shown: folder shown in tracebacks.
     """
     paths = (path for path in sorted(place.rglob("*.py")) if path.is_file())
     texts = {path.relative_to(place).as_posix(): path.read_bytes().decode() for path in paths}
-    # The digest also tells which of the files was named.
+    # The digest also depends on which file was named.
     candidates = (Sources(name, texts, shown) for name in texts)
     return next((each for each in candidates if each.digest == place.name), None)

@@ -1,1 +1,1 @@
-"""Datasets of the user's own: files of arrays or tables, the Hugging Face hub, and code."""
+"""User datasets: array or table files, the Hugging Face hub, and code."""

@@ -1,4 +1,4 @@
-"""Files of NumPy arrays: one .npz, or a folder of .npy files. Pickled objects are never loaded."""
+"""NumPy array files: one .npz, or a folder with .npy files. Pickled objects are never loaded."""
 
 import re
 import zipfile
@@ -25,12 +25,11 @@ _PICKLED: Final = (
 
 
 def read_arrays(path: Path, options: Mapping[str, str]) -> RawData:
-    """Read a .npz file or a folder of .npy files.
+    """Read a .npz file or a folder with .npy files.
 
     Raises:
-        DataError: a file cannot be read, or the names of the arrays do not separate images from labels. The message
-            lists the allowed names.
-            lists the allowed names.
+        DataError: a file cannot be read, or the array names do not separate images from labels. The message lists the
+            allowed names.
     """
     where = shown(path)
     if path.is_dir():
@@ -57,10 +56,10 @@ def data_of_arrays(
     """Sort named arrays into parts, images and labels.
 
     Args:
-        members: function that returns the array, by name.
+        members: function returning the array, by name.
         where: place for errors.
         options: `image` and `label` replace the usual words, as in `label=fine` for `fine_train`.
-        views: views that the place declares.
+        views: views declared by the place.
 
     Raises:
         DataError: the names are ambiguous, or a part lacks images or labels.
@@ -111,7 +110,7 @@ def _words(options: Mapping[str, str], kind: str, usual: Iterable[str]) -> tuple
 
 
 def _meaning(name: str, words: Mapping[str, tuple[str, ...]]) -> tuple[Part, str] | None:
-    """Return part and kind of an array by its name, such as `x_train` or `train_labels`."""
+    """Return part and kind of an array by name, such as `x_train` or `train_labels`."""
     pieces = [piece for piece in re.split(r"[^a-z0-9]+", name.lower()) if piece]
     parts = [PART_WORDS[piece] for piece in pieces if piece in PART_WORDS]
     rest = "_".join(piece for piece in pieces if piece not in PART_WORDS)

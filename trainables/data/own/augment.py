@@ -1,7 +1,7 @@
-"""Augmented views by code of the user: a finite number of them per image, each with random numbers of its own.
+"""Augmented views by user code: a finite number per image, each with separate random numbers.
 
-View v of image i is what the user's function returns when the global generators are seeded by (i, v). It is thus the
-same in every trial and process, so that a teacher's outputs can be stored. View 0 is the unchanged image.
+View v of image i is the result of the user's function with the global generators seeded by (i, v). The view is thus the
+same in every trial and process, and teacher outputs can be stored. View 0 is the unchanged image.
 """
 
 import random
@@ -30,8 +30,8 @@ def views_by(augment: Callable[[Any], Any], name: str) -> ComputeViews:
     """Return the function that computes views by the user's code.
 
     Args:
-        augment: function of the user that returns a random view of an image.
-        name: canonical name of the dataset.
+        augment: user's function, returning a random view of an image.
+        name: canonical dataset name.
     """
 
     def compute(images: Tensor, rows: list[int], views: list[int]) -> Tensor:
@@ -46,12 +46,12 @@ def check_views(name: str, info: "DatasetInfo", images: Tensor) -> None:
     """Try the user's function on some training images, twice.
 
     Args:
-        name: canonical name of the dataset.
+        name: canonical dataset name.
         info: the dataset.
         images: (N, C, H, W) uint8, stored training images.
 
     Raises:
-        UserCodeError: the function fails, returns something else than such an image, or other views in the second call.
+        UserCodeError: the function fails, returns no image of the same kind, or returns other views in the second call.
     """
     if not info.own_views:
         return
@@ -89,7 +89,7 @@ def _view(augment: Callable[[Any], Any], image: Tensor, row: int, view: int, nam
 
 @contextmanager
 def _kept_generators() -> Iterator[None]:
-    """Restore the global generators at the end of the block."""
+    """Restore the global generators after the block."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):

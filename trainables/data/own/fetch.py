@@ -1,14 +1,14 @@
-"""Fetching of a dataset of the Hugging Face hub for a command, before its classes and sizes are known."""
+"""Fetch a Hugging Face dataset for a command, before the classes and sizes are known."""
 
 from trainables.process.errors import UsageError
 from trainables.spec.own_data import is_own_data
 
 
 def fetch_for_command(dataset: str, *, dry_run: bool) -> None:
-    """Fetch a dataset of the hub. Nothing is done for other datasets.
+    """Fetch a hub dataset. Nothing is done for other datasets.
 
     Args:
-        dataset: name of the dataset.
+        dataset: dataset name.
         dry_run: whether nothing may be fetched, so that the dataset must be in the cache.
 
     Raises:

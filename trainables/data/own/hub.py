@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, read by `datasets` from its cache. Nothing is fetched unless asked for."""
+"""Hugging Face datasets, read by `datasets` from the cache. Nothing is fetched without a request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,13 +13,13 @@ from trainables.spec.own_data import OwnName
 
 _EXTRA: Final = "hf:NAME needs the library datasets: pip install 'pesfkd[datasets]'"
 
-_LONGEST: Final = 400  # characters of an error of the library
+_LONGEST: Final = 400  # characters of a library error
 
 _opened: dict[tuple[str, str], Any] = {}
 
 
 def hub_files(place: OwnName) -> list[Path]:
-    """List the cached files of a dataset.
+    """List a dataset's cached files.
 
     Raises:
         DataError: the library or the files are missing.
@@ -38,7 +38,7 @@ def read_hub(place: OwnName) -> RawData:
 
 
 def download_hub(place: OwnName) -> None:
-    """Fetch a dataset into the cache of `datasets`. A dataset that is there is not fetched again.
+    """Fetch a dataset into the cache of `datasets`. A cached dataset is not fetched again.
 
     Raises:
         DataError: the library is missing, or the dataset cannot be fetched.
@@ -59,7 +59,7 @@ def _key(place: OwnName) -> tuple[str, str]:
 
 
 def _parts(place: OwnName) -> dict[Part, Any]:
-    """Return the splits of a dataset that are parts of ours; others, such as `unsupervised`, are left out."""
+    """Return a dataset's splits with the name of a part; others, such as `unsupervised`, are left out."""
     key = _key(place)
     if key not in _opened:
         _opened[key] = _load(place, fetch=False)
@@ -95,7 +95,7 @@ def _load(place: OwnName, *, fetch: bool) -> Any:
             f"on a cluster, every node needs it. The library says: {reason}"
         ) from None
     commits = {Path(each["filename"]).parent.name for split in found.values() for each in split.cache_files}
-    # Offline, the library takes the latest that the cache has, whatever revision is asked for.
+    # Offline, the library takes the latest cached revision and ignores the requested one.
     if revision and not all(commit.startswith(revision) for commit in commits):
         raise DataError(
             f"hf:{place.place}: the cache of datasets has {few(sorted(commits))}: --download fetches {revision}"

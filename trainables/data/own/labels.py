@@ -13,12 +13,12 @@ _REMEDY: Final = "give one class per image, as a number or a name"
 
 
 class Labels(NamedTuple):
-    """Labels of all parts.
+    """Labels in all parts.
 
     Args:
         by_part: (N,) int64 of each part.
         class_names: in label order.
-        notes: description of the conversion for the user.
+        notes: conversion notes for the user.
     """
 
     by_part: dict[Part, np.ndarray]
@@ -31,12 +31,12 @@ def to_labels(raw: Mapping[Part, Any], where: Mapping[Part, str], class_names: S
 
     Args:
         raw: labels of each part: whole numbers, one-hot rows, names or booleans.
-        where: place of each part, for errors.
-        class_names: names that whole numbers from 0 count, or the names among the labels in their order. Without them,
-            the classes are the sorted values.
+        where: each part's place, for errors.
+        class_names: names of the classes with numbers from 0, or the names used as labels, in class order. Without
+            them, the classes are the sorted values.
 
     Raises:
-        DataError: labels are missing or of another kind, or a part has a class that the train part lacks.
+        DataError: labels are missing or of another kind, or a part has a class missing in the train part.
     """
     notes: list[str] = []
     plain = {part: _plain(labels, where[part], notes) for part, labels in raw.items()}
@@ -86,7 +86,7 @@ def _plain(labels: Any, where: str, notes: list[str]) -> np.ndarray:
 
 
 def _array(labels: Any, where: str) -> np.ndarray:
-    """Return labels as an array of numbers, booleans or text."""
+    """Return labels as a number, boolean or text array."""
     values = labels if isinstance(labels, np.ndarray) else None
     if values is None or values.dtype.hasobject:
         listed = list(labels)
@@ -110,7 +110,7 @@ def _array(labels: Any, where: str) -> np.ndarray:
 
 
 def _numbered(values: np.ndarray, where: str, names: Sequence[str]) -> np.ndarray:
-    """Return the numbers of names in the order of the class names. Numbers stay."""
+    """Return the numbers of names, in class name order. Numbers stay."""
     if values.dtype.kind != "U":
         return values
     places = {name: number for number, name in enumerate(names)}
@@ -120,7 +120,7 @@ def _numbered(values: np.ndarray, where: str, names: Sequence[str]) -> np.ndarra
 
 
 def _counted(plain: Mapping[Part, np.ndarray], where: Mapping[Part, str], names: tuple[str, ...]) -> Labels:
-    """Check numbers against the class names that they count."""
+    """Check class numbers against the class names."""
     if len(names) < 2 or len(set(names)) < len(names):
         raise DataError(f"{where['train']}: class names {few(names)}: at least two are needed, each once")
     for part, values in plain.items():

@@ -1,4 +1,4 @@
-"""Datasets from code of the user: `make()` returns arrays, tensors or map-style torch datasets."""
+"""Datasets from user code: `make()` returns arrays, tensors or map-style torch datasets."""
 
 import inspect
 import random
@@ -45,15 +45,15 @@ _RANDOM: Final = (
 
 
 def call_make(name: str) -> RawData:
-    """Call the user's function and read what it returns.
+    """Call the user's function and read the returned data.
 
     Args:
         name: canonical name.
 
     Raises:
-        UserCodeError: the function fails (the message has the user's traceback), returns something else than a
-            dataset, or returns other samples when they are read again.
-        DataError: arrays cannot be told apart.
+        UserCodeError: the function fails (the message has the user's traceback), returns no dataset, or returns other
+            samples when read again.
+        DataError: images and labels cannot be distinguished.
     """
     where, returned = _title(name), _returned(name)
     settings: dict[str, Any] = {}
@@ -81,7 +81,7 @@ def call_make(name: str) -> RawData:
 
 
 def check_repeats(name: str, decoded: "Mapping[Part, Decoded]", info: "DatasetInfo") -> None:
-    """Execute the user's code once more and compare all samples, because every process of a study executes it.
+    """Execute the user's code once more and compare all samples, because every process in a study executes it.
 
     Args:
         name: canonical name.
@@ -134,7 +134,7 @@ def _returned(name: str) -> Any:
 
 
 def _parts_of(returned: Any, where: str) -> dict[Part, Any]:
-    """Return the parts that the user's function returned."""
+    """Return the parts in the result of the user's function."""
     if isinstance(returned, Mapping):
         parts: dict[Part, Any] = {}
         for key, value in returned.items():
@@ -170,7 +170,7 @@ def _class_names(settings: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 
 def _augmentation(settings: Mapping[str, Any], where: str) -> tuple[Callable[[Any], Any] | None, int, str]:
-    """Return the user's function with its number of views, and the name of other views."""
+    """Return the user's function with the number of views, and the name of other views."""
     views, augment = settings.get("views"), settings.get("augment")
     if augment is None:
         if views is not None and (not isinstance(views, str) or views not in VIEWS):
@@ -209,7 +209,7 @@ def _read_part(value: Any, where: str) -> tuple[np.ndarray, Any, tuple[str, ...]
 
 
 def _read_map(dataset: Any, where: str) -> tuple[np.ndarray, list[Any]]:
-    """Read all samples of a map-style dataset, and some of them twice."""
+    """Read all samples in a map-style dataset, and some samples twice."""
     count = _guarded(lambda: len(dataset), f"{where}: its length")
     images, labels = [], []
     for number in range(count):
@@ -226,7 +226,7 @@ def _read_map(dataset: Any, where: str) -> tuple[np.ndarray, list[Any]]:
 def _stacked(images: list[np.ndarray], where: str) -> np.ndarray:
     shapes = list(dict.fromkeys(each.shape for each in images))
     grey = {shape for shape in shapes if len(shape) == 2}
-    if grey and {*shapes} == grey | {(*shape, 3) for shape in grey}:  # some of the pictures are in colour
+    if grey and {*shapes} == grey | {(*shape, 3) for shape in grey}:  # some pictures are in colour
         images = [each if each.ndim == 3 else np.repeat(each[..., None], 3, axis=2) for each in images]
         shapes = list(dict.fromkeys(each.shape for each in images))
     if len(shapes) > 1:
@@ -278,9 +278,9 @@ def _guarded(work: Callable[[], Any], where: str) -> Any:
 
 @contextmanager
 def _seeds() -> Iterator[None]:
-    """Seed the global generators, so that all processes draw alike, and restore them afterwards.
+    """Seed the global generators to draw the same numbers in all processes, and restore them afterwards.
 
-    What the user's code prints goes to stderr, because stdout may be JSON.
+    The user code's stdout is redirected to stderr, because stdout may be JSON.
     """
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(_SEED)

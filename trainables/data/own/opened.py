@@ -1,8 +1,8 @@
-"""Datasets of the user's own by name.
+"""User datasets by name.
 
-Files and tables of the hub are described once, in the cache of decoded datasets, under a hash of their paths, sizes and
-modification times. Code of the user has no such stamp, so every process calls it once; decoded samples are then cached
-under a hash of their content.
+Files and hub tables are described once, in the cache of decoded datasets, under a hash of their paths, sizes and
+modification times. User code has no modification time, so every process calls the code once. The decoded samples are
+then cached under a hash of their content.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 _FORMAT: Final = 1  # increase it when reading or decoding changes
 
 _described: "dict[str, OwnInfo]" = {}
-_last: "dict[str, Prepared]" = {}  # at most one, so that the parts of a dataset are read together
+_last: "dict[str, Prepared]" = {}  # at most one, so a dataset's parts are read together
 _made: "dict[str, _Made]" = {}
 
 
 class _Made:
-    """Samples that the user's code returned.
+    """Samples returned by user code.
 
     Args:
         prepared: the checked samples.
@@ -70,7 +70,7 @@ class _Samples:
 
 
 def own_info(name: str) -> "OwnInfo":
-    """Return what a plan needs to know of a dataset of the user's own. It is read if this is not known yet.
+    """Return a plan's information about a user dataset. If not known yet, read the dataset.
 
     Raises:
         ValueError: the dataset cannot be found or used. The message gives the reason and a remedy.
@@ -94,7 +94,7 @@ def own_dataset_info(name: str) -> "DatasetInfo":
 
 
 def load_own(info: "DatasetInfo", *, seed: int, split_number: int = 0) -> "Dataset":
-    """Load a dataset of the user's own. Missing parts are drawn from the train part, as for image folders.
+    """Load a user dataset. Missing parts are drawn from the train part, as for image folders.
 
     Raises:
         ValueError: a sample cannot be used, or the dataset has changed since it was described.
@@ -114,7 +114,7 @@ def load_own(info: "DatasetInfo", *, seed: int, split_number: int = 0) -> "Datas
 
 
 def decode_own(info: "DatasetInfo", part: Part) -> "Decoded":
-    """Decode one part of a dataset of the user's own, or return it from the cache."""
+    """Decode one part of a user dataset, or return the cached part."""
     from trainables.data.decoded import decode_source  # imports torch
     from trainables.storage.remote_folder import node_cache
 
@@ -125,11 +125,11 @@ def decode_own(info: "DatasetInfo", part: Part) -> "Decoded":
 
 
 def check_own(name: str, *, keep: bool) -> None:
-    """Check that all samples of a dataset can be decoded, and that code returns the same samples when called again.
+    """Check that all samples can be decoded, and are the same in a second call of user code.
 
     Args:
         name: canonical name.
-        keep: whether to keep the decoded samples for the trials of this machine.
+        keep: whether to keep the decoded samples for trials on this machine.
 
     Raises:
         ValueError: some samples cannot be used.
@@ -151,7 +151,7 @@ def check_own(name: str, *, keep: bool) -> None:
 
 
 def fetch_own(name: str, *, dry_run: bool) -> None:
-    """Fetch a dataset of the Hugging Face hub, before anything of it is known. Other datasets have nothing to fetch.
+    """Fetch a Hugging Face dataset before anything is known about it. Other datasets have nothing to fetch.
 
     Raises:
         ValueError: the dataset cannot be fetched, or it is a dry run and the dataset is not there.
@@ -172,7 +172,7 @@ def fetch_own(name: str, *, dry_run: bool) -> None:
 
 
 def forget_own() -> None:
-    """Forget all datasets of this process, because files and code's data may change between two studies."""
+    """Forget all datasets in this process, because files and code's data may change between two studies."""
     from trainables.data.own.hub import forget_hub
 
     for each in (_described, _last, _made):
@@ -238,7 +238,7 @@ def _description_file(key: str) -> Path:
 
 
 def _key(place: OwnName) -> str:
-    """Return a hash of the files of a dataset, and of the options of its name."""
+    """Return a hash of a dataset's files and name options."""
     what = [_form(), place.kind, dict(place.options), *_stamps(_files(place))]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
@@ -258,10 +258,10 @@ def _stamps(files: Iterable[Path]) -> list[list[Any]]:
 
 
 def _files(place: OwnName) -> list[Path]:
-    """List the files of a dataset.
+    """List a dataset's files.
 
     Raises:
-        DataError: there is no such file, or it is of no known kind.
+        DataError: the file does not exist, or is of no known kind.
     """
     if place.kind == "hf":
         from trainables.data.own.hub import hub_files

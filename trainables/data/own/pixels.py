@@ -1,4 +1,4 @@
-"""Conversion of arrays of any usual layout and range to uint8 pixels, channels last. Ambiguous arrays are refused."""
+"""Conversion from arrays with any usual layout and range to uint8 pixels, channels last. Ambiguous ones are refused."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _LAYOUTS: Final = "(N, H, W), (N, H, W, C) and (N, C, H, W) with 1 or 3 channels
 
 @dataclass(frozen=True)
 class _Range:
-    """Range of the values of an array."""
+    """Value range of an array."""
 
     lowest: float
     highest: float
@@ -29,11 +29,11 @@ class _Range:
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion of arrays to pixels.
+    """Array conversion to pixels.
 
     Args:
         factor: factor before rounding, 1 or 255.
-        notes: description of the conversion for the user; empty if nothing changes.
+        notes: conversion notes for the user; empty if nothing changes.
     """
 
     factor: int
@@ -44,7 +44,7 @@ def channels_last(images: np.ndarray, where: str) -> np.ndarray:
     """Return a view (N, H, W, C) of images.
 
     Raises:
-        DataError: the shape is ambiguous or no shape of images.
+        DataError: the shape is ambiguous or no image shape.
     """
     shape = images.shape
     if images.dtype.hasobject:
@@ -119,7 +119,7 @@ def choose_conversion(images: Mapping[Part, np.ndarray], where: Mapping[Part, st
 
 
 def to_pixels(images: np.ndarray, conversion: Conversion) -> np.ndarray:
-    """Return (N, H, W, C) uint8 of an array that `channels_last` returned."""
+    """Return (N, H, W, C) uint8 from a result of `channels_last`."""
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     out = np.empty(images.shape, dtype=np.uint8)
@@ -132,7 +132,7 @@ def to_pixels(images: np.ndarray, conversion: Conversion) -> np.ndarray:
 
 
 def check_contrast(images: np.ndarray, where: str) -> None:
-    """Check that no channel of the training images is constant, because normalisation divides by the deviation.
+    """Refuse constant channels in the training images, because normalisation divides by the deviation.
 
     Raises:
         DataError: all pixels of a channel are equal.

@@ -1,4 +1,4 @@
-"""Checked samples of a user's dataset, and the facts that a plan needs."""
+"""Checked samples of a user's dataset, and the facts needed by a plan."""
 
 import hashlib
 from collections import Counter
@@ -24,22 +24,22 @@ _VALIDATION_SHARE: Final = 0.1
 _PHOTOGRAPH_SIZE: Final = 224
 _MOST_ELONGATED: Final = 50
 _LISTED: Final = 5
-_OWN: Final = "own"  # views by code of the user
+_OWN: Final = "own"  # views by user code
 
 
 @dataclass(frozen=True)
 class OwnInfo:
-    """Facts that a plan needs about a dataset.
+    """Facts about a dataset, needed by a plan.
 
     Args:
-        sizes: number of samples of each part that exists.
-        class_sizes: training samples of each class.
+        sizes: sample count of each existing part.
+        class_sizes: training samples per class.
         class_names: in label order.
         channels: 1 or 3.
-        edge: height and width of all images; None for photographs, which are resized.
+        edge: height and width of all images; None for photographs, because they are resized.
         views: `crop_flip`, `crop`, `none`, or `own` for views by the user's code.
         notes: remarks for the user.
-        own_views: number of views of each image by the user's code; 0 without such code.
+        own_views: number of views per image by user code; 0 without user code.
     """
 
     sizes: dict[Part, int]
@@ -62,7 +62,7 @@ class OwnInfo:
         return cls(**{**content, **lists})
 
     def dataset_info(self, name: str, source: str) -> DatasetInfo:
-        """Return the information for a plan. Parts that do not exist are drawn as for image folders.
+        """Return the information for a plan. Missing parts are drawn as for image folders.
 
         Raises:
             ValueError: the classes have too few images for the splits.
@@ -99,10 +99,10 @@ class Prepared:
     """Checked samples, from which parts are decoded.
 
     Args:
-        raw: samples as the user gave them.
+        raw: samples as given by the user.
 
     Raises:
-        DataError: the samples cannot be used. The message says what was found, what is allowed and what to do.
+        DataError: the samples cannot be used. The message gives the problem, the allowed values and a remedy.
     """
 
     def __init__(self, raw: RawData) -> None:
@@ -175,7 +175,7 @@ class Prepared:
         return notes
 
     def content_key(self, part: Part) -> str:
-        """Return a hash of the samples of one part."""
+        """Return a hash of one part's samples."""
         content = hashlib.sha256(self._labels[part].tobytes())
         if part in self._arrays:
             content.update(f"{self._arrays[part].shape}".encode())

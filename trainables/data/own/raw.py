@@ -24,10 +24,10 @@ _NAMED: Final = 5
 
 
 class EncodedImages(Sequence[bytes]):
-    """Encoded images, such as PNG or JPEG, of the rows of a table.
+    """Encoded images, such as PNG or JPEG, from the rows of a table.
 
     Args:
-        rows: N encoded images; anything with a length that gives bytes or a scalar of Arrow.
+        rows: N encoded images; anything with a length and items of type bytes or Arrow scalar.
     """
 
     def __init__(self, rows: Any) -> None:
@@ -46,13 +46,13 @@ class EncodedImages(Sequence[bytes]):
 
 @dataclass(frozen=True)
 class RawPart:
-    """One part of a dataset.
+    """One dataset part.
 
     Args:
         images: array with one image per row, or encoded images.
         labels: one label per image.
-        where: description of the place for errors, such as `scans.npz: x_train`.
-        class_names: names that the labels count, if the place lists them.
+        where: place for errors, such as `scans.npz: x_train`.
+        class_names: class names by label, if listed in the place.
     """
 
     images: "np.ndarray | EncodedImages"
@@ -63,15 +63,15 @@ class RawPart:
 
 @dataclass(frozen=True)
 class RawData:
-    """Parts of a dataset.
+    """Dataset parts.
 
     Args:
-        where: place of the dataset for errors.
-        parts: the parts that exist. The train part always does.
+        where: dataset place for errors.
+        parts: the existing parts. The train part always exists.
         views: `crop_flip`, `crop` or `none`; empty for the default.
         notes: remarks on how the place was read.
-        augment: function of the user that returns a random view of an image, if there is one.
-        own_views: number of views of each image by `augment`; 0 without it.
+        augment: user's function, returning a random view of an image, if there is one.
+        own_views: number of views per image by `augment`; 0 without it.
     """
 
     where: str
@@ -98,7 +98,7 @@ def with_test(parts: Mapping[Part, RawPart]) -> tuple[dict[Part, RawPart], tuple
 
 
 def check_parts(where: str, parts: Mapping[Part, RawPart]) -> None:
-    """Check that there is a train part and that every part has as many labels as images, and at least one.
+    """Check that there is a train part. Every part must have as many labels as images, and at least one.
 
     Raises:
         DataError: a part is missing, empty or of unequal lengths.

@@ -1,7 +1,7 @@
-"""Tables of images and labels: Parquet, and Arrow or Feather files, as Hugging Face `datasets` writes them.
+"""Tables of images and labels: Parquet, Arrow and Feather files, as written by Hugging Face `datasets`.
 
-An image is a struct of `bytes` and `path`, plain bytes of an encoded image, or a list of pixels. Names of classes are
-read from the description of the columns that `datasets` stores in the schema.
+An image is a struct of `bytes` and `path`, plain bytes of an encoded image, or a list of pixels. Class names are read
+from the column description stored in the schema by `datasets`.
 """
 
 import json
@@ -49,7 +49,8 @@ def read_tables(path: Path, options: Mapping[str, str]) -> RawData:
     """Read one table, or the tables of a folder, named train, validation and test as files or as folders.
 
     Raises:
-        DataError: a file cannot be read, its part is not clear, or its columns are not. The message says what to give.
+        DataError: a file cannot be read, or the file's part or columns are not clear. The message names the option to
+            give.
     """
     where, files = shown(path), table_files(path)
     by_part: dict[Part, list[Path]] = {}
@@ -64,22 +65,22 @@ def read_tables(path: Path, options: Mapping[str, str]) -> RawData:
         names = few(shown(each.relative_to(path)) for each in unnamed)
         raise DataError(f"{where}: {names} belong to no part, but other files do: name files or their folders train, "
                         "validation or test")  # fmt: skip
-    if not path.is_dir() or unnamed:  # one table, whatever its name
+    if not path.is_dir() or unnamed:  # one table; the name does not matter
         by_part = {"train": files}
     tables = {part: _read_all(each, options) for part, each in by_part.items()}
     return data_of_tables(tables, where, options)
 
 
 def data_of_tables(tables: Mapping[Part, pa.Table], where: str, options: Mapping[str, str]) -> RawData:
-    """Find images and labels in the tables of all parts.
+    """Find images and labels in all parts' tables.
 
     Args:
-        tables: table of each part.
+        tables: table by part.
         where: place for errors.
         options: `image` and `label` name the columns.
 
     Raises:
-        DataError: a column is missing or ambiguous, or has values that are neither images nor labels.
+        DataError: a column is missing, is ambiguous, or contains neither images nor labels.
     """
     parts: dict[Part, RawPart] = {}
     for part, table in tables.items():
@@ -98,7 +99,7 @@ def data_of_tables(tables: Mapping[Part, pa.Table], where: str, options: Mapping
 
 
 def _part_of(path: Path) -> Part | None:
-    """Return the part that a file's name begins with, as `train-00000-of-00002.parquet`, or that of its folder."""
+    """Return the part named at the start of a file name, as in `train-00000-of-00002.parquet`, or by the folder."""
     for name in (path.name, *reversed(path.parts[:-1])):
         word = name.lower().replace("_", "-").replace(".", "-").partition("-")[0]
         if word in PART_WORDS:
@@ -116,7 +117,7 @@ def _read_all(files: Sequence[Path], options: Mapping[str, str]) -> pa.Table:
 
 
 def _read(path: Path, options: Mapping[str, str]) -> pa.Table:
-    """Read the two columns that are needed."""
+    """Read the two needed columns."""
     place = shown(path)
     try:
         if path.suffix == ".parquet":
@@ -139,7 +140,7 @@ def _needed(schema: pa.Schema, options: Mapping[str, str], place: str) -> list[s
 
 
 def _column(schema: pa.Schema, kind: str, options: Mapping[str, str], place: str) -> str:
-    """Return the name of the column of images or labels."""
+    """Return the name of the image or label column."""
     names = list(schema.names)
     columns = f"columns: {few(names)}"
     if kind in options:
@@ -194,7 +195,7 @@ def _images(column: pa.ChunkedArray, where: str) -> "np.ndarray | EncodedImages"
 
 
 class _Files:
-    """Rows of an image column: bytes, or the path of a file where there are none."""
+    """Rows of an image column: bytes or, without bytes, a file path."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column
@@ -208,12 +209,12 @@ class _Files:
             return bytes(row["bytes"])
         try:
             return Path(row.get("path") or "").read_bytes()
-        except OSError:  # reported as an empty image, with its row
+        except OSError:  # reported as an empty image, with the row
             return b""
 
 
 def _array_of_lists(column: pa.ChunkedArray, where: str) -> np.ndarray:
-    """Return (N, ...) of lists, nested or not, that are all of one shape."""
+    """Return an array (N, ...) from lists of one shape, nested or not."""
     values: Any = column.combine_chunks()
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks)
@@ -246,7 +247,7 @@ def _labels(column: pa.ChunkedArray, where: str) -> Any:
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """Return the names that `datasets` stores for a column of class labels."""
+    """Return the class names stored by `datasets` for a label column."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[label].get("names") or ()))

@@ -1,4 +1,4 @@
-"""GLUE tasks in memory: three splits of tokens, with the test split read only on first access.
+"""GLUE tasks in memory: three token splits, with the test split read only on first access.
 
 Texts are read and tokenised once per (file content, tokeniser, maximum length). The result is stored in the cache of
 decoded datasets. Cached files are verified on read, and rebuilt if damaged. If the cache is not writable, each process
@@ -54,7 +54,7 @@ class TextSplit(Split):
     """Subset of a task's samples.
 
     Args:
-        tokens: tokens of the dataset part that contains the samples.
+        tokens: tokens of the dataset part with the samples.
         labels: (N,) int64.
         indices: (N,) int64, row of each sample in the part.
     """
@@ -78,7 +78,7 @@ class TextSplit(Split):
 
         Args:
             indices: (B,) int64, positions in this split.
-            length: L; defaults to the padded length of the longest sample.
+            length: L; defaults to the longest sample's padded length.
         """
         return self.tokens.batch(self.indices[indices], length=length)
 
@@ -96,7 +96,7 @@ class TextDataset(Dataset):
         validation: data for the search and for all per-epoch metrics.
         read_test: reads the test split. Called on first access to `test`, never earlier.
         seed: split seed.
-        split_number: number of the split into train and validation.
+        split_number: number of the train/validation split.
         digest: sha256 of texts, labels, tokeniser, maximum length and split, hexadecimal.
         tokeniser: tokeniser for all texts.
         max_length: maximum sample length in tokens.
@@ -210,9 +210,9 @@ def count_sources(info: DatasetInfo, root: Path | None, *, seed: int) -> dict[st
 
 
 def longest_batch(info: DatasetInfo, root: Path | None, tokeniser: Tokeniser) -> int:
-    """Return the padded length of a batch that contains the longest sample of a task, in either part.
+    """Return the padded length of a batch with the longest sample of a task, in either part.
 
-    Only the sample lengths of the development part are used.
+    Only sample lengths are used from the development part.
 
     Args:
         info: the dataset.
@@ -245,13 +245,13 @@ class _Summary:
 
 
 class _Part:
-    """Training or development part of a task, with a folder in the cache."""
+    """A task's training or development part, with a folder in the cache."""
 
     def __init__(self, info: DatasetInfo, root: Path | None, part: Part, cache: Path) -> None:
         assert info.task is not None
         self._task, self._training = info.task, part == "train"
         files = list((info.find_files(root) or {}).values())
-        self._path = files[0 if self._training else 1]  # in the order of `GlueTask.layouts`
+        self._path = files[0 if self._training else 1]  # ordered as `GlueTask.layouts`
         with self._path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         self._key = hashlib.sha256(
@@ -263,7 +263,7 @@ class _Part:
         self._sources = summary.sources
 
     def split(self, info: DatasetInfo, *, seed: int) -> SourceSplit:
-        """Split the rows of the training part into train and validation, by whole sources."""
+        """Split the training rows into train and validation, by whole sources."""
         try:
             return split_by_source(self.labels, self._sources, info.split_sizes[1], seed=seed)
         except DataError as error:
@@ -290,7 +290,7 @@ class _Part:
         return self._cached(read, lambda found: write_atomically(path, as_stored(found, about)), train)
 
     def tokens(self, tokeniser: Tokeniser, max_length: int) -> Tokens:
-        """Return the tokens of all samples, from the cache if possible."""
+        """Return all samples' tokens, from the cache if possible."""
         files = TokenFiles(self._folder, self.digest, tokeniser, max_length)
         return self._cached(
             files.read, files.write, lambda: tokenise(tokeniser, self._samples.texts, max_length=max_length)

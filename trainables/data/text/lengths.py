@@ -1,8 +1,8 @@
-"""Mini-batches of samples with similar length, which keeps padding small.
+"""Mini-batches with samples of similar length, which keeps padding small.
 
-The samples of an epoch are shuffled and divided into buckets of 50 batches. Each bucket is sorted by length and cut
-into batches. Finally, the batches of all buckets are shuffled. A single left-over sample joins the last bucket, in the
-batch with the longest samples.
+An epoch's samples are shuffled and divided into buckets of 50 batches. Each bucket is sorted by length and cut into
+batches. Finally, all batches are shuffled. A single left-over sample joins the last bucket, in the batch with the
+longest samples.
 """
 
 from typing import Final
@@ -18,19 +18,19 @@ BATCHES_PER_BUCKET: Final = 50
 
 
 def length_bucketed_batches(lengths: Tensor, *, batch_size: int, data_seed: int, epoch: int) -> list[Tensor]:
-    """Draw the mini-batches of an epoch.
+    """Draw an epoch's mini-batches.
 
     The batches depend only on (data_seed, epoch), so an epoch needs no state from earlier epochs.
 
     Args:
         lengths: (N,) int64, token count per sample.
-        batch_size: samples per batch, except the batch that takes the remainder.
+        batch_size: samples per batch, except the batch with the remainder.
         data_seed: draws the batches.
         epoch: epoch number, counted from 0.
 
     Returns:
-        Batches of sample indices, each (B,) int64, in random order. The sizes are those of `batch_sizes`, and every
-        sample occurs once.
+        Batches of sample indices, each (B,) int64, in random order. The sizes come from `batch_sizes`, and every sample
+        occurs once.
 
     Raises:
         ValueError: there are fewer than two samples.
@@ -46,7 +46,7 @@ def length_bucketed_batches(lengths: Tensor, *, batch_size: int, data_seed: int,
 
 
 def batches_sorted_by_length(lengths: Tensor, *, batch_size: int) -> list[Tensor]:
-    """Return batches of all samples from shortest to longest, for forward passes without training.
+    """Return batches with all samples from shortest to longest, for forward passes without training.
 
     Args:
         lengths: (N,) int64.

@@ -1,4 +1,4 @@
-"""GLUE metrics of predicted classes. Undefined metrics are 0.
+"""GLUE metrics for predicted classes. Undefined metrics are 0.
 
 scikit-learn computes F1 and Matthews' correlation. It is imported on first use, because most trials report neither.
 """
@@ -66,13 +66,13 @@ def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
 
 
 def constant_score(labels: Tensor, metric: Metric, num_classes: int) -> float:
-    """Compute the best score of predicting the same class for every sample.
+    """Compute the best score for predicting the same class for every sample.
 
-    For accuracy this is the fraction of the largest class. For Matthews' correlation it is 0.
+    For accuracy this is the largest class's fraction. For Matthews' correlation it is 0.
 
     Args:
         labels: (N,) int64.
-        metric: name of the metric.
+        metric: metric name.
         num_classes: number of classes.
     """
     return max(float(METRICS[metric](torch.full_like(labels, label), labels)) for label in range(num_classes))

@@ -1,7 +1,7 @@
 """Readers of GLUE files. Errors about invalid rows name file and row number.
 
 The TSV files are not CSV: quotes have no special meaning. Only a line feed, optionally after a carriage return, ends a
-row, because sentences contain other characters that Unicode treats as line ends.
+row, because sentences contain other characters defined as line ends by Unicode.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Samples(NamedTuple):
 
 
 def read_samples(task: GlueTask, path: Path, *, training: bool) -> Samples:
-    """Read all rows of a file.
+    """Read all rows in a file.
 
     Args:
         task: GLUE task.

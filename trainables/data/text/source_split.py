@@ -2,8 +2,8 @@
 
 A random split leaks. On SST-2, 82% of the rows of a random validation split contain a training row of three tokens or
 more, or are contained in one. For the development part, this share is 13%. A bag-of-words model scores 0.93 on the
-random split and 0.82 on the development part, so configs are selected by memorisation. Split by source, it scores 0.82
-to 0.83.
+random split and 0.82 on the development part, so configs are selected by memorisation. Split by source, the same model
+scores 0.82 to 0.83.
 
 Texts are compared without case and with single spaces.
 """
@@ -22,8 +22,9 @@ from trainables.data.splits import proportional
 from trainables.spec.glue import SourceRule
 
 COMMON: Final = -1
-# Sentences that contain the same row of at least this many tokens are near-duplicates and form one source. On SST-2 the
-# largest such source has 186 rows. With three tokens it would have 803 rows, and with two tokens 40,689 of 67,349.
+# Sentences containing the same row of at least this many tokens are near-duplicates and form one source. On SST-2 the
+# largest source has 186 rows. With three tokens, the largest source would have 803 rows, and with two tokens 40,689 of
+# 67,349.
 _JOINING_TOKENS: Final = 4
 _LARGEST_SHARE: Final = 0.1
 _SMALLEST_PART: Final = 0.95
@@ -35,8 +36,8 @@ class SourceSplit(NamedTuple):
     Args:
         train: sorted rows, int64.
         validation: sorted rows, int64.
-        sources: total number of sources.
-        validation_sources: number of sources in the validation split.
+        sources: total source count.
+        validation_sources: source count in the validation split.
     """
 
     train: np.ndarray
@@ -50,9 +51,9 @@ def sources_of(texts: Sequence[Sequence[str]], rule: SourceRule) -> np.ndarray:
 
     Args:
         texts: N first texts and, for pairs, N second texts.
-        rule: rule for a shared source. `phrase`: a row belongs to the longest rows that contain it. Rows of four tokens
-            or more join these longest rows into one source. A shorter row contained in several sources is common and
-            has no source. `first`: rows with the same first text share a source. `any`: rows connected through shared
+        rule: rule for a shared source. `phrase`: a row belongs to the longest rows containing it. Rows of four or more
+            tokens join these longest rows into one source. A shorter row contained in several sources is common and has
+            no source. `first`: rows with the same first text share a source. `any`: rows connected through shared
             texts, in either column, share a source.
 
     Returns:
@@ -69,16 +70,16 @@ def sources_of(texts: Sequence[Sequence[str]], rule: SourceRule) -> np.ndarray:
 def split_by_source(labels: np.ndarray, sources: np.ndarray, size: int, *, seed: int) -> SourceSplit:
     """Draw a validation split of whole sources. All other rows, common rows included, are for training.
 
-    Sources are visited in random order. A source is taken if no class then exceeds its share of the split, so the last
-    sources taken are small. If the split is still not full, further sources are taken regardless of class. A source
-    larger than a tenth of the split is always used for training.
+    Sources are visited in random order. A source is taken if no class then exceeds the class's share of the split, so
+    the last sources taken are small. If the split is still not full, further sources are taken regardless of class. A
+    source larger than a tenth of the split is always used for training.
 
     Args:
         labels: (N,) integers.
         sources: (N,) int64, result of `sources_of`.
-        size: rows of the validation split. If the sources do not add up to it, the split has up to a twentieth fewer
-            rows.
-        seed: draws the order of the sources.
+        size: rows of the validation split. If the sources do not add up to this size, the split has up to a twentieth
+            fewer rows.
+        seed: draws the source order.
 
     Raises:
         DataError: the sufficiently small sources have too few rows.
@@ -141,7 +142,7 @@ def _phrase_sources(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
     """Assign source numbers to tokenised phrases."""
     distinct = {phrase: number for number, phrase in enumerate(dict.fromkeys(rows))}
     lengths = sorted({len(phrase) for phrase in distinct})
-    within: defaultdict[int, list[int]] = defaultdict(list)  # by phrase, the longer phrases that contain it
+    within: defaultdict[int, list[int]] = defaultdict(list)  # by phrase, the longer phrases containing it
     for phrase, number in distinct.items():
         found = set()
         for length in lengths:
@@ -153,7 +154,7 @@ def _phrase_sources(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
                     found.add(part)
         for part in found:
             within[part].append(number)
-    # Containment is transitive, so `within` includes the longest rows that contain a phrase.
+    # Containment is transitive, so `within` includes the longest rows containing a phrase.
     longest = [[n for n in within.get(number, ()) if n not in within] or [number] for number in range(len(distinct))]
     one, other = [], []
     for phrase, number in distinct.items():

@@ -1,4 +1,4 @@
-"""Tokenisers: either from a model folder, or WordPiece trained on the train split of a task.
+"""Tokenisers: either from a model folder, or WordPiece trained on a task's train split.
 
 `[PAD]` always has id 0, because batches use 0 to mark padding. Other tokenisers are rejected.
 """
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise DataError("text datasets need the extra 'text': pip install 'pesfkd[text]'") from error
 
-# Each process uses one thread. With its own threads, the library would warn when a process forks.
+# Each process uses one thread. With library threads, the library would warn when a process forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DEFAULT_VOCABULARY: Final = 8_000
@@ -28,13 +28,13 @@ MAX_LENGTH: Final = 128
 _PAD, _UNKNOWN, _FIRST, _BETWEEN, _MASK = _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES: Final = "##"
 _LARGEST_ALPHABET: Final = 1_000
-# Models round the number of embedding rows up to a multiple of at most this number.
+# Models round the number of embedding rows up to a multiple of this number or a smaller one.
 _ROUNDED_TO: Final = 128
 
 
 @dataclass(frozen=True)
 class Tokeniser:
-    """Tokeniser of texts and pairs of texts.
+    """Tokeniser for texts and text pairs.
 
     Args:
         backend: tokeniser of the `tokenizers` library, without padding and truncation.
@@ -60,14 +60,14 @@ def train_tokeniser(texts: Sequence[str], *, vocabulary_size: int = DEFAULT_VOCA
 
     The library numbers pieces in hash table order, which differs between processes. To make training reproducible, all
     single characters are numbered in sorted order beforehand, both as the start of a word and as a continuation. The
-    numbers of all other pieces follow from these.
+    other pieces' numbers follow from these.
 
     Args:
         texts: training texts.
         vocabulary_size: maximum number of tokens, special tokens included.
 
     Raises:
-        ValueError: the vocabulary is too small for the characters of the texts.
+        ValueError: the vocabulary is too small for the texts' characters.
     """
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
@@ -110,7 +110,7 @@ def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokeniser:
 
 
 def load_tokeniser(folder: Path) -> Tokeniser:
-    """Load the tokeniser of a model folder: `tokenizer.json`, or BERT's `vocab.txt` with `tokenizer_config.json`.
+    """Load the tokeniser in a model folder: `tokenizer.json`, or BERT's `vocab.txt` with `tokenizer_config.json`.
 
     Raises:
         DataError: there is no tokeniser, or it cannot be used. The message names the file.
@@ -187,7 +187,7 @@ def as_stored(tokeniser: Tokeniser, about: dict[str, Any]) -> bytes:
 
     Args:
         tokeniser: tokeniser to store.
-        about: description of the tokeniser, compared on reading.
+        about: tokeniser description, compared on reading.
     """
     return json.dumps({"about": about, "digest": tokeniser.digest, "tokenizer": tokeniser.json}).encode()
 

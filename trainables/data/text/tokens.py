@@ -21,13 +21,13 @@ _FORMAT: Final = 1  # increase it when tokenising changes
 
 
 class Tokens(NamedTuple):
-    """Tokens of N samples.
+    """Tokens for N samples.
 
     Args:
         ids: (T,) int32, concatenated token ids of all samples, without padding. The id 0 does not occur.
         offsets: (N + 1,) int64, start of each sample in `ids`, followed by T.
-        firsts: (N,) int64, number of tokens of the first text, with the special tokens before and after it. The
-            remaining tokens belong to segment 1.
+        firsts: (N,) int64, token count of the first text, with the special tokens before and after it. The remaining
+            tokens belong to segment 1.
     """
 
     ids: Tensor
@@ -36,7 +36,7 @@ class Tokens(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """Number of tokens of each sample, (N,) int64."""
+        """Token count per sample, (N,) int64."""
         return self.offsets.diff()
 
     def to(self, device: torch.device) -> "Tokens":
@@ -48,7 +48,7 @@ class Tokens(NamedTuple):
 
         Args:
             rows: (B,) int64, sample rows.
-            length: L; defaults to the length of the longest sample, rounded up to a multiple of 8.
+            length: L; defaults to the longest sample's length, rounded up to a multiple of 8.
 
         Returns:
             (B, 2, L) int32: token ids, padded at the end with 0, and segment ids.
@@ -65,12 +65,12 @@ class Tokens(NamedTuple):
 
 
 def padded_length(longest: int) -> int:
-    """Return the padded length of a batch, given the length of the longest sample."""
+    """Return a batch's padded length, given the longest sample's length."""
     return -(-longest // PADDED_TO) * PADDED_TO
 
 
 def tokenise(tokeniser: Tokeniser, texts: Sequence[list[str]], *, max_length: int) -> Tokens:
-    """Tokenise texts or pairs of texts. Long samples are truncated; in a pair, the longer text is truncated first.
+    """Tokenise texts or text pairs. Long samples are truncated; in a pair, the longer text is truncated first.
 
     Args:
         tokeniser: provides ids and adds special tokens around and between texts.
@@ -105,10 +105,10 @@ def tokenise(tokeniser: Tokeniser, texts: Sequence[list[str]], *, max_length: in
 
 
 class TokenFiles:
-    """Token files of one part: the ids as Arrow, and a second file with the start of each sample.
+    """Token files for one part: the ids as Arrow, and a second file with the start of each sample.
 
     Args:
-        folder: cache folder of the part.
+        folder: the part's cache folder.
         part_digest: digest of the part's texts.
         tokeniser: tokeniser for the texts.
         max_length: maximum sample length in tokens.

@@ -1,4 +1,4 @@
-"""Specifications and settings of the distillation methods by name, without torch."""
+"""Distillation methods' specifications and settings by name, without torch."""
 
 from trainables.spec.methods.own import is_own
 from trainables.spec.methods.registry import (

@@ -17,7 +17,7 @@ _DISTANCES: Final[dict[PesfVariant, Distance]] = {"released-vision": "kl", "rele
 
 # Pydantic takes the fields of the last base first.
 class PesfKdSettings(VariantSettings, DistanceSettings, WeightSettings):
-    """Settings of `pesf_kd`, without those of the adapter."""
+    """Settings of `pesf_kd`, without adapter settings."""
 
     gap_control: GapControl = Field(
         "none", description="pesf_kd: impose the paper's or the centred gap, or shift all the teacher's logits"

@@ -1,4 +1,4 @@
-"""Methods that compare the features in front of the last layer."""
+"""Methods for comparing the features in front of the last layer."""
 
 from typing import Final
 

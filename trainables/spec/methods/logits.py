@@ -1,9 +1,9 @@
-"""Methods that compare the logits of student and teacher in other ways than plain distillation.
+"""Methods that compare student and teacher logits in other ways than plain distillation.
 
-Scale-decoupled distillation (Wei, Luo and Luo, "Scale Decoupled Distillation", 2024) is no method of its own here. It
-applies the loss of `kd`, `dkd` or `nkd` to logits of the whole image and of its regions. Logits of regions need the
-last feature maps, which stored outputs do not have. Without regions, which is scale `[1]` of the authors' code, it
-equals `kd`, `dkd` or `nkd`.
+Scale-decoupled distillation (Wei, Luo and Luo, "Scale Decoupled Distillation", 2024) is not a separate method here.
+This method applies the loss of `kd`, `dkd` or `nkd` to logits of the whole image and of image regions. Region logits
+need the last feature maps, which stored outputs do not have. Without regions (scale `[1]` in the authors' code), the
+method equals `kd`, `dkd` or `nkd`.
 """
 
 from typing import Final
@@ -216,7 +216,7 @@ SPECS: Final = (
         "teacher's confidence",
         published={"temperature": 4.0, "ce_weight": 0.0, "kd_weight": 1.0},
     ),
-    # The command of the authors' README for vgg13 to vgg8, with the defaults of their code.
+    # The command in the authors' README for vgg13 to vgg8, with the defaults of their code.
     MethodSpec(
         "rld",
         RldSettings,

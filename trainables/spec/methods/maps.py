@@ -1,4 +1,4 @@
-"""Methods that compare the feature maps of networks for images."""
+"""Methods that compare the feature maps of image networks."""
 
 from typing import Final
 

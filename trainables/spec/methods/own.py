@@ -1,10 +1,10 @@
-"""Methods of the user's own: specification of a method by the canonical name of the user's code.
+"""User methods: specification of a method by the canonical name of the user's code.
 
-The name is `my_method.py:METHOD@0123456789abcdef`. `METHOD` is the same object that a module of `trainables.methods`
-defines, and the only one that is needed. The module is executed when the specification is first asked for, in each
-process that knows its sources (`trainables.user_code.loading`). That imports torch, which the methods of this package
-avoid. Settings of such a method are fields of the configs of that method alone, so two studies in one process may use
-two versions of a file.
+The name is `my_method.py:METHOD@0123456789abcdef`. `METHOD` is the same kind of object as in a module of
+`trainables.methods`, and no other object is needed. The module is executed on the first request for the specification,
+in each process with a copy of the sources (`trainables.user_code.loading`). This imports torch, unlike the
+specifications of this package. The settings of a user method are fields of this method's configs alone, so two studies
+in one process may use two versions of a file.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from trainables.user_code.loading import load
 from trainables.user_code.reference import canonical, is_canonical
 
 _TYPES: Final = (bool, int, float, str)
-# Columns of the records that are no config fields.
+# Columns of the records besides the config fields.
 RECORD_COLUMNS: Final = frozenset(
     {
         "trial_id", "study", "space", "stage", "name", "config_id", "replicate", "status", "error", "epochs_planned",
@@ -34,25 +34,24 @@ _checked: dict[str, tuple[object, MethodSpec]] = {}
 
 
 def is_own(name: str) -> bool:
-    """Return whether a method is the user's own, from the name alone."""
+    """Return whether a method is a user method, from the name alone."""
     return is_canonical(name)
 
 
 def know_trial_fields(names: Iterable[str]) -> None:
-    """Note the fields of every trial, which no setting may have as its name."""
+    """Register the fields of every trial. No setting may have one of these names."""
     _trial_fields.update(names)
 
 
 def loaded_spec(name: str, check_fields: Callable[[type[MethodSettings]], object]) -> MethodSpec:
-    """Return the specification of a method of the user's own, named as in configs.
+    """Return the specification of a user method, named as in configs.
 
     Args:
         name: canonical name.
-        check_fields: raises a ValueError for settings that contradict those of the registered methods.
+        check_fields: raises a ValueError for settings in conflict with the registered methods' settings.
 
     Raises:
-        UserCodeError: the code cannot be loaded, or the object is not a method that can be used. The message gives the
-            reason.
+        UserCodeError: the code cannot be loaded, or the object is not a usable method. The message gives the reason.
     """
     found = load(name)
     known = _checked.get(name)
@@ -134,7 +133,7 @@ def _type_in_words(annotation: Any) -> str:
 
 
 def _check_keywords(found: Any, spec: MethodSpec, shown: str) -> None:
-    """Check that losses and parts ask for fields that the specification declares."""
+    """Check that losses and parts read only fields declared by the specification."""
     declared = spec.trial_fields.union(spec.settings.model_fields)
     if spec.has_adapter or spec.takes_adapter:
         declared |= {*AdapterSettings.model_fields}

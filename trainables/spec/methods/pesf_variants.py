@@ -1,4 +1,4 @@
-"""Variants of PESF-KD: the paper's objective, and the two objectives that its authors released.
+"""Variants of PESF-KD: the paper's objective, and the two objectives released by the authors.
 
 Notation: z_s are the student's logits, z_t the frozen teacher's, z_a the adapted teacher's, y the labels, T the
 temperature, and p(z) = softmax(z). KL(p || q) is the mean over the batch of Σ p log(p / q). The symbol [z] marks a
@@ -22,9 +22,9 @@ class Variant:
 
     Args:
         objective: the minimised loss.
-        source: where the objective and the settings come from.
+        source: origin of the objective and the settings.
         deviations: differences between this project and the source.
-        settings: values of config fields. Fields that are not listed keep their defaults.
+        settings: values of config fields. Missing fields keep their defaults.
     """
 
     objective: str
@@ -116,14 +116,14 @@ assert set(PESF_VARIANTS) == set(get_args(PesfVariant))
 
 # The paper's objective with the released schedule, scaled to the epochs of a study.
 AS_PUBLISHED: Final[Mapping[str, float | str | bool]] = {"pesf_variant": "paper", **_VISION}
-# The same for an adapter beside another method, with the README's `--distill crd -a 1`.
+# The same for an adapter in addition to another method, with the README's `--distill crd -a 1`.
 TERM_AS_PUBLISHED: Final[Mapping[str, float | str | bool]] = {
     "pesf_variant": "paper",
     "adapter_kd_weight": 1.0,
     **{name: value for name, value in _VISION.items() if name not in ("ce_weight", "kd_weight")},
 }
-# The same on text. Rate and schedule of the adapter are the defaults on text, which are the released ones except for
-# the warm-up that all trials on text share.
+# The same on text. Rate and schedule of the adapter are the defaults on text. These are the released values, except for
+# the warm-up, which is common to all text trials.
 AS_PUBLISHED_ON_TEXT: Final[Mapping[str, float | str | bool]] = {
     "pesf_variant": "paper",
     **{

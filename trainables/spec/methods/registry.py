@@ -1,4 +1,4 @@
-"""Registry of the methods' specifications, and validation of the methods' settings by name.
+"""Registry of method specifications, and validation of method settings by name.
 
 Each method is declared in two places. A module of this package has the settings and the `MethodSpec`, and a module of
 `trainables.methods` has the losses and defines `METHOD`. The two are separate because the losses import torch, and a
@@ -24,18 +24,18 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
 
 
 def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
-    """Return the specification of a method.
+    """Return a method's specification.
 
     Args:
-        name: name of a registered method, or canonical name of one of the user's own.
-        adapter: whether to enable the adapter of a method with an optional one.
+        name: name of a registered method, or canonical name of a user method.
+        adapter: whether to enable the method's optional adapter.
     """
     spec = own_spec(name) if is_own(name) else METHOD_SPECS[name]
     return replace(spec, has_adapter=True) if adapter and spec.takes_adapter else spec
 
 
 def own_spec(name: str) -> MethodSpec:
-    """Return the specification of a method of the user's own, by its canonical name.
+    """Return a user method's specification by canonical name.
 
     Raises:
         UserCodeError: the code cannot be loaded, or is not a method that can be used. The message gives the reason.
@@ -44,10 +44,10 @@ def own_spec(name: str) -> MethodSpec:
 
 
 def registered_settings(*methods: str) -> tuple[type[MethodSettings], ...]:
-    """Return the settings models of adapters and of all registered methods; records show settings in this order.
+    """Return the settings models for adapters and all registered methods; records show settings in this order.
 
     Args:
-        methods: names of methods. The models of those of the user's own come last.
+        methods: method names. User methods' models come last.
     """
     own = (own_spec(name).settings for name in dict.fromkeys(methods) if is_own(name))
     registered = (spec.settings for spec in METHOD_SPECS.values())
@@ -55,20 +55,19 @@ def registered_settings(*methods: str) -> tuple[type[MethodSettings], ...]:
 
 
 def is_known_method(name: str) -> bool:
-    """Return whether a method is registered, or has the form of a method of the user's own."""
+    """Return whether a method is registered, or has the form of a user method's name."""
     return name in METHOD_SPECS or is_own(name)
 
 
 def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:
-    """Validate settings of all methods. Those of `method` are validated together, by the model of `method`.
+    """Validate all methods' settings. The settings of `method` are validated together, by the model of `method`.
 
     Args:
-        method: name of the method; may be unknown.
-        given: given settings of any method, by field name.
+        method: method name; may be unknown.
+        given: given settings for any method, by field name.
 
     Returns:
-        The settings of all methods with defaults for those not given, and the errors. With errors, the settings are
-        incomplete.
+        All methods' settings, with defaults for missing ones, and the errors. With errors, the settings are incomplete.
     """
     own = method_spec(method).settings if is_known_method(method) else MethodSettings
     read = {name: given[name] for name in own.model_fields if name in given}
@@ -88,7 +87,7 @@ def settings_fields(models: tuple[type[MethodSettings], ...]) -> Mapping[str, Fi
     """Return the fields of settings models by name.
 
     Raises:
-        ValueError: a field has no default, or two models declare different fields of one name.
+        ValueError: a field has no default, or two models declare different fields with one name.
     """
     found: dict[str, FieldInfo] = {}
     for model in models:
@@ -109,6 +108,6 @@ def _is_same(first: FieldInfo, second: FieldInfo) -> bool:
 
 @cache
 def _combined(models: tuple[type[MethodSettings], ...]) -> type[MethodSettings]:
-    """Return a model with the fields of all `models`, for values that the trial's method does not read."""
+    """Return a model with the fields of all `models`, for values not read by the trial's method."""
     fields: dict[str, Any] = {name: (field.annotation, field) for name, field in settings_fields(models).items()}
     return create_model("SettingsOfAllMethods", __base__=MethodSettings, **fields)

@@ -1,4 +1,4 @@
-"""Names of methods in tables and figures, derived from the fields of a trial's config or record."""
+"""Method names in tables and figures, derived from the fields in a trial's config or record."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,13 +8,13 @@ from trainables.user_code.reference import canonical, is_canonical
 _USUAL_OBJECT: Final = "METHOD"
 _DIGITS: Final = 6
 
-# Fields of a method with an adapter that make another method of it, each with the value that adds nothing to the name.
+# Fields that change the name of a method with an adapter, each with the value that adds nothing to the name.
 _OF_ADAPTERS: Final[dict[str, str | int]] = {"pesf_variant": "paper", "adapter_training": "joint", "adapter_count": 1}
 NAMING_FIELDS: Final = ("method", "adapter", *_OF_ADAPTERS)
 
 
 def short_name(method: str) -> str:
-    """Return the name of a method in tables: that of the config; for a method of the user's own, file and digest.
+    """Return a method's name in tables: the name in the config or, for a user method, file and digest.
 
     `my_method.py:METHOD@0123456789abcdef` becomes `my_method-012345`, and `my_method.py:OTHER@...` becomes
     `my_method:OTHER-012345`.
@@ -27,11 +27,11 @@ def short_name(method: str) -> str:
 
 
 def method_name(fields: Mapping[str, Any]) -> str:
-    """Return the name of a method in tables and figures, such as `dkd+adapter` or `pesf_kd+frozen`.
+    """Return a method's name in tables and figures, such as `dkd+adapter` or `pesf_kd+frozen`.
 
     Args:
-        fields: `NAMING_FIELDS` of a config or record by name. Fields other than `method` may be missing or None, as in
-            records of earlier versions.
+        fields: `NAMING_FIELDS` from a config or record by name. Fields other than `method` may be missing or None, as
+            in records from earlier versions.
     """
     method = short_name(str(fields["method"]))
     if method != "pesf_kd" and not fields.get("adapter"):

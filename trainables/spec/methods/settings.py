@@ -1,4 +1,4 @@
-"""Base class of a method's settings, and settings shared by several methods."""
+"""Base class for method settings, and settings shared by several methods."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ AdapterSchedule = Literal["constant", "cosine", "step", "linear", "one_cycle", "
 
 
 class MethodSettings(BaseModel):
-    """Base class of the settings of a method. Subclasses declare one field per setting, each with a default.
+    """Base class for a method's settings. Subclasses declare one field per setting, each with a default.
 
     Field names are unique over all methods, because configs, plans and records are flat. Two methods share a field by
     inheriting it from the same class.
@@ -26,7 +26,7 @@ class MethodSettings(BaseModel):
 
 
 class WeightSettings(MethodSettings):
-    """Weights of the student's cross-entropy and of the distillation loss."""
+    """Weights of the student's cross-entropy and the distillation loss."""
 
     ce_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the student's cross-entropy")
     kd_weight: float = Field(
@@ -35,13 +35,13 @@ class WeightSettings(MethodSettings):
 
 
 class DistanceSettings(MethodSettings):
-    """Distance between the softened predictions of student and teacher."""
+    """Distance between student's and teacher's softened predictions."""
 
     distance: Distance = Field("kl", description="pesf_kd, pkd: Kullback-Leibler, or squared error of probabilities")
 
 
 class AdapterLossSettings(MethodSettings):
-    """Losses of the adapter, or of a teacher that is trained with the student."""
+    """Losses for the adapter, or for a teacher trained with the student."""
 
     adapter_ce_weight: float = Field(
         1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the adapted teacher's cross-entropy"
@@ -50,7 +50,7 @@ class AdapterLossSettings(MethodSettings):
 
 
 class AdapterModuleSettings(MethodSettings):
-    """Form of the adapter."""
+    """Adapter form."""
 
     adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
     adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
@@ -65,7 +65,7 @@ class AdapterModuleSettings(MethodSettings):
 
 
 class AdapterOptimiserSettings(MethodSettings):
-    """Optimiser of the adapter, or of a teacher that is trained with the student."""
+    """Optimiser for the adapter, or for a teacher trained with the student."""
 
     adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
@@ -78,11 +78,11 @@ class AdapterOptimiserSettings(MethodSettings):
 
 # Pydantic takes the fields of the last base first.
 class AdapterTrainingSettings(AdapterOptimiserSettings, AdapterLossSettings):
-    """Training of the adapter, or of a teacher that is trained with the student."""
+    """Training settings for the adapter, or for a teacher trained with the student."""
 
 
 class VariantSettings(MethodSettings):
-    """Variant of PESF-KD."""
+    """PESF-KD variant."""
 
     pesf_variant: PesfVariant = Field(
         "paper", description="adapter's objective: the paper's, or that of the authors' code for images or text"
@@ -91,7 +91,7 @@ class VariantSettings(MethodSettings):
 
 # Pydantic takes the fields of the last base first.
 class AdapterTermSettings(VariantSettings):
-    """Distillation through an adapter beside a method whose own loss has no logits of the teacher."""
+    """Distillation through an adapter, in addition to a method without teacher logits in the loss."""
 
     adapter_kd_weight: float = Field(
         1.0, ge=0, le=LARGEST_WEIGHT, description="crd and others with --adapter: weight of pesf_kd's distance"
@@ -99,7 +99,7 @@ class AdapterTermSettings(VariantSettings):
 
 
 class AdapterSettings(AdapterOptimiserSettings, AdapterModuleSettings, AdapterLossSettings):
-    """Adapter on the teacher, and training of the adapter.
+    """Adapter on the teacher, and adapter training.
 
     Every method with an adapter reads these fields in addition to `MethodSpec.settings`.
     """

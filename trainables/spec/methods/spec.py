@@ -15,36 +15,36 @@ class MethodSpec:
     """Specification of a method: settings, required networks and published values.
 
     Args:
-        name: name of the method; for methods of this package also of the module in `trainables.methods`.
-        settings: settings of the method, without those of an adapter.
-        trial_fields: fields that every trial has and that the losses read too, such as `temperature`.
+        name: method name; for methods of this package also the module name in `trainables.methods`.
+        settings: the method's settings, without adapter settings.
+        trial_fields: fields of every trial, such as `temperature`, also read by the losses.
         has_adapter: whether an adapter is trained with the student.
         takes_adapter: whether an adapter is optional, enabled by the config's `adapter`.
-        adapter_term: whether the optional adapter adds a distillation term of its own, because the losses of the method
-            have no logits of the teacher. See `trainables.methods.adapter_term`.
+        adapter_term: whether the optional adapter adds a separate distillation term, because the method's losses have
+            no teacher logits. See `trainables.methods.adapter_term`.
         no_adapter: why a method without an adapter takes none, as a clause.
-        needs_teacher: whether the student distils from a teacher that is trained beforehand.
-        peer: for methods with a peer, the field of a trial's config that names the peer's architecture. The peer trains
-            from scratch together with the student.
-        needs_maps: whether the losses use the feature maps of both networks. The teacher must then be live, because
-            stored outputs have no maps, and both architectures must provide maps.
-        needs_feature: whether the losses compare the teacher's penultimate feature, which an ensemble does not have.
+        needs_teacher: whether the student distils from a pretrained teacher.
+        peer: for methods with a peer, the config field with the peer's architecture. The peer trains from scratch
+            together with the student.
+        needs_maps: whether the losses use both networks' feature maps. The teacher must then be live, because stored
+            outputs have no maps, and both architectures must provide maps.
+        needs_feature: whether the losses compare the teacher's penultimate feature. An ensemble has none.
         needs_class_distances: whether the losses use distances between the classes, measured on the frozen teacher's
             logits when a trial begins; see `trainables.run.class_distances`.
-        teacher_settings: for methods that train a special teacher for the student beforehand, the settings of that
+        teacher_settings: for methods with a special teacher, trained for the student beforehand, the settings of this
             training. `settings` inherits from this class. None for methods with an ordinary teacher.
         trains_teacher: whether the teacher continues to train. Teacher outputs then cannot be stored.
         shares_layers: whether the student's layers run twice; see `trainables.models.text.share_layers`.
-        smallest_batch: smallest batch size, for losses that compare the samples of a batch.
-        two_classes: what the losses lose on a dataset with two classes, as a clause; empty if they lose nothing.
-        two_classes_refused: whether nothing of the distillation loss is left then, so that new studies are refused.
-        modality: data that the method supports: `images` for methods that match maps with height and width, `text` for
-            methods that match layers of language models.
-        published: values of `fields` to start a comparison from, taken from the paper or the authors' code for
-            CIFAR-100 as far as known here. Values that depend on the pair are for resnet32x4 to resnet8x4. Not every
-            value was checked against the paper. Fields that are not listed keep the config's defaults.
+        smallest_batch: smallest batch size, for losses comparing the samples within a batch.
+        two_classes: lost part of the losses on a dataset with two classes, as a clause; empty if nothing is lost.
+        two_classes_refused: whether two classes leave nothing of the distillation loss, so new studies are refused.
+        modality: supported data: `images` for methods matching maps with height and width, `text` for methods matching
+            layers of language models.
+        published: start values of `fields` for a comparison, taken from the paper or the authors' code for CIFAR-100 as
+            far as known here. If values depend on the pair, they are for resnet32x4 to resnet8x4. Not every value was
+            checked against the paper. Missing fields keep the config's defaults.
         published_on_text: the same for text, if the values differ.
-        published_on_task: further values for a comparison on one dataset, by its canonical name.
+        published_on_task: further values for a comparison on one dataset, by canonical dataset name.
         published_adapter: further values for a comparison with the optional adapter.
     """
 
@@ -74,7 +74,7 @@ class MethodSpec:
 
     @property
     def fields(self) -> frozenset[str]:
-        """Config fields that this method reads; fields that every method reads are not listed."""
+        """Config fields read by this method; fields read by every method are not listed."""
         adapter = set(AdapterSettings.model_fields) if self.has_adapter else set()
         if self.has_adapter and self.adapter_term:
             adapter |= TEMPERATURE.union(AdapterTermSettings.model_fields)
@@ -82,7 +82,7 @@ class MethodSpec:
 
     @property
     def teacher_fields(self) -> frozenset[str]:
-        """Config fields for the training of the method's special teacher; empty if the teacher is an ordinary one."""
+        """Config fields for training the method's special teacher; empty if the teacher is an ordinary one."""
         return frozenset(() if self.teacher_settings is None else self.teacher_settings.model_fields)
 
     @property
@@ -92,5 +92,5 @@ class MethodSpec:
 
     @property
     def companion(self) -> Literal["student", "teacher"] | None:
-        """Field of a trial's config that names the network trained with the student; None if there is none."""
+        """Config field with the name of the network trained together with the student; None without one."""
         return "teacher" if self.trains_teacher else self.peer

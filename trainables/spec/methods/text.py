@@ -1,4 +1,4 @@
-"""Methods that compare the layers of language models."""
+"""Methods for comparing language model layers."""
 
 from typing import Final
 
@@ -43,8 +43,8 @@ SPECS: Final = (
         modality="text",
         published={"temperature": 5.0, "ce_weight": 0.5, "kd_weight": 0.5, "pkd_weight": 100.0},
     ),
-    # Numbers of the authors' code: T, α and the thresholds of each task (`pea_kd.py` names the differences). Tasks
-    # without thresholds there have those of CoLA. The number of first epochs is ours.
+    # Numbers in the authors' code: T, α and each task's thresholds (`pea_kd.py` names the differences). Tasks without
+    # thresholds there use CoLA's. The number of first epochs is ours.
     MethodSpec(
         "pea_kd",
         PeaKdSettings,

@@ -1,4 +1,4 @@
-"""Methods that train another network for the student: a peer, the teacher itself, or a special teacher beforehand."""
+"""Methods with another trained network: a peer, the teacher itself, or a special teacher beforehand."""
 
 from typing import Final, Literal
 
@@ -26,11 +26,11 @@ class DualStudentSettings(WeightSettings):
 
 
 class FullTeacherSettings(AdapterTrainingSettings, WeightSettings):
-    """Settings of `full_teacher`, which trains the teacher with the settings of an adapter."""
+    """Settings of `full_teacher`, which trains the teacher with adapter settings."""
 
 
 class FriendlyTeacherSettings(MethodSettings):
-    """Settings of the training of the teacher of `sftn`."""
+    """Settings for training the teacher of `sftn`."""
 
     sftn_temperature: float = Field(
         4.0, ge=LOWEST_TEMPERATURE, le=1000, description="sftn: softens teacher and branches in its training"

@@ -7,7 +7,6 @@ multiply a confirmation's disk space. One student of the first choice is also re
 """
 
 import re
-import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -17,7 +16,7 @@ from mlflow.entities import LoggedModelOutput, Metric, Run
 from study.ledger.entry import TrialEntry
 from study.ledger.students import student_path
 from study.plan.plan import StudyPlan
-from study.tracking.trial_run import trial_params
+from study.tracking.trial_run import epoch_metrics, trial_params
 from trainables.spec.measures import SHARPNESS_GAP, objective_of
 
 MODEL_TYPE: Final = "student"
@@ -72,11 +71,14 @@ def _log(client: MlflowClient, plan: StudyPlan, experiment_id: str, entry: Trial
         experiment_id, name=re.sub(r"[^\w-]", "_", entry.name), source_run_id=run_id, tags=tags, params=params,
         model_type=MODEL_TYPE,
     )  # fmt: skip
-    now, last = int(time.time() * 1000), max(entry.epochs)
+    last = max(entry.epochs)
     shown = (plan.objective, SHARPNESS_GAP, objective_of(plan.base.dataset, "test"), "test/accuracy")
-    # The run has these metrics already. With a model they belong to both.
-    scores = {name: entry.last[name] for name in shown if name in entry.last}
-    metrics = [Metric(name, each, now, last, model_id=model.model_id) for name, each in scores.items()]
+    # The run has these metrics already. With the same time, they are not stored again, and belong to both.
+    metrics = [
+        Metric(each.key, each.value, each.timestamp, each.step, model_id=model.model_id)
+        for each in epoch_metrics(entry, [last], plan.objective)
+        if each.key in shown
+    ]
     client.log_batch(run_id, metrics=metrics)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, last)])
     client.finalize_logged_model(model.model_id, "READY")  # last: an unfinished one is created again

@@ -215,6 +215,8 @@ def assert_the_best_student_is_found(directory, parent, tested):
     assert sorted(model.source_run_id for model in ours) == sorted(run.info.run_id for run in tested)
     assert {metric.key: metric.value for metric in ours[0].metrics}["test/accuracy"] == best
     assert ours[0].params["student"] == plan.base.student
+    steps = [each.step for each in client.get_metric_history(ours[0].source_run_id, plan.objective)]
+    assert sorted(steps) == list(range(1, plan.base.epochs + 1))  # the model's metric is no second value of the run
     kept = [model for model in ours if "student_file" in model.tags]
     assert len(kept) == 4  # the seeds of the first choice
     assert load_student(Path(kept[0].tags["student_file"])).info.num_classes == 10

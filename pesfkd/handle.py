@@ -72,7 +72,7 @@ class Study:
 
     @property
     def plan(self) -> "StudyPlan":
-        """Study plan: the requested search and confirmation."""
+        """Study plan with the requested search and confirmation."""
         return self._plan
 
     @property

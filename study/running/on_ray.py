@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TEACHER_RETRIES: Final = 2  # a retried training resumes from the checkpoint
 _FILL_RETRIES: Final = 3
+_ADDRESS: Final = re.compile(r"\(pid=\d+, ip=([^,)\s]+)")
 _PROGRESS_FILE: Final = "teacher_progress.json"
 
 
@@ -241,9 +243,15 @@ def _result(finished: Any) -> Any:
     try:
         return ray.get(finished)
     except ray.exceptions.RayTaskError as error:
-        raise TaskFailedError(error.cause, error.ip if len(ray.nodes()) > 1 else "") from None
+        raise TaskFailedError(error.cause, _node_of(error) if len(ray.nodes()) > 1 else "") from None
     except ray.exceptions.RayError as error:
         raise TaskLostError(error) from None
+
+
+def _node_of(error: ray.exceptions.RayTaskError) -> str:
+    """Return the address of the node where a task failed. Ray raises errors without `ip`, but with it in the text."""
+    found = _ADDRESS.search(str(error))
+    return found[1] if found else ""
 
 
 def _show(progress_file: Path, show: ShowTeacher) -> None:

@@ -137,7 +137,9 @@ def test_a_study_whose_disk_fills_up_says_what_it_needs_and_goes_on_when_there_i
     assert "Traceback" not in said
     small_disk.empty()
     if not events:
-        assert f"database or disk is full: there are 0 bytes free in {small_disk.folder}. Make room there" in said
+        assert "plan.json cannot be written (No space left on device): it needs " in said
+        assert f"and there are 0 bytes free in {small_disk.folder}" in said
+        assert names(small_disk.folder) == []  # the same command can be given again
         return
     assert "cannot be written (No space" in said or "No space left" in said, said
     assert f"--resume tight --output-dir {small_disk.folder}" in said

@@ -370,5 +370,5 @@ def test_outputs_that_cannot_be_computed_end_the_study_by_name(two_nodes, tmp_pa
     settings = {"config": _config(plan), "data_root": None, "teacher_path": str(tmp_path / "none"), "device": "cpu",
                 "teacher_outputs": {"location": str(tmp_path / "outputs"), "dtype": "float16"}}  # fmt: skip
     tasks = RayFillTasks(plan, Slots(cpus=1, gpus=0, at_most=None))
-    with pytest.raises(StudyError, match=r"cannot be stored: .*none: there is no such file"):
+    with pytest.raises(StudyError, match=r"cannot be stored.* on node [\d.]+: .*none: there is no such file"):
         TeacherFill(tasks, settings, StudyProgress(plan, quiet=True)).run()

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import asyncio, os, signal, sys, threading
+import asyncio, os, pathlib, signal, sys, threading, time
 
 import psutil
 import torch
@@ -45,8 +45,16 @@ thread.join()
 assert found[0].complete
 check("in a thread")
 
-timer = threading.Timer(8.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-timer.start()
+
+
+def interrupt():
+    journal = pathlib.Path("study_results/stopped/journal.jsonl")
+    while not (journal.is_file() and '"event":"epoch"' in journal.read_text()):
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+threading.Thread(target=interrupt, daemon=True).start()
 try:
     pesfkd.run(space="adapter_width", epochs=300, name="stopped", quiet=True)
 except pesfkd.StudyInterrupted as stopped:

@@ -3,9 +3,11 @@
 New and resumed studies run the same code, and so do both executors (`study.running.executor`).
 """
 
+import _thread
 import itertools
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 # reported together, unless a scheduler needs a report for each.
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
 _SECONDS_TO_SAY_FAILED: Final = 5.0
+_SECONDS_TO_REPEAT: Final = 0.05
 
 
 def check_services(plan: StudyPlan) -> None:
@@ -395,11 +398,39 @@ def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with _no_interrupt_ignored():
+            yield
     finally:
         for number, handler in before.items():
             if handler is not None:  # None: a handler not set by Python, which cannot be restored
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _no_interrupt_ignored() -> Iterator[None]:
+    """Repeat a Ctrl-C that came while a destructor ran.
+
+    Python prints and drops exceptions from destructors, and Ray's run all the time.
+    """
+    hook, timers = sys.unraisablehook, []
+
+    def on_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            # Not at once: the signal would be handled in this function, and its exception dropped as well.
+            timer = threading.Timer(_SECONDS_TO_REPEAT, _thread.interrupt_main)
+            timer.daemon = True
+            timers.append(timer)
+            timer.start()
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = on_unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
 
 
 def account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets_aside: bool) -> None:

@@ -10,7 +10,7 @@ from trainables.display.failures import failure_text
 
 pytestmark = pytest.mark.unit
 
-TRACEBACK = 'Traceback (most recent call last):\n  File "/home/me/mine.py", line 21, in losses\nKeyError: 1'
+TRACEBACK = 'Traceback (most recent call last):\n  File "/there/mine.py", line 21, in losses\nKeyError: 1'
 
 
 def ledger_of(folder, errors, *, epochs=0, running=0):

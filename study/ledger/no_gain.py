@@ -4,40 +4,22 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from study.ledger.front import values_of
+from study.ledger.front import Measured, values_of
 from study.plan.plan import StudyPlan
 from study.plan.until import LEAST, PATIENCE
 from trainables.display.numbers import format_number
 from trainables.spec.quantities import QUANTITIES
-from trainables.spec.trial import TrialConfig
 
 
-class Ended(Protocol):
+class Ended(Measured, Protocol):
     """Search trial with the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
-    config: TrialConfig
     trial_id: str
     ended: float | None
 
     @property
-    def name(self) -> str:
-        """Readable name."""
-
-    @property
-    def status(self) -> str | None:
-        """Final status; None until the trial ends."""
-
-    @property
     def score(self) -> float:
         """Objective value at the last epoch."""
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """Facts recorded once."""
-
-    @property
-    def last(self) -> dict[str, float]:
-        """Measures at the last epoch."""
 
 
 class NoGain(NamedTuple):

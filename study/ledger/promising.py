@@ -3,42 +3,25 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from study.ledger.front import eligible
+from study.ledger.front import Measured, eligible
 from study.plan.plan import StudyPlan
 from study.plan.stages import Stage
 from trainables.spec.trial import TrialConfig
 
 
-class Trial(Protocol):
+class Trial(Measured, Protocol):
     """Study trial with the attributes needed here; implemented by `study.ledger.entry.TrialEntry`."""
 
-    config: TrialConfig
     replicate: int
     ordinal: int
-
-    @property
-    def name(self) -> str:
-        """Readable name."""
 
     @property
     def search(self) -> str | None:
         """Search name, if recorded."""
 
     @property
-    def status(self) -> str | None:
-        """Final status; None until the trial ends."""
-
-    @property
     def score(self) -> float:
         """Objective value at the last epoch."""
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """Facts recorded once."""
-
-    @property
-    def last(self) -> dict[str, float]:
-        """Measures at the last epoch."""
 
 
 class Trials(Protocol):

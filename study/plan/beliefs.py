@@ -20,12 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from search_spaces import Bounds, Parameter
 from search_spaces.bounds import in_words
 from search_spaces.space import Value
-from study.plan.bounds import read_value
+from study.plan.bounds import read_value, split_argument
 from study.plan.methods import Search
 from study.plan.options import OPTIONS
 from trainables.process.errors import UsageError
-from trainables.spec.naming import unknown_name
-from trainables.spec.searchable import FIXED_IN_A_STUDY, limits_of, searchable_fields
+from trainables.spec.searchable import limits_of
 
 _FLAG: Final = OPTIONS["prior"].long_flag
 _USUAL_SPREAD: Final = 0.1  # fraction of the range's width, on the field's scale
@@ -124,16 +123,8 @@ def read_beliefs(arguments: Sequence[str], methods: Sequence[str] = ()) -> tuple
 
 
 def _read(argument: str, methods: Sequence[str]) -> Belief:
-    field, separator, text = argument.partition("=")
-    field, text, shown = field.strip().replace("-", "_"), text.strip(), f"{_FLAG} {argument}"
-    if not separator or not field:
-        raise UsageError(f"{_FLAG} {argument!r}: use the form FIELD=VALUE, such as {_FLAG} temperature=4")
-    if field in FIXED_IN_A_STUDY:
-        raise UsageError(f"{shown}: {field} cannot be searched: {FIXED_IN_A_STUDY[field]}")
-    known = searchable_fields(*methods)
-    if field not in known:
-        raise UsageError(f"{shown}: {unknown_name('field', field, known)}")
-    limits = limits_of(field, *methods)
+    field, text = split_argument(argument, _FLAG, f"FIELD=VALUE, such as {_FLAG} temperature=4", methods)
+    limits, shown = limits_of(field, *methods), f"{_FLAG} {argument}"
     if not text:
         raise UsageError(f"{shown}: no value is given; {field} has {limits.in_words}")
     if limits.kind not in ("float", "int"):

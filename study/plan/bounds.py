@@ -73,18 +73,33 @@ def with_start(values: Mapping[str, Any], search: Sequence[Bounds]) -> dict[str,
     return {**values, **starts}
 
 
-def _read(argument: str, methods: Sequence[str]) -> Bounds:
+def split_argument(argument: str, flag: str, form: str, methods: Sequence[str]) -> tuple[str, str]:
+    """Return the searchable field in an argument, and the text after the equals sign.
+
+    Args:
+        argument: `FIELD=TEXT` as typed.
+        flag: option of the argument, for messages.
+        form: form of the argument with an example, such as `FIELD=VALUE, such as --prior temperature=4`.
+        methods: the user's own methods. Their settings can be searched too.
+
+    Raises:
+        UsageError: the argument has another form, or the field cannot be searched.
+    """
     field, separator, text = argument.partition("=")
-    field, text = field.strip().replace("-", "_"), text.strip()
+    field = field.strip().replace("-", "_")
     if not separator or not field:
-        raise UsageError(f"{FLAG} {argument!r}: use the form FIELD=BOUNDS, such as {FLAG} temperature=1:32:log")
+        raise UsageError(f"{flag} {argument!r}: use the form {form}")
     if field in FIXED_IN_A_STUDY:
-        raise UsageError(f"{FLAG} {argument}: {field} cannot be searched: {FIXED_IN_A_STUDY[field]}")
+        raise UsageError(f"{flag} {argument}: {field} cannot be searched: {FIXED_IN_A_STUDY[field]}")
     known = searchable_fields(*methods)
     if field not in known:
-        raise UsageError(f"{FLAG} {argument}: {unknown_name('field', field, known)}")
-    limits = limits_of(field, *methods)
-    shown = f"{FLAG} {argument}"
+        raise UsageError(f"{flag} {argument}: {unknown_name('field', field, known)}")
+    return field, text.strip()
+
+
+def _read(argument: str, methods: Sequence[str]) -> Bounds:
+    field, text = split_argument(argument, FLAG, f"FIELD=BOUNDS, such as {FLAG} temperature=1:32:log", methods)
+    limits, shown = limits_of(field, *methods), f"{FLAG} {argument}"
     if not text:
         raise UsageError(f"{shown}: no value is given: give {_forms(limits)}; {field} has {limits.in_words}")
     if limits.kind in ("float", "int") and ":" in text:

@@ -36,20 +36,18 @@ class TensorBoardWriter:
 
     def write(self, entry: TrialEntry, written: Written) -> Written:
         """Append a trial's new epochs; see `study.tracking.trial_writer.TrialWriter`."""
-        settings = {**exact_settings(self._plan, entry), "stage": entry.stage}
-        shown = dict.fromkeys((self._plan.objective, SHARPNESS_GAP))  # columns in the hyperparameter table
-        experiment, start, end = hparams(settings, shown)
         file = self._open.get(entry.trial_id)
         if file is None:
             file = self._opened(entry, written.epoch)
-            file.write_event(Event(wall_time=entry.started, summary=experiment))
-            file.write_event(Event(wall_time=entry.started, summary=start))
+            for summary in self._hyperparameters(entry)[:2]:
+                file.write_event(Event(wall_time=entry.started, summary=summary))
         epochs = sorted(epoch for epoch in list(entry.epochs) if epoch > written.epoch)
         for epoch in epochs:
             values = [Summary.Value(tag=name, simple_value=each) for name, each in entry.epochs[epoch].items()]
             file.write_event(Event(wall_time=entry.epoch_times[epoch], step=epoch, summary=Summary(value=values)))
         if entry.status is not None:
             if entry.status != "failed":
+                end = self._hyperparameters(entry)[2]
                 file.write_event(Event(wall_time=entry.ended or entry.started, summary=end))
             self._open.pop(entry.trial_id).close()
         else:
@@ -60,6 +58,13 @@ class TensorBoardWriter:
         """Close the files for running trials."""
         while self._open:
             self._open.popitem()[1].close()
+
+    def _hyperparameters(self, entry: TrialEntry) -> tuple[Summary, Summary, Summary]:
+        """Return the summaries for the hyperparameter table: columns, start of the trial, and end."""
+        settings = {**exact_settings(self._plan, entry), "stage": entry.stage}
+        measures = dict.fromkeys((self._plan.objective, SHARPNESS_GAP))
+        found: tuple[Summary, Summary, Summary] = hparams(settings, measures)
+        return found
 
     def _opened(self, entry: TrialEntry, done: int) -> EventsWriter:
         """Open a new file for a trial. TensorBoard then discards steps after `done`, written by a killed process."""

@@ -55,6 +55,8 @@ def _locked_folder(plan: StudyPlan) -> Iterator[None]:
                 if not tries_left:
                     raise
             except OSError as error:
+                if tries_left and isinstance(error, FileExistsError | FileNotFoundError):  # removed during mkdir
+                    continue
                 raise UsageError(
                     f"--output-dir: cannot write to {plan.output_dir} ({error.strerror}); give a writable folder"
                 ) from None

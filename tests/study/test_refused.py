@@ -272,6 +272,28 @@ def test_starts_of_one_name_stay_safe_while_some_are_refused(tmp_path):
             assert files_in(folder) <= {"planned", "planned/.lock"}
 
 
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_removed_while_it_is_created_is_created_again(tmp_path, monkeypatch, error):
+    plan, make, failures = make_plan(tmp_path / "study"), Path.mkdir, iter([error(1, "lost the race")] * 3)
+
+    def mkdir(path, *arguments, **options):
+        if path == plan.directory and (failure := next(failures, None)) is not None:
+            raise failure
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    begin_study(plan, "go on")
+    assert load_plan(plan.directory).study_id == plan.study_id
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
+    plan = make_plan(tmp_path / "study", name="other")
+    plan.directory.rmdir()
+    plan.directory.symlink_to(tmp_path / "nowhere" / "else")
+    with pytest.raises(UsageError, match="cannot write to"):
+        begin_study(plan, "go on")
+
+
 def test_a_lock_whose_file_was_removed_is_not_taken_for_the_lock_of_the_study(tmp_path):
     folder = tmp_path / "study"
     folder.mkdir()

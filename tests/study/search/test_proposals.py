@@ -3,14 +3,12 @@
 import math
 
 import numpy as np
-import optuna
 import pytest
 
 from study.ledger.ledger import StudyLedger
 from study.plan.beliefs import influence, read_beliefs
 from study.plan.bounds import read_bounds
 from study.search.proposals import proposed_point
-from study.search.samplers import make_sampler
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, compare, make_plan
 
@@ -53,35 +51,3 @@ def test_as_many_proposals_are_drawn_as_the_influence_says(tmp_path):
     found = [sum(proposed_point(plan, search, n, seed) is not None for n in range(40)) for seed in range(100)]
     assert np.mean(found) == pytest.approx(expected, abs=0.5)  # standard error 0.2
     assert np.std(found) > 1
-
-
-def regrets(folder, prior, seed, trials):
-    """Return the regret of the best trial so far, after each trial of a search with a planted optimum."""
-    plan = make_plan(folder, space="none", search=BOUNDS, trials=trials, prior=read_beliefs(prior))
-    (search,) = plan.searches
-    study, noise = optuna.create_study(direction="maximize"), np.random.default_rng(seed)
-    found = []
-    for number in range(trials):
-        study.sampler = make_sampler("tpe", study_seed=seed, number=number)
-        if point := proposed_point(plan, search, number, seed):
-            study.enqueue_trial(point)
-        trial = study.ask()
-        config = search.suggest(trial)
-        found.append(abs(math.log(config["adapter_width"] / 8)) + 0.5 * abs(config["ce_weight"] - 0.3))
-        study.tell(trial, noise.normal(scale=0.01) - found[-1])
-    return np.minimum.accumulate(found)
-
-
-def test_a_right_belief_saves_trials_and_a_wrong_one_costs_few(tmp_path):
-    """Over 12 simulated searches of 30 trials, the wrong belief being the worst: both fields at the far end."""
-    beliefs = {"none": [], "right": ["adapter_width=8"], "wrong": ["adapter_width=64:1.1", "ce_weight=1:0.05"]}
-    none, right, wrong = (
-        np.mean([regrets(tmp_path, prior, seed, 30) for seed in range(12)], axis=0) for prior in beliefs.values()
-    )
-    assert right[1] < 0.3 * none[1]
-    assert right[9] < none[9]
-    # With the wrong belief, a search of n trials is on average better than one of 2n/3 trials without a belief.
-    assert wrong[4] > none[4]
-    later = np.arange(12, 30)
-    assert np.mean(wrong[later]) < np.mean(none[later * 2 // 3])
-    assert wrong[-1] < 0.05 * wrong[0]

@@ -286,7 +286,8 @@ def visit(browser: Any, address: str, usable: str) -> tuple[float, float, float]
     used, began = processor_seconds(), time.perf_counter()
     page.goto(address, timeout=SECONDS * 1000)
     page.wait_for_function(usable, timeout=SECONDS * 1000, polling=50)
-    seconds, processor = time.perf_counter() - began, processor_seconds() - used
+    seconds = time.perf_counter() - began
+    processor = sum(each - used.get(pid, 0.0) for pid, each in processor_seconds().items())
     session = context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     heap = session.send("Runtime.getHeapUsage")["usedSize"] / 1e6
@@ -294,14 +295,14 @@ def visit(browser: Any, address: str, usable: str) -> tuple[float, float, float]
     return seconds, processor, heap
 
 
-def processor_seconds() -> float:
-    """Return the processor time so far in this process's running children: browser and servers."""
-    total = 0.0
+def processor_seconds() -> dict[int, float]:
+    """Return the processor time so far in each of this process's running children: browser and servers."""
+    found = {}
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system
-    return total
+            found[process.pid] = times.user + times.system
+    return found
 
 
 def measure(count: int, repeats: int) -> list[dict[str, Any]]:

@@ -139,6 +139,13 @@ def test_the_smoke_study_of_the_documentation_runs(launch, tmp_path):
 
 
 @pytest.mark.launcher
+def test_the_page_on_teacher_outputs_has_the_numbers_of_the_default_preview(command, tmp_path):
+    shown = command(launcher, "--space", "adapter_width", "--dry-run", "--output-dir", tmp_path).out
+    size, passes = re.search(r"at most ([\d.]+)MiB .*?; (\d+) teacher passes", shown).groups()
+    page = " ".join((ROOT / "docs/how_to/teacher_outputs.md").read_text(encoding="utf-8").split())
+    assert f"{size} MiB for the default study, and {passes} passes" in page
+
+
 @pytest.mark.parametrize("target", MAKES)
 def test_a_make_target_in_the_documentation_exists(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)

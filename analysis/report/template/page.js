@@ -78,8 +78,10 @@ for (const table of document.querySelectorAll("table")) {
   table.tHead.querySelectorAll("th").forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = head.textContent;
-    head.replaceChildren(button);
+    const printed = document.createElement("span"); // Chromium prints a button in the first of repeated heads only
+    printed.className = "printed";
+    button.textContent = printed.textContent = head.textContent;
+    head.replaceChildren(button, printed);
     button.addEventListener("click", () => {
       const downwards = head.getAttribute("aria-sort") !== "descending";
       for (const other of table.tHead.querySelectorAll("th")) other.removeAttribute("aria-sort");

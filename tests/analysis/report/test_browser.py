@@ -170,4 +170,10 @@ def test_paper_has_all_sections_open_with_still_figures(browser: Browser, exampl
         expect(figure.locator(".still")).to_be_visible()
         expect(figure.locator(".charts")).to_be_hidden()
     expect(page.locator("nav")).to_be_hidden()
+    shown = "e => [getComputedStyle(e).display, e.textContent.trim().length > 0]"
+    heads = page.evaluate(f"[...document.querySelectorAll('thead .printed')].map({shown})")
+    buttons = page.evaluate(f"[...document.querySelectorAll('thead button')].map({shown})")
+    assert len(heads) == len(buttons) > 10
+    assert {tuple(each) for each in heads} == {("inline", True)}
+    assert {tuple(each) for each in buttons} == {("none", True)}  # Chromium repeats no buttons on the next page
     page.context.close()

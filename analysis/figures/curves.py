@@ -5,6 +5,7 @@ with name and last mean as the title, and all other curves in grey behind.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -42,6 +43,8 @@ MEASURES: Final[tuple[Measure, ...]] = ("accuracy", "gap")
 MOST_TOGETHER: Final = 5  # distinguishable curves in one panel
 _ACROSS: Final = 4  # small multiples in a row
 _ROW_INCHES: Final = 1.5
+_LINE_INCHES: Final = 0.13  # another line of a title
+_TITLE_LETTERS: Final = 30
 # Position of a small panel in a cell with width and height 1.
 _LEFT, _WIDE, _LOW, _HIGH = 0.08, 0.86, 0.14, 0.66
 _PLACES: Final[Mapping[Measure, int]] = {"accuracy": SCORE_PLACES, "gap": GAP_PLACES}
@@ -232,21 +235,42 @@ def draw_small_multiples(
     caption += beyond_axis(shown, measure, window)
     title = "Learning curves" if measure == "accuracy" else "Learning curves of the sharpness gap"
     rows = max(1, math.ceil(len(shown) / _ACROSS))
+    titles = [textwrap.fill(curve_label(curve, measure), _TITLE_LETTERS) for curve in shown]
+    row_inches = _ROW_INCHES + _LINE_INCHES * max((text.count("\n") for text in titles), default=0)
     figure, (axes,) = new_figure(title, caption, width=9.5)
-    figure.set_figheight(1.2 + _ROW_INCHES * rows)
+    figure.set_figheight(1.2 + row_inches * rows)
     axes.set_axis_off()
     axes.set_xlim(0, _ACROSS)
     axes.set_ylim(-rows, 0)
     if shown:
         axes.text(-0.02, 0.02, axis_label(shown, measure), fontsize=8, va="bottom", color=INK)
-        _draw_cells(axes, shown, next((curve for curve in shown if curve.method == baseline), None), measure, window)
+        dashed = next((curve for curve in shown if curve.method == baseline), None)
+        _draw_cells(axes, shown, titles, dashed, measure, window, height=_ROW_INCHES / row_inches)
     return figure
 
 
 def _draw_cells(
-    axes: Axes, shown: Sequence[LearningCurve], baseline: LearningCurve | None, measure: Measure, window: Window
+    axes: Axes,
+    shown: Sequence[LearningCurve],
+    titles: Sequence[str],
+    baseline: LearningCurve | None,
+    measure: Measure,
+    window: Window,
+    *,
+    height: float,
 ) -> None:
-    """Draw all small panels into one matplotlib panel, several times as fast as one panel for each."""
+    """Draw all small panels into one matplotlib panel, several times as fast as one panel for each.
+
+    Args:
+        axes: matplotlib panel, one unit per cell.
+        shown: curves.
+        titles: title of each small panel, wrapped.
+        baseline: curve repeated in every cell.
+        measure: `accuracy` or `gap`.
+        window: window of the vertical axis.
+        height: height of a cell without the second and further lines of the title.
+    """
+    low_end, high = _LOW * height, _HIGH * height
     means = [curve.band(measure)[0] for curve in shown]
     values = window.clip(np.concatenate([part for curve in shown for part in curve.band(measure)]))
     bottom, top = float(np.nanmin(values)), float(np.nanmax(values))
@@ -256,24 +280,24 @@ def _draw_cells(
         """Return a line's points (E, 2) in the cell with the given number."""
         across = number % _ACROSS + _LEFT + _WIDE * (curve.epoch - first) / max(1, last - first)
         cut = np.clip(heights, bottom, top)
-        up = -(number // _ACROSS) - 1 + _LOW + _HIGH * (cut - bottom) / ((top - bottom) or 1.0)
+        up = -(number // _ACROSS) - 1 + low_end + high * (cut - bottom) / ((top - bottom) or 1.0)
         points = np.column_stack([across, up])
         return np.asarray(points[np.isfinite(points).all(axis=1)])
 
     greys, dashed, own, bands, frames = [], [], [], [], []
-    for number, curve in enumerate(shown):
-        x, y = number % _ACROSS + _LEFT, -(number // _ACROSS) - 1 + _LOW
-        frames.append(np.array([[x, y + _HIGH], [x, y], [x + _WIDE, y]]))
+    for number, (curve, title) in enumerate(zip(shown, titles, strict=True)):
+        x, y = number % _ACROSS + _LEFT, -(number // _ACROSS) - 1 + low_end
+        frames.append(np.array([[x, y + high], [x, y], [x + _WIDE, y]]))
         greys += [placed(other, mean, number) for other, mean in zip(shown, means, strict=True)]
         if baseline is not None and baseline is not curve:
             dashed.append(placed(baseline, baseline.band(measure)[0], number))
-        mean, low, high = (placed(curve, part, number) for part in curve.band(measure))
+        mean, under, over = (placed(curve, part, number) for part in curve.band(measure))
         own.append(mean)
-        bands.append(np.concatenate([low, high[::-1]]))
-        axes.text(x, y + _HIGH + 0.03, curve_label(curve, measure), fontsize=8, va="bottom", color=INK)
-        for height, value in ((y, bottom), (y + _HIGH, top)) if not number % _ACROSS else ():
+        bands.append(np.concatenate([under, over[::-1]]))
+        axes.text(x, y + high + 0.03, title, fontsize=8, va="bottom", color=INK)
+        for place, value in ((y, bottom), (y + high, top)) if not number % _ACROSS else ():
             label = format_number(value, _PLACES[measure])
-            axes.text(x - 0.02, height, label, fontsize=7, ha="right", va="center", color=INK)
+            axes.text(x - 0.02, place, label, fontsize=7, ha="right", va="center", color=INK)
         if number >= len(shown) - _ACROSS:
             axes.text(x, y - 0.03, f"epoch {first}", fontsize=7, ha="left", va="top", color=INK)
             axes.text(x + _WIDE, y - 0.03, str(last), fontsize=7, ha="right", va="top", color=INK)

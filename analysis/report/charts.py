@@ -40,6 +40,7 @@ Trace: TypeAlias = dict[str, Any]
 _GAP: Final = "sharpness gap (nats)"
 _GRID: Final = "#e6e6e6"
 _SMALL: Final = 170
+_TITLE_LINE: Final = 16  # pixels for another line of a title
 _HEIGHT: Final = 400
 _PER_ROW: Final = 26
 # Plotly names for matplotlib's markers and dashes.
@@ -161,21 +162,19 @@ def small_charts(curves: Sequence[LearningCurve], measure: Measure, *, baseline:
     values = window.clip(np.concatenate(parts)) if parts else np.zeros(1)
     room = _ROOM * (float(np.ptp(values)) or 1.0)
     own = next((curve for curve in known if curve.method == baseline), None)
-    for curve in best_first(known):
+    shown = best_first(known)
+    titles = [_legend(curve_label(curve, measure)) for curve in shown]
+    more = _TITLE_LINE * max((title.count("<br>") for title in titles), default=0)
+    for curve, title in zip(shown, titles, strict=True):
         mean, low, high = curve.band(measure)
         traces = []
         if own is not None and own is not curve:
             traces.append(_line(own.epoch, own.band(measure)[0], baseline, Style(GREY, "o", "--")))
         traces += _band(curve.epoch, mean, low, high, style_of(curve.method, (curve.method,)), curve.method)
-        chart = blank_chart(traces, "", "", height=_SMALL)
-        chart["layout"] |= {"showlegend": False, "margin": {"l": 40, "r": 8, "t": 30, "b": 24}}
+        chart = blank_chart(traces, "", "", height=_SMALL + more)
+        chart["layout"] |= {"showlegend": False, "margin": {"l": 40, "r": 8, "t": 30 + more, "b": 24}}
         chart["layout"]["font"] = {**chart["layout"]["font"], "size": 11}
-        chart["layout"]["title"] = {
-            "text": _legend(curve_label(curve, measure)),
-            "font": {"size": 12},
-            "x": 0,
-            "y": 0.97,
-        }
+        chart["layout"]["title"] = {"text": title, "font": {"size": 12}, "x": 0, "y": 0.97}
         chart["layout"]["yaxis"] |= {"range": [float(values.min()) - room, float(values.max()) + room]}
         charts.append(chart)
     return charts

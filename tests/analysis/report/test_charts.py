@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.figures.curves import LearningCurve
+from analysis.figures.curves import LearningCurve, draw_small_multiples
 from analysis.figures.study import compute_gap_against_accuracy, compute_history
 from analysis.questions.costs import ConfigCost
 from analysis.report.charts import cost_chart, curve_charts, gap_chart, history_chart
@@ -91,6 +91,29 @@ def test_many_curves_become_small_multiples_with_their_name_and_last_mean_the_be
     assert [trace["name"] for trace in picture.charts[0]["data"] if trace.get("name")] == ["config 0", "config 7"]
     for chart in picture.charts:
         go.Figure(chart)  # refuses what plotly.js would ignore
+
+
+def test_small_multiples_with_long_names_have_room_for_each_title() -> None:
+    names = [
+        "pesf_kd adapter width 225, adapter learning rate 0.00124, temperature 2.8",
+        "kd",
+        "ce",
+        "dist",
+        "at",
+        "sp",
+    ]
+    curves = [curve(name, 0.8 - number / 100) for number, name in enumerate(names)]
+    picture = curves_picture(curves, baseline="kd")
+    lines = [chart["layout"]["title"]["text"].count("<br>") + 1 for chart in picture.charts]
+    assert lines == [3, 1, 1, 1, 1, 1]
+    assert {chart["layout"]["margin"]["t"] for chart in picture.charts} == {30 + 2 * 16}
+    assert len({chart["layout"]["height"] - chart["layout"]["margin"]["t"] for chart in picture.charts}) == 1
+    figure = draw_small_multiples(curves, baseline="kd")
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
+    assert len(boxes) > 2 * len(names)
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number]), figure.axes[0].texts[number]
 
 
 def test_a_diverged_trial_stands_at_the_edge_with_its_value_and_leaves_the_others_the_panel() -> None:

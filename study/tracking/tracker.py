@@ -33,7 +33,7 @@ from study.tracking.experiment import earlier_name, experiment_name
 from study.tracking.groups import group_metrics, groups_of
 from study.tracking.inputs import MachineWatch, dataset_inputs
 from study.tracking.note import experiment_note, note_text
-from study.tracking.trial_files import open_trial_files
+from study.tracking.trial_files import TrialFiles, make_writers
 from study.tracking.trial_run import epoch_metrics, known_costs, study_params, trial_params, trial_tags
 from study.tracking.view import NOTE_FIGURES, artifact_links, command_block, links, saved_views
 from trainables.process.errors import StudyError
@@ -141,7 +141,8 @@ class StudyTracker:
         ledger: the study's trials. Runs for trials not in the ledger are left unchanged.
 
     Raises:
-        StudyError: MLflow has trials missing from the journal. Nothing is changed.
+        StudyError: MLflow has trials missing from the journal, or a library for files cannot be imported. Nothing is
+            changed.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class StudyTracker:
     ) -> None:
         self._plan = plan
         self._ledger = ledger
+        writers = make_writers(plan)  # before the store is created: a library may not work
         self._client = mlflow_store.open_client(plan.tracking_uri)
         parent = _find_study(self._client, plan)
         self.experiment_id = self._find_experiment() if parent is None else parent.info.experiment_id
@@ -202,7 +204,7 @@ class StudyTracker:
         self._ended = _delivered(found)
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
-        self._files = open_trial_files(plan, report=report)
+        self._files = [TrialFiles(writer, report=report) for writer in writers]
         self._delivery = Delivery(self._deliver_entry, report=report, patience=patience)
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 

@@ -101,12 +101,11 @@ def _read(journal: Path) -> dict[str, Written]:
     return found
 
 
-def open_trial_files(plan: StudyPlan, *, report: Callable[[str], None]) -> list[TrialFiles]:
-    """Return the file deliveries requested by the plan.
+def make_writers(plan: StudyPlan) -> list[TrialWriter]:
+    """Return the file writers requested by the plan. No file is created.
 
     Args:
         plan: the study.
-        report: see `TrialFiles`.
 
     Raises:
         StudyError: a library is not installed or cannot be imported.
@@ -126,4 +125,4 @@ def open_trial_files(plan: StudyPlan, *, report: Callable[[str], None]) -> list[
             f"--tensorboard or --wandb-offline cannot be used here ({error}): install the extras 'tensorboard' and "
             "'wandb', or leave the option out"
         ) from None
-    return [TrialFiles(writer, report=report) for writer in writers]
+    return writers

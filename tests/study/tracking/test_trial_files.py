@@ -267,3 +267,4 @@ def test_a_library_that_cannot_be_imported_ends_the_start(tmp_path, monkeypatch)
     monkeypatch.setitem(__import__("sys").modules, "study.tracking.wandb_offline", None)
     with pytest.raises(StudyError, match="install the extras"):
         StudyTracker(make_plan(tmp_path, wandb_offline=True), command="", versions={})
+    assert list(tmp_path.rglob("*.db*")) == []  # the store is not created

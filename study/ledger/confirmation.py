@@ -86,11 +86,6 @@ class Confirmation(BaseModel):
         """Number of trials in the confirmation."""
         return self.request.seeds * len(self.choices)
 
-    def is_first_choice(self, config: TrialConfig) -> bool:
-        """Return whether a config is the first with rank 1. If a method has several configs, this is the best one."""
-        first = next((choice for choice in self.choices if choice.rank == 1), None)
-        return first is not None and first.config.config_id == config.config_id
-
     def trials(self, study_seed: int) -> Iterator[PlannedTrial]:
         """Yield all trials, one seed after another, so an interrupted confirmation still has complete pairs.
 

@@ -34,7 +34,6 @@ from study.search.packs import Upcoming, independent_proposals
 from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
 from study.search.warm_start import optuna_trials
-from study.stages.choosing import choose
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig, derive_seed
 
@@ -311,6 +310,8 @@ class StudySearch:
                 return following
             if self._ledger.unfinished:  # the choice needs the results of all trials
                 return None
+            from study.stages.choosing import choose  # SciPy takes a second to import
+
             chosen = choose(self._ledger)
             if chosen is not None:
                 self._ledger.record_confirmation(chosen)

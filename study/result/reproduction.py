@@ -295,6 +295,10 @@ def reasons_to_differ(plan: StudyPlan, device: str, entry: TrialEntry | None = N
         reasons.append(
             f"The trials of this study were packed (--pack {plan.pack}), so results are not equal bit for bit."
         )
+    if entry is not None and entry.pack and plan.scheduler == "asha":
+        reasons.append(
+            "ASHA stopped members of the trial's pack, which changes the rounding of the others from then on."
+        )
     if plan.workers_per_trial != 1:
         reasons.append(f"The study used {plan.workers_per_trial} workers per trial, so sums are rounded differently.")
     if _used_gpus(plan, entry):

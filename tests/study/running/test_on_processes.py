@@ -57,3 +57,18 @@ def test_a_study_survives_killed_workers_and_a_killed_driver_and_each_trial_give
     packs = {entry.pack for entry in StudyLedger(load_plan(directory), read_only=True).entries.values()}
     assert max(map(len, packs)) > 1
     assert_reproduced(directory)
+
+
+def test_a_hanging_worker_is_ended_and_the_study_goes_on(output_dir):
+    directory = output_dir / "hanging"
+    words = ("--trials", "2", "--replicates", "1", "--epochs", "30", "--trial-timeout", "20", *PROCESSES)
+    process = start("hanging", output_dir, *words)
+    wait_for_trials(process, directory, 20)
+    workers_of(process)[0].suspend()
+    assert process.wait(timeout=400) == 3, process.stderr.read()
+    failed = [entry for entry in StudyLedger(load_plan(directory), read_only=True).entries.values() if entry.error]
+    assert [entry.error for entry in failed] == [
+        "timed out after 20 s without a report (--trial-timeout); its process was ended"
+    ]
+    assert not failed[0].pack
+    assert_whole(directory)

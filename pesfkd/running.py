@@ -98,8 +98,10 @@ def deliver(plan: "StudyPlan", *, call: str, sets_aside: bool, quiet: bool) -> N
 
 def _refuse_other_ray(plan: "StudyPlan") -> None:
     """Check that Ray is not running in this process for other work. A study would join or end this Ray."""
+    from study.plan.executor import executor_of
+
     ray = sys.modules.get("ray")
-    if plan.executor == "ray" and ray is not None and ray.is_initialized():
+    if executor_of(plan) == "ray" and ray is not None and ray.is_initialized():
         raise UsageError(
             "Ray is running in this process already, and a study connects Ray by itself: call ray.shutdown() before, "
             'or give executor="in-process"'

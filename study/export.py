@@ -179,7 +179,7 @@ def export_study(
             "--force, or give another file with --out"
         )
     from trainables.models import CheckpointError
-    from trainables.storage.tensors import StoredFileError
+    from trainables.storage.atomic import StoredFileError
     from trainables.students.export import BATCH, TOKENS, ExportError, export_student
     from trainables.students.file import load_kept
 
@@ -209,7 +209,7 @@ def _export_int8(
 ) -> dict[str, Any]:
     from study.ledger.ledger import StudyLedger
     from study.result.int8 import card_of_program, int8_card, make_int8
-    from trainables.storage.tensors import write_atomically
+    from trainables.storage.atomic import write_atomically
 
     ledger = StudyLedger(plan, read_only=True)
     found = make_int8(plan, ledger, entry, kept, facts=facts, max_drop=max_drop, threads=threads)

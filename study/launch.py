@@ -17,6 +17,7 @@ from study.plan.options import OPTIONS
 from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
 from trainables.process.errors import UsageError
+from trainables.process.leaving import run_and_leave
 
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
@@ -232,4 +233,4 @@ def plan_summary(plan: "StudyPlan", ended: int | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_leave(main)

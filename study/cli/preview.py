@@ -12,6 +12,7 @@ from study.cli.image_preview import image_lines, validation_origin
 from study.plan.beliefs import belief_lines
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest
 from study.plan.control_tuning import tuned_configs, tuning_trials
+from study.plan.executor import executor_of, packs_by_default
 from study.plan.gpu_notes import idle_note
 from study.plan.gpus import AUTO, gpus_in_words
 from study.plan.methods import BASELINE
@@ -99,7 +100,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
 
 def gpu_notes(plan: StudyPlan) -> list[str]:
     """Return the note on this machine's GPUs left idle by a local study."""
-    if plan.gpus_per_trial != 0 or (plan.executor == "ray" and plan.address != "local"):
+    if plan.gpus_per_trial != 0 or (executor_of(plan) == "ray" and plan.address != "local"):
         return []
     return [note for note in [idle_note(plan, count_gpus())] if note]
 
@@ -352,6 +353,13 @@ def _where(plan: StudyPlan) -> str:
     if plan.executor == "in-process":
         gpu = ", on a GPU if there is one" if plan.gpus_per_trial == AUTO else ""
         return f"in    this process, one trial after the other{gpu}"
+    if executor_of(plan) == "processes":
+        most = plan.max_concurrent
+        return (
+            f"in    worker processes of this machine, {plan.cpus_per_trial:g} CPU per trial, "
+            + (f"at most {most} at once" if most else "as many at once as fit")
+            + _packing(plan)
+        )
     return (
         f"on    Ray {plan.address}, {plan.cpus_per_trial:g} CPU and {gpus_in_words(plan.gpus_per_trial)} per trial, "
         + (f"at most {plan.max_concurrent} trials at once" if plan.max_concurrent else "as many trials at once as fit")
@@ -366,8 +374,12 @@ def _workers(plan: StudyPlan) -> str:
 
 
 def _packing(plan: StudyPlan) -> str:
+    if plan.pack is None and not packs_by_default(plan):
+        return ""
+    if executor_of(plan) == "processes" and plan.pack in (None, "auto"):
+        return ", small students packed by 8 where no proposal waits for a result"
     if plan.pack == "auto" and is_canonical(plan.base.student):
         return ", not packed, because it is unknown whether a network of your own keeps channels apart"
     if plan.pack == "auto":
         return ", packed in groups of the size measured as fastest"
-    return f", packed in groups of {plan.pack}" if plan.pack > 1 else ""
+    return f", packed in groups of {plan.pack}" if plan.pack is not None and plan.pack > 1 else ""

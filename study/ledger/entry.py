@@ -32,7 +32,8 @@ class TrialEntry:
     `calibration` holds the calibration bins for a finished trial's models, by the names in `CALIBRATION`. `answers`
     holds the content of `trainables.run.evaluation.Answers`, for a confirmed trial. `names_epochs` is set for a
     confirmed trial if the number of epochs differs from the study's; the trial name then contains it. `names_student`
-    is set in a study with several students.
+    is set in a study with several students. `pack` holds the identifiers of all trials of a fixed pack, this one
+    included, in order; the rounding depends on them.
     """
 
     trial_id: str
@@ -55,6 +56,7 @@ class TrialEntry:
     config_id: str = ""
     names_epochs: bool = False
     names_student: bool = False
+    pack: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.config_id = self.config_id or self.config.config_id

@@ -92,6 +92,10 @@ def _are_attempts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_trial_id, value)) and all(map(_is_count, value.values()))
 
 
+def _are_trial_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_trial_id, value)) and len(set(value)) == len(value)
+
+
 def _are_measures(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
@@ -214,6 +218,7 @@ _CHECKS: Final[dict[str, dict[str, _Check]]] = {
     "dataset": {"dataset": (_is_dataset, True)},
     "deployment": {"student": (_is_text, True), "facts": (_are_measures, True), "time": (_is_time, True)},
     "gpus": {"gpus": (_are_gpus, True), "time": (_is_time, True)},
+    "pack": {"trials": (_are_trial_ids, True)},
     "fill": {
         "time": (_is_time, False),
         "forwards": (_is_large_count, True),

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from analysis.statistics.pareto import non_dominated
 from study.plan.objectives import quantities_of
 from study.plan.plan import StudyPlan
 from study.plan.stages import Stage
@@ -95,6 +94,8 @@ def searched_configs(ledger: MeasuredTrials) -> list[SearchedConfig]:
     objectives = plan.objectives
     points = {key: [values[name] for name in objectives] for key, values in means.items() if within[key]}
     maximised = [quantities[name].direction == "maximize" for name in objectives]
+    from analysis.statistics.pareto import non_dominated  # SciPy takes a second to import
+
     best = dict(zip(points, non_dominated(list(points.values()), maximised), strict=True))
     return [
         SearchedConfig(own[0].config, own[0].name.rpartition("-s")[0], means[key], within[key], best.get(key, False))

@@ -6,7 +6,7 @@ identifier.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from study.ledger.budget import searched_in_all
@@ -149,6 +149,8 @@ class StudyLedger:
             self._check_owner(event)
         elif kind == "fill":
             self.teacher_forwards_ahead += event["forwards"]
+        elif kind == "pack":
+            return self._enter_pack(event["trials"])
         elif kind == "dataset":
             self.dataset = event["dataset"]
         elif kind == "deployment":
@@ -246,6 +248,17 @@ class StudyLedger:
             self._reopen(entry)
             entry.attempt = max(entry.attempt, event.get("attempt", 1))
         return None
+
+    def _enter_pack(self, trial_ids: list[str]) -> str | None:
+        unknown = next((trial_id for trial_id in trial_ids if trial_id not in self.entries), None)
+        for trial_id in self.entries.keys() & set(trial_ids):
+            self.entries[trial_id].pack = tuple(trial_ids)
+        return None if unknown is None else f"pack: no earlier line starts trial {unknown}"
+
+    def record_pack(self, trial_ids: Sequence[str]) -> None:
+        """Record that trials train as one pack from beginning to end, before they begin."""
+        self._append({"event": "pack", "trials": [*trial_ids]}, durable=True)
+        self._enter_pack([*trial_ids])
 
     def _enter_set_aside(self, event: dict[str, Any]) -> None:
         self.first_unreserved = max(self.first_unreserved, event["next_ordinal"])

@@ -202,7 +202,7 @@ def _check_resources(plan: StudyPlan, config: TrialConfig) -> None:
             f"{FLAG} batch_size: {plan.workers_per_trial} workers cannot share a batch of {config.batch_size} samples: "
             "raise LOW, or use fewer workers"
         )
-    if plan.pack in (1, "auto"):
+    if plan.pack in (1, None, "auto"):
         return
     if not is_packable(config.student):
         raise UsageError(

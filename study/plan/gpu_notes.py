@@ -15,7 +15,7 @@ def idle_note(plan: StudyPlan, gpus: int) -> str:
     """Return a note on GPUs left unused by a study with `--gpus-per-trial 0`; empty without GPUs."""
     if not gpus or plan.gpus_per_trial != 0:
         return ""
-    without = ", without --pack," if plan.pack != 1 else ""
+    without = ", without --pack," if plan.pack not in (1, None) else ""
     are = "GPU is" if gpus == 1 else "GPUs are"
     return f"{gpus} {are} idle: --gpus-per-trial auto{without} uses {'it' if gpus == 1 else 'them'}"
 

@@ -44,7 +44,9 @@ def check_networks(plan: StudyPlan, *, fetched_later: bool = False, leaves_out: 
                 reasons = {method.name: misfit(plan, method) for method in plan.compared}
                 return {name: reason for name, reason in reasons.items() if reason is not None}
             for config in _configs(plan):
-                check_method(config, info, flag="--methods" if plan.compared else "--method", packed=plan.pack != 1)
+                check_method(
+                    config, info, flag="--methods" if plan.compared else "--method", packed=plan.pack not in (1, None)
+                )
     except ShapeError as error:
         raise UsageError(str(error)) from None
     return {}

@@ -210,9 +210,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _search("seed", int, 0, "question",
             "Seed of the study, for the sampler and for the seeds of all trials.",
             into="plan"),
-        _resources("executor", Literal["ray", "in-process"], "ray", "execution",
-            "What runs the trials: Ray, or this process, one trial after the other, for debuggers, notebooks and "
-            "tests. The results are the same.",
+        _resources("executor", Literal["auto", "ray", "processes", "in-process"], "ray", "execution",
+            "What runs the trials: Ray; worker processes of this machine; or this process, one trial after the other, "
+            "for debuggers, notebooks and tests. auto takes worker processes on one machine without GPUs, otherwise "
+            "Ray.",
             into="plan"),
         _resources("max_concurrent", int | None, None, "execution",
             "Maximum number of trials at once. Default: as many as fit.",
@@ -220,9 +221,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _resources("cpus_per_trial", float, 1.0, "execution",
             "CPU cores per trial.",
             into="plan"),
-        _resources("pack", str, "1", "execution",
+        _resources("pack", str | None, None, "execution",
             "Number of trials trained together as one model on the cores of one trial, which is faster for small "
-            "students; auto measures the best number. Results equal separate trials up to rounding.",
+            "students. Results equal separate trials up to rounding. auto, the default for worker processes, packs "
+            "small students, and no proposal that waits for results. On Ray, auto measures the best number.",
             into="plan", metavar="K|auto"),
         _resources("gpus_per_trial", str, 0.0, "execution",
             "GPUs per trial; 0.25 places four trials on one GPU. auto uses the GPUs of all nodes, and measures how "

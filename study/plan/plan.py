@@ -25,20 +25,20 @@ from search_spaces import Bounds, MethodComparison, SearchSpace, with_bounds
 from search_spaces.space import definition_of
 from study.plan.beliefs import Belief
 from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
+from study.plan.executor import check_executor, check_packing
 from study.plan.folder import recorded_digest, with_home
 from study.plan.gpus import AUTO as AUTO_GPUS
-from study.plan.gpus import GpusPerTrial, may_use_gpus, on_grid
+from study.plan.gpus import GpusPerTrial, on_grid
 from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
 from study.plan.objectives import Limit, check_objectives
-from study.plan.options import OPTIONS, default_of, names_of
+from study.plan.options import default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
-from study.plan.ray_only import RAY_ONLY
 from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
 from study.plan.until import Until, check_until
 from study.plan.warm_start import EarlierStudy
 from trainables.models.taken_weights import TakenWeights
-from trainables.spec.architectures import LAYERS_PATTERN, is_known_to_draw_nothing, is_packable
+from trainables.spec.architectures import LAYERS_PATTERN
 from trainables.spec.bounds import SEEDS
 from trainables.spec.digest import DIGEST_VERSION, digest_of
 from trainables.spec.measures import objective_of
@@ -47,12 +47,11 @@ from trainables.spec.modality import is_text
 from trainables.spec.searchable import ALWAYS_READ, is_nuisance
 from trainables.spec.trial import Augmentation, TrialConfig, own_fields
 from trainables.storage.files import replace_file
-from trainables.storage.uris import is_uri, redact_place
-from trainables.user_code.reference import is_canonical
+from trainables.storage.uris import redact_place
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
-ExecutorName = Literal["ray", "in-process"]
+ExecutorName = Literal["auto", "ray", "processes", "in-process"]
 
 MOST_PACKED: Final = 64
 MOST_TRIALS: Final = 1_000_000
@@ -146,7 +145,7 @@ class StudyPlan(BaseModel):
     cpus_per_trial: float = Field(default_of("cpus_per_trial"), gt=0, le=10_000)
     gpus_per_trial: GpusPerTrial = default_of("gpus_per_trial")
     workers_per_trial: int = Field(default_of("workers_per_trial"), ge=1, le=1024)
-    pack: int | Literal["auto"] = Field(default_of("pack"), validate_default=True)
+    pack: int | Literal["auto"] | None = Field(default_of("pack"), validate_default=True)
     time_budget: float | None = Field(default_of("time_budget"), gt=0, le=LONGEST_SECONDS)
     trial_timeout: float | None = Field(default_of("trial_timeout"), gt=0, le=LONGEST_SECONDS)
     address: str = default_of("address")
@@ -201,7 +200,7 @@ class StudyPlan(BaseModel):
     @field_validator("pack", mode="before")
     @classmethod
     def _check_pack(cls, count: Any) -> Any:
-        if count == "auto" or (re.fullmatch("[0-9]{1,3}", str(count)) and 1 <= int(count) <= MOST_PACKED):
+        if count in (None, "auto") or (re.fullmatch("[0-9]{1,3}", str(count)) and 1 <= int(count) <= MOST_PACKED):
             return count
         raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
 
@@ -235,7 +234,7 @@ class StudyPlan(BaseModel):
     def _check_workers(self) -> Self:
         if self.workers_per_trial == 1:
             return self
-        if self.pack != 1:
+        if self.pack not in (1, None):
             raise ValueError("a trial is either packed or has several workers: leave out --pack or --workers-per-trial")
         if self.gpus_per_trial not in (0, 1, AUTO_GPUS):
             raise ValueError("each worker of a trial uses one GPU: give --gpus-per-trial 1 with --workers-per-trial")
@@ -247,51 +246,9 @@ class StudyPlan(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _check_packing(self) -> Self:
-        if self.pack != 1 and may_use_gpus(self.gpus_per_trial):
-            raise ValueError("packed trials run only on CPUs: leave out --pack or --gpus-per-trial")
-        if self.pack != 1 and self.trial_timeout is not None:
-            raise ValueError(
-                "packed trials stop together, so it is unknown which of them hangs: leave out --pack or --trial-timeout"
-            )
-        if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
-            raise ValueError(
-                "packed trials need image data, and SGD with one learning rate per epoch and without gradient "
-                "clipping: leave out --pack"
-            )
-        if self.pack not in (1, "auto") and is_canonical(self.base.student):
-            raise ValueError(
-                f"students {self.base.student} cannot be packed, because it is unknown whether a network of your own "
-                "keeps channels apart: leave out --pack"
-            )
-        if self.pack not in (1, "auto") and not self.given_bounds and not is_packable(self.base.student):
-            raise ValueError(
-                f"students of architecture {self.base.student!r} cannot be packed, because their layers mix channels: "
-                "leave out --pack"
-            )
-        if self.pack not in (1, "auto") and self.overrides.get("adapter_dropout"):
-            raise ValueError(
-                "packed trials cannot keep the random numbers of adapter_dropout separate: leave out --pack"
-            )
-        companion = self.base.method_spec.companion
-        if self.pack != 1 and companion is not None and not is_known_to_draw_nothing(getattr(self.base, companion)):
-            raise ValueError(
-                f"method {self.base.method!r} trains {getattr(self.base, companion)} along with each student, and it "
-                "may draw random numbers, which packed trials cannot keep separate: leave out --pack"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_executor(self) -> Self:
-        if self.executor == "in-process":
-            for name, (accepted, why) in RAY_ONLY.items():
-                if getattr(self, name) not in accepted:
-                    raise ValueError(f"--executor in-process {why}: leave out {OPTIONS[name].long_flag}")
-            if self.storage_path is not None and is_uri(self.storage_path):
-                raise ValueError(
-                    "--executor in-process writes checkpoints to a folder of this machine: name a folder as "
-                    "--storage-path, or leave it out"
-                )
+    def _check_execution(self) -> Self:
+        check_packing(self)
+        check_executor(self)
         return self
 
     @field_validator("space")
@@ -321,7 +278,7 @@ class StudyPlan(BaseModel):
                 f"every trial of space {self.space!r} is trained for all epochs, so all methods have the same budget: "
                 "leave out --scheduler"
             )
-        if self.compared and self.pack != 1:
+        if self.compared and self.pack not in (1, None):
             raise ValueError("trials of different methods cannot be packed together: leave out --pack")
         if self.searches_per_method > 1 and not self.searches:
             raise ValueError(f"space {self.space!r} tunes no methods, so it has no searches per method")

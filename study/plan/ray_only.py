@@ -1,11 +1,12 @@
-"""Options supported only by Ray."""
+"""Options that not every executor supports."""
 
 from typing import Any, Final
 
-# Execution fields supported only by Ray: the values accepted by --executor in-process, and the reason to reject others.
+# Execution fields that one process cannot support: the values accepted by --executor in-process, and the reason to
+# reject others.
 RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
     "max_concurrent": ((None, 1), "runs one trial after the other"),
-    "pack": ((1,), "runs one trial after the other, and packs none"),
+    "pack": ((1, None), "runs one trial after the other, and packs none"),
     "workers_per_trial": ((1,), "has no processes of a trial"),
     "trial_timeout": ((None,), "cannot end a trial that hangs, which would be this process"),
     "address": (("local",), "uses no cluster"),

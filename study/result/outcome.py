@@ -58,7 +58,7 @@ from study.tracking.view import runs_address
 from trainables.display.numbers import format_correlation
 from trainables.process.errors import StudyError
 from trainables.spec.measures import objective_in_words
-from trainables.storage.tensors import write_atomically
+from trainables.storage.atomic import write_atomically
 from trainables.storage.uris import redact_place
 
 if TYPE_CHECKING:

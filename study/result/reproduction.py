@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from study.cli.request import existing_plan
 from study.ledger.derivable import check_trial
@@ -21,19 +21,21 @@ from study.ledger.entry import TrialEntry
 from study.ledger.gpus import gpus_used
 from study.ledger.ledger import StudyLedger
 from study.ledger.same_data import refuse_other_data
+from study.plan.executor import executor_of
 from study.plan.plan import StudyPlan
 from trainables.costs.epoch import run_epoch
 from trainables.display.failures import message_of
 from trainables.process.errors import StudyError, UsageError
 from trainables.storage.uris import is_uri
 
-if TYPE_CHECKING:
-    from trainables.run.run import DistillationRun
-
 COMPARED: Final = ("train/", "val/")
 _NEAREST: Final = 3
 
 Say = Callable[[str], None]
+
+
+class RerunFailedError(Exception):
+    """A packed trial failed in the rerun. The message is the error as a study records it."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
         StudyError: the trial cannot be run, or fails although the recorded trial did not.
     """
     from trainables.tune.cache import dataset_of
-    from trainables.tune.session import begin_run, describe_error, take_notes
+    from trainables.tune.session import describe_error, take_notes
 
     recorded = StudyLedger(plan, read_only=True).dataset
     error: str | None = None
@@ -188,18 +190,17 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
         try:
             settings = _settings(plan, entry, Path(scratch), say)
-            run = begin_run(settings)
             if recorded is not None:  # digest for the study's own split
                 first = entry.config.with_numbers(teacher=0, split=0)
                 own = dataset_of(first, settings["data_root"], settings["teacher_path"])
                 refuse_other_data(plan, recorded["digest"], own.digest)
-            for epoch, measures in _epochs(run, max(entry.epochs, default=0) + failed):
+            for epoch, measures in _epochs(plan, entry, settings, max(entry.epochs, default=0) + failed):
                 again[epoch] = measures
                 say(_progress(entry, epoch, measures))
         except StudyError:
             raise
         except Exception as caught:
-            error = describe_error(caught)
+            error = str(caught) if isinstance(caught, RerunFailedError) else describe_error(caught)
             if not failed:
                 raise StudyError(f"trial {entry.trial_id} could not be run again: {error}") from caught
         for note in take_notes():
@@ -209,10 +210,41 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     return Reproduction(entry, numbers, tuple(differences), error, error_compared=failed)
 
 
-def _epochs(run: "DistillationRun", count: int) -> Iterator[tuple[int, dict[str, float]]]:
-    while run.epoch < count and not run.finished:
-        measures = run_epoch(run)
-        yield run.epoch, measures
+def _epochs(
+    plan: StudyPlan, entry: TrialEntry, settings: dict[str, Any], count: int
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield epoch and measures of the trial, which trains alone, or in the recorded pack with the same trials."""
+    from trainables.tune.cohort import Cohort
+    from trainables.tune.session import begin_run
+
+    if not entry.pack:
+        run = begin_run(settings)
+        while run.epoch < count and not run.finished:
+            measures = run_epoch(run)
+            yield run.epoch, measures
+        return
+    # Trials of another method never share a pack. A member lost from the journal is missing here, and the bits differ.
+    entries = StudyLedger(plan, read_only=True).entries
+    members = [entries[trial_id] for trial_id in entry.pack if trial_id in entries]
+    cohort = Cohort(
+        [
+            {**settings, "trial_id": each.trial_id, "config": each.config.model_dump(mode="json"), "checkpoints": []}
+            for each in members
+            if each.config.method == entry.config.method
+        ],
+        begin=begin_run,
+    )
+    for reports in cohort.run():
+        report = reports.get(entry.trial_id)
+        if report is None:
+            continue
+        for epoch in report["epochs"]:
+            if epoch["epoch"] <= count:
+                yield epoch["epoch"], {name: value for name, value in epoch.items() if name != "epoch"}
+        if report.get("failed"):
+            raise RerunFailedError(report["failed"])
+        if report["epoch"] >= count:
+            return
 
 
 def _progress(entry: TrialEntry, epoch: int, measures: dict[str, float]) -> str:
@@ -259,9 +291,13 @@ def reasons_to_differ(plan: StudyPlan, device: str, entry: TrialEntry | None = N
         "Trials that ran on another machine, with other versions of the libraries, on more threads or packed may "
         "differ in rounding, which grows from epoch to epoch."
     ]
-    if plan.pack != 1:
+    if executor_of(plan) == "ray" and plan.pack not in (1, None):
         reasons.append(
             f"The trials of this study were packed (--pack {plan.pack}), so results are not equal bit for bit."
+        )
+    if entry is not None and entry.pack and plan.scheduler == "asha":
+        reasons.append(
+            "ASHA stopped members of the trial's pack, which changes the rounding of the others from then on."
         )
     if plan.workers_per_trial != 1:
         reasons.append(f"The study used {plan.workers_per_trial} workers per trial, so sums are rounded differently.")

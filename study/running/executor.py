@@ -13,7 +13,7 @@ from study.running.stop import Stop
 from study.running.teacher_fill import FillTasks
 
 if TYPE_CHECKING:
-    from trainables.tune.tasks import PreparedTeacher
+    from trainables.tune.reports import PreparedTeacher
 
 # (finished epochs, validation accuracy as a fraction)
 ShowTeacher = Callable[[int, float], None]
@@ -67,6 +67,14 @@ class Executor(Protocol):
         Raises:
             TaskFailedError: the data cannot be read.
         """
+        ...
+
+    def begin_teacher(self, config: dict[str, Any], data_root: str | None, folder: str) -> None:
+        """Start preparing a teacher in the background, if possible; see `prepare_teacher`."""
+        ...
+
+    def end_teacher(self) -> None:
+        """End the preparation started by `begin_teacher`."""
         ...
 
     def prepare_teacher(

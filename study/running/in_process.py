@@ -25,8 +25,8 @@ from trainables.process.errors import StudyError
 from trainables.process.gpu import count_gpus
 
 if TYPE_CHECKING:
-    from trainables.teacher_outputs.store import Shard
-    from trainables.tune.tasks import FillReport, PreparedTeacher
+    from trainables.teacher_outputs.shard import Shard
+    from trainables.tune.reports import FillReport, PreparedTeacher
 
 _SECONDS_PER_FILL: Final = 1.0  # a stopped study waits until a fill ends
 
@@ -82,6 +82,12 @@ class InProcessExecutor:
             return dataset_digest(config, data_root, folder)
         except Exception as error:
             raise TaskFailedError(error) from error
+
+    def begin_teacher(self, config: dict[str, Any], data_root: str | None, folder: str) -> None:
+        """Do nothing. The teacher is prepared by `prepare_teacher`."""
+
+    def end_teacher(self) -> None:
+        """Do nothing."""
 
     def prepare_teacher(
         self, config: dict[str, Any], data_root: str | None, folder: str, show: ShowTeacher

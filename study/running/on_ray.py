@@ -40,8 +40,8 @@ from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
 
 if TYPE_CHECKING:
-    from trainables.teacher_outputs.store import Shard
-    from trainables.tune.tasks import FillReport, PreparedTeacher
+    from trainables.teacher_outputs.shard import Shard
+    from trainables.tune.reports import FillReport, PreparedTeacher
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TEACHER_RETRIES: Final = 2  # a retried training resumes from the checkpoint
@@ -122,6 +122,12 @@ class RayExecutor:
         code = sources_in(self._plan)
         digest: str | None = self._result_of(task.remote(config, data_root, folder, user_code=code))
         return digest
+
+    def begin_teacher(self, config: dict[str, Any], data_root: str | None, folder: str) -> None:
+        """Do nothing. The teacher is prepared by `prepare_teacher`."""
+
+    def end_teacher(self) -> None:
+        """Do nothing."""
 
     def prepare_teacher(
         self, config: dict[str, Any], data_root: str | None, folder: str, show: ShowTeacher

@@ -27,7 +27,7 @@ class Packing:
     """
 
     def __init__(self, plan: StudyPlan, settings: dict[str, Any], progress: StudyProgress) -> None:
-        self.count = _tried_out(plan, settings, progress) if plan.pack == "auto" else plan.pack
+        self.count = _tried_out(plan, settings, progress) if plan.pack == "auto" else plan.pack or 1
         # Ray rounds resources to ten-thousandths.
         share = math.floor(10_000 * plan.cpus_per_trial / self.count) / 10_000
         cpus = plan.cpus_per_trial if self.count == 1 else share

@@ -24,6 +24,7 @@ from study.ledger.ledger import StudyLedger
 from study.ledger.recording import complete_records, open_records
 from study.ledger.rows import epoch_rows, trial_row
 from study.ledger.run import StudyRun
+from study.plan.executor import executor_of
 from study.plan.folder import adopt_folder
 from study.plan.lock import StudyLock
 from study.plan.notes import describe_teacher_storage
@@ -40,7 +41,7 @@ from study.running.recorder import TrialRecorder
 from study.running.start import Start
 from study.running.stop import Stop
 from study.running.teacher_fill import TeacherFill, check_outputs_location
-from study.running.teacher_preparation import prepare_study_teacher
+from study.running.teacher_preparation import prepare_study_teacher, teacher_ahead
 from study.running.tracker_opening import TrackerOpening
 from study.running.trial_storage import check_trial_storage
 from study.search.optuna_mirror import Put, mirrored
@@ -256,7 +257,8 @@ def _search(
         if gpus is None:
             return
         record_choice(gpus, ledger, progress)
-        tracker = opening.result()  # a store without write access ends the study before teacher training
+        with teacher_ahead(plan, executor):
+            tracker = opening.result()  # a store without write access ends the study
         keep_teacher(plan)
         stop.start.begin_work()
         prepared = _prepare_teachers(plan, executor, progress)
@@ -319,7 +321,12 @@ def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgre
 
 
 def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractContextManager[Executor]:
-    if plan.executor == "in-process":
+    used = executor_of(plan)
+    if used == "processes":
+        from study.running.on_processes import executor_on_processes
+
+        return executor_on_processes(plan, progress, stop)
+    if used == "in-process":
         from study.running.in_process import executor_in_process
 
         return executor_in_process(plan, progress, stop)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -32,7 +32,10 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     """
     check_folder(plan.output_dir)
     shows_all = values["verbose"] or plan.executor == "in-process"  # trial output, including a debugger's
-    with _resume_command_shown(plan), stdout_for_results_only(verbose=shows_all) as stdout:
+    with _resume_command_shown(plan), stdout_for_results_only(verbose=shows_all) as stdout, ExitStack() as stack:
+        from study.running.template import template_ahead
+
+        stack.enter_context(template_ahead(plan, shows_output=values["verbose"]) if not resumed else nullcontext())
         from study.cli.progress import StudyProgress
         from study.running.same_failure import ended_by_same_failure
 

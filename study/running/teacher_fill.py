@@ -30,8 +30,8 @@ from trainables.storage.remote_folder import RemoteFolderError, check_remote_fol
 from trainables.storage.uris import is_uri
 
 if TYPE_CHECKING:
-    from trainables.teacher_outputs.store import Shard
-    from trainables.tune.tasks import FillReport
+    from trainables.teacher_outputs.shard import Shard
+    from trainables.tune.reports import FillReport
 
 SECONDS_ALONE: Final = 2.0  # approximate time for a process to start and import torch
 SECONDS_PER_TASK: Final = 10.0

@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import ray
 from ray import tune
 
 from study.ledger.entry import TIMED_OUT
-
-# Longest time counted between two checks, in seconds: if the driver itself was delayed, reports may be waiting unread.
-_LONGEST_LOOK: Final = 1.0
+from study.running.silence import Silence
 
 
 class Watchdog(tune.Callback):
@@ -31,13 +29,13 @@ class Watchdog(tune.Callback):
     ) -> None:
         self._timeout = timeout
         self._give_up = give_up
-        self._now = now
-        self._looked = now()
-        self._silent: dict[Any, float] = {}
+        self._silence: Silence[Any] = Silence(timeout, now=now)
+        self._watched: set[Any] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Start watching a trial when it gets a process."""
-        self._silent[trial] = 0.0
+        self._silence.begin(trial)
+        self._watched.add(trial)
 
     def on_trial_result(
         self,
@@ -48,12 +46,13 @@ class Watchdog(tune.Callback):
         **info: Any,  # noqa: ARG002
     ) -> None:
         """Restart the clock at a report."""
-        if trial in self._silent:
-            self._silent[trial] = 0.0
+        if trial in self._watched:
+            self._silence.begin(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Stop watching an ended trial."""
-        self._silent.pop(trial, None)
+        self._silence.end(trial)
+        self._watched.discard(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Stop watching a trial after the process has died."""
@@ -61,13 +60,9 @@ class Watchdog(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
         """Check all clocks. Tune's loop calls this at least ten times a second."""
-        passed = min(self._now() - self._looked, _LONGEST_LOOK)
-        self._looked = self._now()
-        for trial in list(self._silent):
-            self._silent[trial] += passed
-            if self._silent[trial] > self._timeout:
-                del self._silent[trial]
-                self._end(trial)
+        for trial in self._silence.exceeded():
+            self._watched.discard(trial)
+            self._end(trial)
 
     def _end(self, trial: Any) -> None:
         process = trial.temporary_state.ray_actor

@@ -12,7 +12,6 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
-import cmaes
 import numpy as np
 
 # Prefix for plain CMA-ES. The samplers here use no other variant.
@@ -49,6 +48,8 @@ def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle raises anything
         raise UntrustedStateError(f"it cannot be read ({type(error).__name__}: {str(error)[:200]})") from None
+    import cmaes  # imports SciPy, which takes a second
+
     optimizer = cmaes.CMA.__new__(cmaes.CMA)
     optimizer.__setstate__(_checked(state))
     text = pickle.dumps(optimizer).hex()
@@ -160,6 +161,8 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     size, population = state.get("_n_dim"), state.get("_popsize")
     if not (_is_count(size) and 0 < size <= _MOST_PARAMETERS and _is_count(population) and population > 1):
         raise UntrustedStateError(f"it has {size!r} parameters and a population of {population!r}")
+    import cmaes  # imports SciPy, which takes a second
+
     own = cmaes.CMA(np.full(size, 0.5), 0.1, np.tile([0.0, 1.0], (size, 1)), population_size=population)
     expected = own.__getstate__()
     if expected.keys() != state.keys():

@@ -30,10 +30,10 @@ from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.objectives import OptunaOutcome, attributes_of, create_optuna_study, outcome_of
+from study.search.packs import Upcoming, independent_proposals
 from study.search.proposals import proposed_point
 from study.search.samplers import make_sampler
 from study.search.warm_start import optuna_trials
-from study.stages.choosing import choose
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig, derive_seed
 
@@ -143,6 +143,28 @@ class StudySearch:
             return FINISHED
         return None if following == FINISHED and self._running else following
 
+    def upcoming(self) -> Upcoming | None:
+        """Return which trials `suggest` hands out next, whatever other trials report meanwhile; None if none now."""
+        if self._to_resume:
+            first = self._to_resume[0]
+            together = [each for each in self._to_resume if each is first or (first.pack and each.pack == first.pack)]
+            self._to_resume = [*together, *(each for each in self._to_resume if each not in together)]
+            return Upcoming("resumed", 0, len(together), first.pack)
+        search = self._next_search()
+        if search is not None:
+            searched = self._ledger.in_stage("search")
+            left = searched_in_all(self._plan, searched) - len(searched)
+            free = max(1, min(left, independent_proposals(self._plan) - len(searched)))
+            return Upcoming("search", len(searched), free, left=left)
+        planned = self._next_planned()
+        if not isinstance(planned, PlannedTrial):
+            return None
+        queues = (self._controls, self._to_repeat, self._to_tune, self._to_confirm)
+        queue = next(each for each in queues if each and each[0] is planned)
+        waiting = [each for each in queue if each.stage == planned.stage]
+        methods = len({each.config.method for each in waiting})
+        return Upcoming(planned.stage, len(self._ledger.in_stage(planned.stage)), len(waiting), kinds=methods)
+
     def _following(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._to_resume:
             entry = self._to_resume.pop(0)
@@ -162,6 +184,10 @@ class StudySearch:
     def _start_trial(self, executor_id: str, entry: TrialEntry) -> dict[str, Any]:
         self._trial_ids[executor_id] = entry.trial_id
         self._running.add(executor_id)
+        return self.settings_of(entry)
+
+    def settings_of(self, entry: TrialEntry) -> dict[str, Any]:
+        """Return the settings of a trial that starts from the beginning."""
         return {
             "trial_id": entry.trial_id,
             "stage": entry.stage,
@@ -284,6 +310,8 @@ class StudySearch:
                 return following
             if self._ledger.unfinished:  # the choice needs the results of all trials
                 return None
+            from study.stages.choosing import choose  # SciPy takes a second to import
+
             chosen = choose(self._ledger)
             if chosen is not None:
                 self._ledger.record_confirmation(chosen)

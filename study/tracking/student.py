@@ -41,7 +41,7 @@ from trainables.models import CheckpointError
 from trainables.process.errors import StudyError
 from trainables.spec.datasets import FOLDER_PREFIX
 from trainables.spec.own_data import ARRAYS_PREFIX, HUB_PREFIX, is_own_data, short_name
-from trainables.storage.tensors import StoredFileError, write_atomically
+from trainables.storage.atomic import StoredFileError, write_atomically
 from trainables.storage.uris import redact
 from trainables.students.file import Student, load_kept
 from trainables.user_code.loading import sources_of

@@ -208,7 +208,8 @@ def _classes_of_teacher(plan: StudyPlan) -> str:
 
     The description is read from the stored teacher copy. Empty for other teachers.
     """
-    from trainables.storage.tensors import StoredFileError, read_tensors
+    from trainables.storage.atomic import StoredFileError
+    from trainables.storage.tensors import read_tensors
     from trainables.teacher.files import CLASSES, stored_path
 
     try:

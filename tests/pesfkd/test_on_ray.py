@@ -31,7 +31,7 @@ def check(what):
     assert names == [], (what, names)
 
 
-smoke = {"space": "adapter_width", "smoke": True, "quiet": True}
+smoke = {"space": "adapter_width", "smoke": True, "quiet": True, "executor": "ray"}
 
 
 async def cell():
@@ -56,7 +56,7 @@ def interrupt():
 
 threading.Thread(target=interrupt, daemon=True).start()
 try:
-    pesfkd.run(space="adapter_width", epochs=300, name="stopped", quiet=True)
+    pesfkd.run(space="adapter_width", epochs=300, name="stopped", quiet=True, executor="ray")
 except pesfkd.StudyInterrupted as stopped:
     assert "pesfkd.resume('stopped')" in str(stopped)
 else:

@@ -180,6 +180,8 @@ class Lab:
 
     def run(self, plan: StudyPlan, **options: Any) -> dict[str, TrialEntry]:
         """Run the rest of the study and return the trials by identifier. Without Ray, no faults occur."""
+        if plan.executor == "auto":
+            plan = plan.model_copy(update={"executor": "ray"})
         with (
             mock.patch.object(distillation, "DistillationTrainable", self.trainable),
             mock.patch.object(session, "begin_run", begin_and_note(self.folder)),

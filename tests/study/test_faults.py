@@ -144,7 +144,7 @@ def test_a_study_out_of_time_or_without_its_cluster_says_how_to_go_on_and_is_who
     assert (summary["complete"], summary["incomplete_because"]) == (False, "out of time")
     for victim in ("raylet", "gcs_server"):
         before = len(read_journal(directory / "journal.jsonl")[0]) if (directory / "journal.jsonl").exists() else 0
-        process = start_study(*resumed, **OWN_SERVER)
+        process = start_study(*resumed, "--executor", "ray", **OWN_SERVER)
         wait_for_trials(process, directory, before + 15)
         rays = [each for each in psutil.Process(process.pid).children(recursive=True) if is_rays(each)]
         (killed,) = [each for each in rays if each.name() == victim]
@@ -176,7 +176,9 @@ def is_rays(process: psutil.Process) -> bool:
 
 @pytest.mark.fault
 def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
-    process = start("maimed", output_dir, "--trials", "2", "--replicates", "1", "--epochs", "60", **OWN_SERVER)
+    process = start(
+        "maimed", output_dir, "--trials", "2", "--replicates", "1", "--epochs", "60", "--executor", "ray", **OWN_SERVER
+    )
     wait_for_trials(process, output_dir / "maimed", 30)
     workers = [
         child

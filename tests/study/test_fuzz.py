@@ -32,8 +32,9 @@ from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.inspection import read_journal
 from trainables.process.errors import StudyError, UsageError
+from trainables.storage.atomic import StoredFileError
 from trainables.storage.rows import TeacherOutputsFileError, map_rows, write_rows
-from trainables.storage.tensors import StoredFileError, read_tensors, write_tensors
+from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher import command as teacher
 
 pytestmark = pytest.mark.fault

@@ -119,7 +119,7 @@ def test_on_ray_too_a_study_ends_after_three_alike_and_all_places_show_the_error
     done = launch("--space", "none", "--method", f"{files}/method.py:METHOD", "--search", "matching_power=1:4", "--set",
                   "kd_weight=0.2", "--trials", "8", "--promising", "1", "--replicates", "1", "--epochs", "2",
                   "--teacher-epochs", "1", "--teacher", "cnn_3_4", "--cpus-per-trial", "0.5", "--max-concurrent", "2",
-                  "--output-dir", tmp_path / "out", "--name", "alike")  # fmt: skip
+                  "--executor", "ray", "--output-dir", tmp_path / "out", "--name", "alike")  # fmt: skip
     assert done.returncode == 1, done.stderr
     file, study = files / "method.py", tmp_path / "out" / "alike"
     summary = f"KeyError: 'all' (in explain, method.py:{len(failing.splitlines())})"

@@ -26,8 +26,9 @@ from trainables.data.image_scan import check_peaks
 from trainables.data.sources import read_files
 from trainables.data.views import ViewTable, padded_pixels
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
+from trainables.storage.atomic import StoredFileError, locked
 from trainables.storage.rows import map_rows, write_rows
-from trainables.storage.tensors import StoredFileError, locked, read_tensors, write_tensors
+from trainables.storage.tensors import read_tensors, write_tensors
 
 _FORMAT: Final = 1  # increase it when decoding changes
 _IMAGE_FORMAT: Final = f"2 Pillow {PIL.__version__}"  # format of image files, which Pillow decodes

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from trainables.models.layouts import MisfitError, Part, find_weights, head_name, name_some, tensor_dicts
 from trainables.models.taken_weights import CheckpointError, TakenWeights
 from trainables.models.torch_files import check_is_there, is_no_binary, read_torch_file
-from trainables.storage.tensors import HEADER, StoredFileError, read_tensors, write_tensors
+from trainables.storage.atomic import StoredFileError
+from trainables.storage.tensors import HEADER, read_tensors, write_tensors
 
 _LONGEST_HEADER = 100_000_000  # bytes, in a safetensors file
 

@@ -227,6 +227,18 @@ class Pack:
         self.set_members({name: self._runs[name] for name in self._members if name not in leaving})
 
 
+def is_packable_run(run: DistillationRun) -> bool:
+    """Return whether a trial can be a member of a pack."""
+    try:
+        check_packable(run.student, run.config.student)
+        _check_companion(run.config)
+        _check_dropout(run.config)
+        _check_steps(run.config)
+    except PackingError:
+        return False
+    return True
+
+
 def check_alike(configs: Sequence[TrialConfig]) -> None:
     """Check that the configs agree in all shared fields, as packing requires.
 

@@ -1,6 +1,7 @@
 """GPUs visible to this process, and the memory of a GPU."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 
@@ -83,6 +84,11 @@ class CudaMemory:
         """Return the bytes reserved for tensors: now, and at the trial's peak."""
         self._torch.cuda.synchronize()
         return self._torch.cuda.memory_reserved(), self._torch.cuda.max_memory_reserved()
+
+
+def count_nvidia_gpus() -> int:
+    """Return the number of NVIDIA GPUs of this machine, without importing PyTorch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def count_gpus() -> int:

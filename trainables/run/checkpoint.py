@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from trainables.run.run import DistillationRun
-from trainables.storage.tensors import StoredFileError, read_tensors, write_tensors
+from trainables.storage.atomic import StoredFileError
+from trainables.storage.tensors import read_metadata, read_tensors, write_tensors
 
 CHECKPOINT_FILE: Final = "trial.safetensors"
 _FORMAT: Final = "pesfkd-trial-1"
@@ -62,3 +63,11 @@ def load_checkpoint(run: DistillationRun, folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: {error}") from error
     notes: dict[str, Any] = metadata["notes"]
     return notes
+
+
+def read_epoch(folder: Path) -> int | None:
+    """Return the epoch of the checkpoint in `folder`, or None without a readable one. The content is not verified."""
+    try:
+        return int(read_metadata(folder / CHECKPOINT_FILE)["epoch"])
+    except (StoredFileError, KeyError, TypeError, ValueError):
+        return None

@@ -36,11 +36,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from trainables.process.errors import StudyError
+from trainables.storage.atomic import locked
 from trainables.storage.files import check_writable, free_space, missing_folders, remove_empty
 from trainables.storage.mlflow_schema import SECONDS_FOR_A_LOCK, SchemaError, check_database, prepare_file
 from trainables.storage.moved_store import find_artifacts_again
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
-from trainables.storage.tensors import locked
 from trainables.storage.uris import redact, redact_place
 
 _SECONDS_TO_ANSWER: Final = 10

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from trainables.storage.tensors import StoredFileError, atomic_file
+from trainables.storage.atomic import StoredFileError, atomic_file
 
 OutputsDtype = Literal["float16", "bfloat16", "float32"]
 RowDtype = OutputsDtype | Literal["uint8"]

@@ -26,7 +26,7 @@ from torch.export import Dim, ExportedProgram
 from trainables.data.views import Normaliser
 from trainables.models.text import TextClassifier
 from trainables.process.randomness import generator_from
-from trainables.storage.tensors import atomic_file
+from trainables.storage.atomic import atomic_file
 from trainables.students.file import CLASS_NAMES, LOGITS_TOLERANCE, KeptStudent, Student
 from trainables.teacher.card import TOKENISER, TOKENISER_FILE
 from trainables.teacher.files import MODEL

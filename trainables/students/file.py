@@ -21,7 +21,8 @@ from trainables.data.views import Normaliser
 from trainables.models import CheckpointError, CheckpointInfo, build_model, load_checkpoint, read_metadata, save_model
 from trainables.models.interface import DistillationModel
 from trainables.run.run import DistillationRun
-from trainables.storage.tensors import StoredFileError, read_tensors, write_tensors
+from trainables.storage.atomic import StoredFileError
+from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher.card import TOKENISER
 from trainables.teacher.files import MODEL, described
 from trainables.teacher.given_text import tokeniser_of

@@ -295,7 +295,7 @@ def train(request: "TeacherRequest", values: dict[str, Any], progress: "TeacherP
         RequestError: the data, the folder or MLflow cannot be used.
         KeyboardInterrupt: the user interrupted the training. An equal request resumes it.
     """
-    from trainables.storage.tensors import locked
+    from trainables.storage.atomic import locked
     from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
     from trainables.teacher.request import RequestError
 

@@ -23,14 +23,8 @@ from trainables.spec.recipes import TeacherRecipe
 from trainables.spec.teacher_trial import teacher_recipe, teacher_trial
 from trainables.spec.text_defaults import TEACHER_TRAINING
 from trainables.spec.trial import TrialConfig
-from trainables.storage.tensors import (
-    StoredFileError,
-    locked,
-    read_tensors,
-    tensors_digest,
-    write_atomically,
-    write_tensors,
-)
+from trainables.storage.atomic import StoredFileError, locked, write_atomically
+from trainables.storage.tensors import read_tensors, tensors_digest, write_tensors
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, identity_digest
 from trainables.teacher.training import TeacherTraining
 from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation

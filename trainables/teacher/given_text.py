@@ -16,7 +16,8 @@ from trainables.models.checkpoints import is_ours
 from trainables.models.class_order import ClassNamesError, read_class_order, read_raw_config
 from trainables.models.pretrained import find_folder, load_pretrained
 from trainables.models.text import TextClassifier, TextModelError, build_described
-from trainables.storage.tensors import tensors_digest, write_atomically
+from trainables.storage.atomic import write_atomically
+from trainables.storage.tensors import tensors_digest
 from trainables.teacher.card import TOKENISER, TOKENISER_FILE
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher
 

@@ -30,7 +30,8 @@ from trainables.spec.architectures import is_pretrained_text_name
 from trainables.spec.modality import is_text
 from trainables.spec.trial import derive_seed
 from trainables.steps.sgd import count_parameters
-from trainables.storage.tensors import read_tensors, tensors_digest, write_atomically, write_tensors
+from trainables.storage.atomic import write_atomically
+from trainables.storage.tensors import read_tensors, tensors_digest, write_tensors
 from trainables.teacher.card import TOKENISER, accuracies, model_card, teacher_options, with_kept_code
 from trainables.teacher.files import CLASSES, described, teacher_metadata
 from trainables.teacher.given_text import tokeniser_of

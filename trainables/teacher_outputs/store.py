@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset
+from trainables.storage.atomic import atomic_file, locked, remove_partial_files
 from trainables.storage.remote_folder import RemoteFolder
 from trainables.storage.rows import DTYPES, OutputsDtype, TeacherOutputsFileError, map_rows, write_rows
-from trainables.storage.tensors import atomic_file, locked, remove_partial_files
 from trainables.teacher_outputs.batch import TeacherBatch
 from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.shard import Shard
 from trainables.teacher_outputs.table import FILL_BATCH, Table, TeacherTables
 
 # Files with more rows are split into shards of this size. The shard size is a multiple of the batch size, so splitting
@@ -46,20 +47,6 @@ class StoredRows(NamedTuple):
 
     rows: Tensor
     forwards: int
-
-
-class Shard(NamedTuple):
-    """Rows in one file, filled by a worker in one step.
-
-    Args:
-        slot: train split slot; None for the validation split.
-        start: first row.
-        stop: row after the last one.
-    """
-
-    slot: int | None
-    start: int
-    stop: int
 
 
 class FilledShard(NamedTuple):

@@ -5,9 +5,10 @@ from typing import Any
 
 import ray
 
-from trainables.teacher_outputs.store import Shard
+from trainables.teacher_outputs.shard import Shard
+from trainables.tune.reports import FillReport, PreparedTeacher
 from trainables.tune.settings import resolved
-from trainables.tune.tasks import FillReport, PreparedTeacher, fill_teacher_outputs, prepare_teacher, progress_to_file
+from trainables.tune.tasks import fill_teacher_outputs, prepare_teacher, progress_to_file
 
 
 def prepare_teacher_on_node(

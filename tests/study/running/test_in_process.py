@@ -119,7 +119,7 @@ def test_a_study_is_the_same_by_both_executors(launch, command, tmp_path, schedu
     assert mine.code == 0, mine.said
     if scheduler == "asha":  # the other study trains a teacher in each place
         shutil.copytree(here.parent / "teachers", on_ray.parent / "teachers")
-    done = launch(*study, "--max-concurrent", "1", "--output-dir", on_ray.parent, timeout=500)
+    done = launch(*study, "--executor", "ray", "--max-concurrent", "1", "--output-dir", on_ray.parent, timeout=500)
     assert done.returncode == 0, done.stderr
     for directory in (here, on_ray):
         assert_whole(directory)

@@ -32,6 +32,7 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(in_p
     done = launch(
         "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
         "--name", "packed", "--output-dir", output_dir, "--pack", "3",
+        "--executor", "ray",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     directory = output_dir / "packed"
@@ -62,7 +63,7 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(in_p
 
 @pytest.mark.slow
 def test_a_packed_study_that_was_killed_goes_on_unpacked(command, output_dir):
-    process = start("unpacked", output_dir, "--pack", "4")
+    process = start("unpacked", output_dir, "--pack", "4", "--executor", "ray")
     wait_for_trials(process, output_dir / "unpacked", 25, timeout=200)
     kill(process)
     done = command(main, "--resume", "unpacked", "--output-dir", output_dir, "--pack", "1", "--executor", "in-process")
@@ -72,7 +73,7 @@ def test_a_packed_study_that_was_killed_goes_on_unpacked(command, output_dir):
 
 @pytest.mark.slow
 def test_a_pack_killed_mid_trial_costs_no_trial(output_dir):
-    process = start("unpacked-by-force", output_dir, "--epochs", "40", "--pack", "4", **OWN_SERVER)
+    process = start("unpacked-by-force", output_dir, "--epochs", "40", "--pack", "4", "--executor", "ray", **OWN_SERVER)
     wait_for_trials(process, output_dir / "unpacked-by-force", 60, timeout=200)
     children = psutil.Process(process.pid).children(recursive=True)
     packs = [child for child in children if "PackActor" in " ".join(child.cmdline())]
@@ -87,6 +88,7 @@ def test_asha_stops_packed_trials_one_by_one(launch, output_dir):
     done = launch(
         "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1", "--epochs", "6",
         "--scheduler", "asha", "--name", "halved-packs", "--output-dir", output_dir, "--pack", "auto",
+        "--executor", "ray",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "trying out how many trials to pack" in done.stderr
@@ -102,8 +104,12 @@ def test_how_many_are_packed_is_no_part_of_what_a_study_is(tmp_path):
     plan.save()
     assert load_plan(plan.directory).pack == 4
     assert "packed in groups of 4" in describe_plan(plan, [])
-    assert "packed in groups of the size measured as fastest" in describe_plan(make_plan(tmp_path, pack="auto"), [])
-    assert ", packed" not in describe_plan(make_plan(tmp_path), [])
+    on_ray = make_plan(tmp_path, pack="auto", executor="ray")
+    assert "packed in groups of the size measured as fastest" in describe_plan(on_ray, [])
+    assert "small students packed by 8" in describe_plan(make_plan(tmp_path, pack="auto", executor="processes"), [])
+    assert "small students packed by 8" in describe_plan(make_plan(tmp_path, executor="auto"), [])
+    assert ", packed" not in describe_plan(make_plan(tmp_path, pack=1, executor="processes"), [])
+    assert ", packed" not in describe_plan(make_plan(tmp_path, executor="ray"), [])
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_a_process_that_starts_late_still_comes_to_work(tmp_path, scheduler):
     plan = make_plan(
         tmp_path, trials=40, promising=1, replicates=1, controls=(), sampler="random", scheduler=scheduler,
         base={"epochs": 1}, max_concurrent=2, cpus_per_trial=0.5, teacher_outputs="live",
+        executor="ray",
     )  # fmt: skip
     with (
         mock.patch.object(distillation, "DistillationTrainable", trainable),

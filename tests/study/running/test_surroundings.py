@@ -110,7 +110,7 @@ def test_a_time_budget_that_is_used_up_in_any_phase_leaves_work_and_after_the_la
     lab = Lab(tmp_path / "lab")
     plan = make_plan(
         tmp_path, trials=2, promising=1, replicates=1, sampler="random", base={"epochs": 2},
-        confirmation={"configs": 1, "seeds": 2}, max_concurrent=1,
+        confirmation={"configs": 1, "seeds": 2}, max_concurrent=1, executor="ray",
     )  # fmt: skip
     plan.save()
     reached = {

@@ -37,7 +37,7 @@ from tests.study.inspection import assert_whole, read_journal
 from tests.study.processes import kill, start_study, wait_in_study
 from trainables.process.errors import StudyError
 from trainables.process.threads import use_one_thread
-from trainables.teacher_outputs.store import Shard
+from trainables.teacher_outputs.shard import Shard
 from trainables.tune.tasks import prepare_teacher
 
 TRAIN, VALIDATION = 1077, 360

@@ -4,7 +4,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from trainables.storage.tensors import StoredFileError, read_tensors, tensors_digest, write_atomically, write_tensors
+from trainables.storage.atomic import StoredFileError, write_atomically
+from trainables.storage.tensors import read_tensors, tensors_digest, write_tensors
 
 TENSORS = {
     "weight": torch.arange(6, dtype=torch.float32).view(2, 3),

@@ -9,7 +9,8 @@ import torch
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointInfo, build_model, save_model
 from trainables.process.randomness import generator_from, seeded
-from trainables.storage.tensors import StoredFileError, write_tensors
+from trainables.storage.atomic import StoredFileError
+from trainables.storage.tensors import write_tensors
 from trainables.students.export import (
     ExportError,
     export_student,

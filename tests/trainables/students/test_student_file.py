@@ -7,7 +7,7 @@ from trainables.costs.epoch import run_epoch
 from trainables.models import CheckpointError
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
-from trainables.storage.tensors import StoredFileError
+from trainables.storage.atomic import StoredFileError
 from trainables.students.file import _load_pyfunc, example_path, keep_student, load_student, read_example
 from trainables.tune.session import save_student_if_requested, take_notes
 

@@ -10,7 +10,8 @@ from tests.conftest import S3
 from tests.trainables.conftest import MakeStore, cut, flip, slot_path
 from trainables.storage import remote_folder
 from trainables.storage.remote_folder import RemoteFolder
-from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
+from trainables.teacher_outputs.shard import Shard
+from trainables.teacher_outputs.store import TeacherOutputsStore
 
 pytestmark = pytest.mark.study
 

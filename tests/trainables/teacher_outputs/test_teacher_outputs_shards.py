@@ -9,7 +9,8 @@ from trainables.models import build_model
 from trainables.models.compute import place
 from trainables.teacher_outputs import store as teacher_outputs_store
 from trainables.teacher_outputs.frozen import FrozenTeacher
-from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
+from trainables.teacher_outputs.shard import Shard
+from trainables.teacher_outputs.store import TeacherOutputsStore
 
 TRAIN, VALIDATION = 1077, 360
 FIRST, SECOND, THIRD = ((0, 512), (512, 1024), (1024, 1077))

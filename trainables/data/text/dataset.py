@@ -41,8 +41,9 @@ from trainables.data.text.tokens import TokenFiles, Tokens, padded_length, token
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.glue import GlueTask
 from trainables.spec.trial import seed_of_split
+from trainables.storage.atomic import StoredFileError, locked, write_atomically
 from trainables.storage.remote_folder import node_cache
-from trainables.storage.tensors import StoredFileError, locked, read_tensors, write_atomically, write_tensors
+from trainables.storage.tensors import read_tensors, write_tensors
 
 EVALUATION_BATCH: Final = 64
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from trainables.data.sources import DataError
 from trainables.data.text.tokeniser import Tokeniser
+from trainables.storage.atomic import StoredFileError
 from trainables.storage.rows import map_rows, write_rows
-from trainables.storage.tensors import StoredFileError, read_tensors, write_tensors
+from trainables.storage.tensors import read_tensors, write_tensors
 
 PADDED_TO: Final = 8
 _CHUNK: Final = 8192

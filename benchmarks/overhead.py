@@ -4,15 +4,10 @@ The trials do no work, but use a real local Ray with a real study's searcher, jo
 between the ends of the first and the last trial is therefore spent in the driver and in Ray. The result is wall time
 per trial, with `--concurrent` trials at once as in a real study.
 
-With `--bare`, every run also measures Ray Tune with OptunaSearch and reused actors, as a user would write it, with the
-same trials: without tracking, and with Ray's MLflowLoggerCallback. The arms alternate. The callback takes so long that
-it gets a tenth of the trials.
-
-    python benchmarks/overhead.py [--quick] [--bare] [--trials 200] [--epochs 5] [--runs 5] [--json PATH]
+    python benchmarks/overhead.py [--quick] [--trials 200] [--epochs 5] [--runs 5] [--json PATH]
 """
 
 import argparse
-import io
 import itertools
 import json
 import math
@@ -22,8 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,12 +28,6 @@ sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study
 import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
 
 # isort: split
-import optuna
-import ray
-from ray import tune
-from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.tune.search.optuna import OptunaSearch
-
 from study.cli.progress import StudyProgress
 from study.plan.resolve import resolve_plan
 from study.records import read_trials
@@ -123,83 +110,6 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 
-class BareTrainable(tune.Trainable):
-    """Trainable of a user's own loop: one report per epoch, with the measures of a study's trial."""
-
-    def setup(self, config: dict[str, Any]) -> None:  # noqa: D102 (Tune's)
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:  # noqa: D102
-        self._width = new_config["adapter_width"]
-        return True
-
-    def step(self) -> dict[str, Any]:  # noqa: D102
-        names = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES
-        return {**dict.fromkeys(names, 0.001), ACCURACY: 1 / self._width}
-
-
-class Ends(tune.Callback):
-    """Callback that notes when trials end."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002, D102
-        self.times.append(time.time())
-
-
-def measure_bare(trials: int, epochs: int, concurrent: int, *, tracked: bool) -> list[float]:
-    """Return the seconds between consecutive trial ends of Tune without a study."""
-    folder = Path(tempfile.mkdtemp(prefix="overhead-"))
-    ends = Ends()
-    callbacks: list[tune.Callback] = [ends]
-    if tracked:
-        callbacks.insert(0, MLflowLoggerCallback(f"sqlite:///{folder}/mlflow.db", experiment_name="bare"))
-    ray.init(num_cpus=max(concurrent, len(os.sched_getaffinity(0))), include_dashboard=False, log_to_driver=False)
-    try:
-        with redirect_stdout(io.StringIO()):  # Tune prints a table regardless of settings
-            tune.Tuner(
-                BareTrainable,
-                param_space={"adapter_width": tune.randint(4, 257)},
-                tune_config=tune.TuneConfig(
-                    metric=ACCURACY, mode="max", num_samples=trials, reuse_actors=True,
-                    max_concurrent_trials=concurrent,
-                    search_alg=OptunaSearch(sampler=optuna.samplers.RandomSampler(seed=0)),
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=str(folder), name="bare", verbose=0, callbacks=callbacks,
-                    stop={"training_iteration": epochs},
-                ),
-            ).fit()  # fmt: skip
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder)
-    assert len(ends.times) == trials
-    return [later - earlier for earlier, later in itertools.pairwise(ends.times)]
-
-
-def compare(trials: int, epochs: int, concurrent: int, runs: int) -> list[dict[str, Any]]:
-    """Measure a study, bare Tune and Tune with Ray's MLflow callback in turn, and print ratios of medians."""
-    fewer = max(5, trials // 10)
-    arms: dict[str, Callable[[], list[float]]] = {
-        "study": lambda: measure(trials, epochs, concurrent),
-        "Tune": lambda: measure_bare(trials, epochs, concurrent, tracked=False),
-        "Tune with MLflow": lambda: measure_bare(fewer, epochs, concurrent, tracked=True),
-    }
-    rows: list[dict[str, Any]] = []
-    row: dict[str, Any]
-    for number in range(runs):
-        for name in list(arms) if number % 2 else list(arms)[::-1]:
-            row = {"run": number, "arm": name, "ms_per_trial": 1000 * statistics.fmean(arms[name]())}
-            row["load"] = os.getloadavg()[0]
-            print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-            rows.append(row)
-    times = {name: statistics.median(row["ms_per_trial"] for row in rows if row["arm"] == name) for name in arms}
-    for name in list(arms)[1:]:
-        print(f"study over {name}: {times['study'] / times[name]:.3f} (medians, n = {runs})")
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="40 trials, once")
@@ -207,15 +117,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--concurrent", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--bare", action="store_true", help="also measure Tune without a study")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     trials, runs = (40, 1) if arguments.quick else (arguments.trials, arguments.runs)
-    if arguments.bare:
-        compared = compare(trials, arguments.epochs, arguments.concurrent, runs)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(compared, indent=2) + "\n")
-        return
     rows = []
     for number in range(runs):
         load = os.getloadavg()[0]

@@ -44,15 +44,20 @@ class IdleRun:
     def __init__(self, config: TrialConfig, seconds_per_epoch: float) -> None:
         self.config = config
         self.epoch = 0
-        self.dataset = SimpleNamespace(digest="0" * 64, train=range(1077), validation=range(360))
+        self.dataset = SimpleNamespace(digest="0" * 64, train=range(1077), validation=range(360), source_counts={})
         bins = dict.fromkeys(("count", "confidence", "correct"), [1.0] * 15)
         self.calibration = dict.fromkeys(CALIBRATION[:3], bins)
+        self.answers: dict[str, Any] = {}
         self._seconds = seconds_per_epoch
 
     @property
     def finished(self) -> bool:
         """Whether the last epoch has ended."""
         return self.epoch >= self.config.epochs
+
+    def data_facts(self) -> dict[str, float]:
+        """Return no facts."""
+        return {}
 
     def wait(self) -> dict[str, float]:
         """Wait for one epoch and return the measures."""

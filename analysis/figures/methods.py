@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -114,19 +115,21 @@ def draw_accuracy_against_cost(
     if below:
         axes.set_ylim(bottom=floor - _EDGE * (axes.get_ylim()[1] - floor))
     low, high = axes.get_ylim()
+    leaders = []
     for column in _columns([cost for cost, _ in points]):
         ordered = sorted(column, key=lambda i: accuracies[i])
         shown = [max(accuracies[i], floor) for i in ordered]
         least, collapsed = (high - low) / _LABELS_HIGH, sum(accuracies[i] < floor for i in ordered)
         # There is no room to move down at the lower edge.
         heights = [floor + number * least for number in range(collapsed)] + _apart(shown[collapsed:], least)
+        side = max(points[i][0] for i in column)
         for number, at, height in zip(ordered, shown, heights, strict=True):
             cost, summary = points[number]
             mean = f" {format_number(summary.accuracy.value)}" if summary.accuracy.value < floor else ""
-            axes.annotate(
-                summary.method + mean, (cost, at), (max(points[i][0] for i in column) * 1.06, height),
-                fontsize=7, va="center", color=INK, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
-            )  # fmt: skip
+            axes.text(side * 1.06, height, summary.method + mean, fontsize=7, va="center", color=INK)
+            leaders.append([(cost, at), (side * 1.05, height)])
+    # Annotations with arrows would take two thirds of the figure's time.
+    axes.add_collection(LineCollection(leaders, colors=GREY, linewidths=0.4, zorder=2), autolim=False)
     cheapest, dearest = min(cost for cost, _ in points), max(cost for cost, _ in points)
     axes.set_xlim(cheapest / 1.1, dearest * 1.6)
     ticks = ratio_ticks(cheapest / 1.1, dearest * 1.6, _RATIOS)

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -280,7 +281,7 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
         band = line_band(columns, units, grid, seed)
         low, high = (np.clip(each, *possible_range(objective_measure(records.trials))) for each in band)
     trials = records.trials if landmark.is_last else at_epoch(records.trials, records.epochs, landmark.epoch)
-    controls = [s for s in summarise_configs(trials) if s.stage == "control" and s.gap.n]
+    controls = [s for s in summarise_configs(_with_controls(trials)) if s.stage == "control" and s.gap.n]
     return GapAgainstAccuracy(
         gap=gap,
         accuracy=accuracy,
@@ -297,6 +298,12 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
         labels=trial_labels(landmark.trials.take(pa.array(first, pa.int64()))),
         fitted=len(columns) if spread else 0,
     )
+
+
+def _with_controls(trials: pa.Table) -> pa.Table:
+    """Keep the search and the controls' trials: the intervals of all other configs would take most of the time."""
+    controls = select(trials, stages=["control"])["config_id"].combine_chunks()
+    return trials.filter(pc.or_(pc.equal(trials["stage"], SEARCH), pc.is_in(trials["config_id"], controls)))
 
 
 def draw_history(history: History) -> Figure:

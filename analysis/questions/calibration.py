@@ -82,7 +82,11 @@ def pooled(trials: pa.Table, network: str, column: str, label: str) -> Reliabili
     """
     if column not in trials.column_names:  # records from an earlier or another version
         return None
-    found = [bins for bins in trials[column].to_pylist() if bins]
+    return _pooled(trials[column].to_pylist(), network, label)
+
+
+def _pooled(predictions: Sequence[Any], network: str, label: str) -> Reliability | None:
+    found = [bins for bins in predictions if bins]
     if network == TEACHER:
         found = list({json.dumps(bins): bins for bins in found}.values())
     if not found:
@@ -127,7 +131,9 @@ def calibration_errors(trials: pa.Table, column: str) -> Floats:
         trials: trials of any config.
         column: prediction column.
     """
-    found = [pooled(trials.slice(row, 1), column, column, "") for row in range(trials.num_rows)]
+    if column not in trials.column_names:  # records from an earlier or another version
+        return np.full(trials.num_rows, np.nan)
+    found = [_pooled([bins], column, "") for bins in trials[column].to_pylist()]
     return np.array([np.nan if each is None else each.error for each in found], dtype=np.float64)
 
 

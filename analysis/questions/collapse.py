@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from analysis.reading.trials import CONFIRM, REPEATED, Split, numbers, objective, select, trial_scores
 from analysis.statistics.estimates import Estimate
@@ -74,6 +73,8 @@ def collapses(trials: pa.Table, split: Split) -> list[Collapse]:
 
 
 def _share(number: int, n: int) -> Estimate:
+    from scipy import stats  # slow to import, and most studies have no collapse
+
     interval = stats.binomtest(number, n).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(number / n, float(interval.low), float(interval.high), n, f"Wilson interval, {CONFIDENCE}")
 

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
 
 from analysis.questions.beyond_seeds import (
     BeyondSeeds,
@@ -41,6 +40,7 @@ from analysis.reading.trials import (
     within_possible,
     within_reach,
 )
+from analysis.statistics.distributions import t_quantile
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
 from analysis.statistics.resampling import CONFIDENCE
@@ -324,7 +324,7 @@ def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Mapping[int, f
     scores = np.array([np.mean(each.searched) for each in candidates if each.searched])
     centre = float(scores.mean()) if len(scores) else math.nan
     beyond = max(0.0, float(scores.var(ddof=1)) - spread**2) if len(scores) > 1 else 0.0
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    quantile = t_quantile((1 + CONFIDENCE) / 2, freedom)
     estimates = []
     for each in candidates:
         n = len(each.fresh or each.searched)
@@ -374,12 +374,13 @@ def summarise_confirmation(
     if any(config.searches for config in configs):
         methods, comparisons, note = _over_searches(configs, confirmed, rows, baseline, seed)
     else:
+        students = {config_id: _student_of(own) for config_id, own in rows.items()}
         pairs = [
             (one, other)
             for one in configs
             for other in configs
             if one is not other
-            and _student_of(rows[one.config_id]) == _student_of(rows[other.config_id])
+            and students[one.config_id] == students[other.config_id]
             and (
                 other.control == baseline
                 if baseline is not None

@@ -67,16 +67,22 @@ class ConfigCost:
 
 def config_costs(records: StudyRecords) -> dict[str, ConfigCost]:
     """Return the costs of configs repeated or confirmed on fresh seeds, by `config_id`."""
-    rows = select(records.trials, stages=[*REPEATED, CONFIRM]).to_pylist()
+    trials = _scalar_columns(records.trials)
+    rows = select(trials, stages=[*REPEATED, CONFIRM]).to_pylist()
     times = _seconds_per_step(records.epochs)
     by_config: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_config.setdefault(row["config_id"], []).append(row)
-    shared = _shared_passes(records.trials)
+    shared = _shared_passes(trials)
     of_ce = [row for row in rows if row["method"] == CE]
     known = {row["student"]: _student_flops(row) for row in of_ce if row.get("cost/step_flops") is not None}
     ce = _CrossEntropy(_median_time(of_ce, times), known)
     return {config_id: _cost(own, times, shared, ce) for config_id, own in by_config.items()}
+
+
+def _scalar_columns(trials: pa.Table) -> pa.Table:
+    """Keep config and costs. Predictions and calibration bins would take most of the time of a conversion."""
+    return trials.select([name for name in trials.column_names if "/" not in name or name.startswith("cost/")])
 
 
 class _CrossEntropy(NamedTuple):

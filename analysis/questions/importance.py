@@ -14,33 +14,21 @@ so few or noisy configs pull the shares towards each other. An interval shows ho
 It does not show the size of this bias (see `importances`). Trials enter at the landmark (`analysis.reading.landmark`),
 so early stopping excludes no trial. All results are exploratory: the search chose the configs by the outcome.
 
-This is the only module here that imports Optuna, for the evaluators. Callers pass the parameter bounds.
+`analysis.questions.evaluators` calls Optuna. Callers pass the parameter bounds.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
-import optuna
 import pyarrow as pa
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
 from analysis.questions.wider import Range, wider_argument
 from analysis.reading.landmark import Evidence, Floats, at_landmark
 from analysis.reading.trials import StudyRecords, trial_scores, varied_fields
+from analysis.statistics.distributions import t_quantile
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -54,7 +42,7 @@ MIN_CONFIGS: Final = 10
 # PED-ANOVA needs at least this many configs at the top. The top is a tenth of all configs if this is more.
 _TOP: Final = 5
 _TOP_SHARE: Final = 0.1
-_TREES: Final = 32
+TREES: Final = 32
 # Number of halves and of permutations. A forest takes several hundred times as long as a Parzen estimate.
 _DRAWS: Final[Mapping[EvaluatorName, int]] = {"PED-ANOVA": 300, "fANOVA": 100}
 # Fraction of the range at either end.
@@ -155,12 +143,14 @@ def importances(
     points, accuracies = _points(landmark.trials, searched)
     if len(points) < MIN_CONFIGS or not searched or np.ptp(accuracies) == 0:
         return []
-    distributions = {each.name: _distribution(each) for each in searched}
-    _check_bounds(points, distributions)
+    from analysis.questions import evaluators  # slow to import, and a comparison of methods needs none
+
+    distributions = {each.name: evaluators.distribution(each) for each in searched}
+    evaluators.check_bounds(points, distributions)
     count = _DRAWS[evaluator] if draws is None else draws
-    with _quiet_optuna():
+    with evaluators.quiet_optuna():
         shares, of_halves, p_values = _drawn(
-            _evaluation(evaluator, distributions, len(points), seed), points, accuracies, count, seed
+            evaluators.evaluation(evaluator, distributions, len(points), seed), points, accuracies, count, seed
         )
     first = np.bincount(of_halves.argmax(axis=1), minlength=len(shares)) / max(1, len(of_halves))
     lows, highs = _intervals(shares, of_halves, len(points))
@@ -201,7 +191,7 @@ def _intervals(shares: Floats, of_halves: Floats, n: int) -> tuple[Floats, Float
     half = n // 2
     # Halves drawn from the same n configs vary (n − half) / half as much as shares of n new configs.
     error = of_halves.std(axis=0, ddof=1) * math.sqrt(half / (n - half))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    reach = t_quantile((1 + CONFIDENCE) / 2, n - 1) * error
     return np.clip(shares - reach, 0.0, 1.0), np.clip(shares + reach, 0.0, 1.0)
 
 
@@ -256,105 +246,15 @@ def _points(trials: pa.Table, searched: Sequence[Dimension]) -> tuple[list[Point
     return [row for row, keep in zip(rows, kept, strict=True) if keep], accuracies[kept]
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if dimension.choices:
-        return CategoricalDistribution(dimension.choices)
-    low, high = dimension.low, dimension.high
-    if low is None or high is None:
-        raise ValueError(f"{dimension.name} varied in this search, but is given neither bounds nor choices")
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=dimension.log)
-    return FloatDistribution(low, high, log=dimension.log)
-
-
-def _check_bounds(points: Sequence[Point], distributions: Mapping[str, BaseDistribution]) -> None:
-    for point in points:
-        for name, distribution in distributions.items():
-            if not distribution._contains(distribution.to_internal_repr(point[name])):
-                raise ValueError(
-                    f"a config has {name} {point[name]!r}, outside of {distribution}: "
-                    "give the bounds of the space that this study searched"
-                )
-
-
-class _Prepared(optuna.storages.InMemoryStorage):
-    """In-memory storage that returns finished trials without copying them.
-
-    Optuna's own storage deep-copies each trial on insertion, which takes ten times as long as a Parzen estimate.
-    """
-
-    def __init__(self, trials: list[FrozenTrial]) -> None:
-        super().__init__()
-        self._prepared = trials
-
-    def get_all_trials(
-        self,
-        study_id: int,  # noqa: ARG002
-        deepcopy: bool = True,  # noqa: ARG002
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
-        return [each for each in self._prepared if states is None or each.state in states]
-
-
-def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistribution], n: int, seed: int) -> Evaluation:
-    """Build an evaluator for n configs; the top has the same size for halves as for all configs."""
-    order = list(distributions)
-
-    def evaluate(points: Sequence[Point], accuracies: Floats) -> Floats:
-        now = datetime.now()
-        trials = [
-            FrozenTrial(
-                number=number,
-                state=TrialState.COMPLETE,
-                value=float(accuracy),
-                datetime_start=now,
-                datetime_complete=now,
-                params=dict(point),
-                distributions=dict(distributions),
-                user_attrs={},
-                system_attrs={},
-                intermediate_values={},
-                trial_id=number,
-            )
-            for number, (point, accuracy) in enumerate(zip(points, accuracies, strict=True))
-        ]
-        study = optuna.create_study(direction="maximize", storage=_Prepared(trials))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                values = _evaluator(name, n, seed).evaluate(study, params=order)
-        except RuntimeError:  # Forests fail if a half has equal accuracies.
-            return np.full(len(order), math.nan)
-        return np.array([values[each] for each in order])
-
-    return evaluate
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Suppress Optuna's log line for each of the hundreds of created studies."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
-def _evaluator(name: EvaluatorName, n: int, seed: int) -> BaseImportanceEvaluator:
-    if name == "fANOVA":
-        return FanovaImportanceEvaluator(n_trees=_TREES, seed=seed)
-    return PedAnovaImportanceEvaluator(target_quantile=_top_quantile(n))
-
-
-def _top_quantile(n: int) -> float:
+def top_quantile(n: int) -> float:
+    """Return the fraction of n configs that PED-ANOVA takes as the best ones."""
     return min(0.5, max(_TOP_SHARE, _TOP / n))
 
 
 def _named(name: EvaluatorName, n: int) -> str:
     if name == "fANOVA":
-        return f"fANOVA of {_TREES} seeded trees"
-    return f"PED-ANOVA of the best {_top_quantile(n):.0%} against all"
+        return f"fANOVA of {TREES} seeded trees"
+    return f"PED-ANOVA of the best {top_quantile(n):.0%} against all"
 
 
 def _shares(values: Floats) -> Floats:

@@ -31,10 +31,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize
 
 from analysis.reading.landmark import GAPS, Evidence, Floats, GapName, Landmark, at_landmark, config_columns
 from analysis.reading.trials import StudyRecords, trial_scores
+from analysis.statistics.distributions import t_quantile, t_tail
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, complete, unit_count, unit_means
 
@@ -262,7 +263,7 @@ def _best_ratio(criterion: Callable[[Floats], Floats]) -> float:
 
 def _estimate(fit: Fit, place: int, freedom: int, n: int, name: str) -> Estimate:
     value, error = float(fit.coefficients[place]), math.sqrt(float(fit.covariance[place, place]))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(value) / error, freedom)) if error > 0 else math.nan
+    half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
+    p_value = 2 * t_tail(abs(value) / error, freedom) if error > 0 else math.nan
     method = f"{name}, {freedom} degrees of freedom"
     return Estimate(value, value - half, value + half, n, method, p_value)

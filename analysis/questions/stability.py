@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
 
 from analysis.reading.landmark import Evidence, Floats
 from analysis.reading.scores import score_table, scores_by_config, shared_replicates
 from analysis.reading.trials import SEARCH, StudyRecords, of_the_search_schedule
+from analysis.statistics.distributions import mid_ranks, t_quantile
 from analysis.statistics.estimates import Estimate, within_range
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -107,14 +107,14 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
     if spread <= 1e-9:
         why = f"all {n} seeds rank alike" if value > 1 - 1e-9 else f"it is the same without any of the {n} seeds"
         return Estimate(value, math.nan, math.nan, n, f"{name}, no interval: {why}; {test}", p_value)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * spread / math.sqrt(n)
     method = f"{name}, jackknife over seeds with Student t, {CONFIDENCE}; {test}"
     return within_range(Estimate(value, value - half, value + half, n, method, p_value), -1.0, 1.0)
 
 
 def _standardised_ranks(table: Floats) -> Floats:
     """Rank within each row, scaled to mean 0 and length 1, so products of rows are rank correlations."""
-    ranks = stats.rankdata(table, axis=1)
+    ranks = mid_ranks(table)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     return np.asarray(centred / np.linalg.norm(centred, axis=1, keepdims=True))
 

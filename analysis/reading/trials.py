@@ -11,8 +11,9 @@ text tasks. Output for readers uses the real objective name (`objective`).
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -135,7 +136,8 @@ def open_study(directory: str | Path) -> StudyRecords:
         FileNotFoundError: the folder contains no records.
         DamagedRecordsError: a file is damaged.
     """
-    return StudyRecords(read_trials(directory), read_epochs(directory), read_log_fields(directory))
+    trials = read_trials(directory).combine_chunks()  # a chunk for each file slows down every selection
+    return StudyRecords(trials, read_epochs(directory), read_log_fields(directory))
 
 
 def find_study(named: str | Path | None, results: Path) -> Path:
@@ -191,7 +193,7 @@ def _objectives(trials: pa.Table) -> list[str]:
 
 def _datasets(trials: pa.Table) -> list[str | None]:
     known: list[str | None] = [None] * trials.num_rows
-    return trials["dataset"].to_pylist() if "dataset" in trials.column_names else known
+    return trials["dataset"].to_pylist() if trials.schema.get_field_index("dataset") >= 0 else known
 
 
 def select(
@@ -229,9 +231,14 @@ def of_the_search_schedule(trials: pa.Table) -> pa.Table:
 
 def varied_fields(trials: pa.Table) -> tuple[str, ...]:
     """Return the config fields with more than one value in the search, in column order."""
-    searched = select(trials, stages=[SEARCH], statuses=None)
-    fields = [name for name in searched.column_names if "/" not in name and name not in _BOOKKEEPING]
+    fields = _config_fields(trials)
+    # Filtering every measure as well would take most of the time.
+    searched = select(trials.select([*fields, "stage"]), stages=[SEARCH], statuses=None)
     return tuple(name for name in fields if pc.count_distinct(searched[name], mode="all").as_py() > 1)
+
+
+def _config_fields(trials: pa.Table) -> list[str]:
+    return [name for name in trials.column_names if "/" not in name and name not in _BOOKKEEPING]
 
 
 def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int = 0) -> list[ConfigSummary]:
@@ -290,15 +297,45 @@ def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: 
     in_search = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
     split: Split = "test" if set(repeated["stage"].to_pylist()) == {CONFIRM} else "validation"
     several = tuple(name for name in varied_fields(trials) if name == STUDENT)
+    varied = _varied_by_method(trials)
+    repeated, reference = _summarised_columns(repeated), _summarised_columns(reference)
     summaries = []
-    for config_id in dict.fromkeys(repeated["config_id"].to_pylist()):
-        rows = repeated.filter(pc.equal(repeated["config_id"], config_id))
-        fields = varied_fields(_of_the_same_method(trials, rows))
-        if rows["stage"][0].as_py() == "control":
-            fields = several
+    for config_id, numbers_of_rows in _rows_by(repeated["config_id"].to_pylist()).items():
+        rows = repeated.take(numbers_of_rows)
+        (method,) = set(method_names(rows))  # a config has one method
+        fields = several if rows["stage"][0].as_py() == "control" else varied(method)
         own = of_student(reference, rows)
         summaries.append(_summary(rows, fields, own, in_search.get(config_id), split, seed))
     return summaries
+
+
+def _varied_by_method(trials: pa.Table) -> Callable[[str], tuple[str, ...]]:
+    """Return a function from a method name to the fields that the search varied for this method."""
+    rows_of = _rows_by(method_names(trials))
+    columns = {name: trials[name].to_pylist() for name in _config_fields(trials)}
+    stages = trials["stage"].to_pylist()
+
+    def varied(method: str) -> tuple[str, ...]:
+        rows = [row for row in rows_of[method] if stages[row] == SEARCH]
+        return tuple(name for name, values in columns.items() if len({values[row] for row in rows}) > 1)
+
+    return cache(varied)
+
+
+def _summarised_columns(trials: pa.Table) -> pa.Table:
+    """Keep the columns of a summary, as one chunk each. Records have many more columns, and a chunk for each file."""
+    datasets = set(_datasets(trials))
+    measures = {objective_of(dataset or "", prefix) for dataset in datasets for prefix in _PREFIX.values()}
+    measures.add(SHARPNESS_GAP)
+    return trials.select([name for name in trials.column_names if "/" not in name or name in measures]).combine_chunks()
+
+
+def _rows_by(labels: Sequence[str]) -> dict[str, list[int]]:
+    """Return the row numbers for each label, in order of first appearance."""
+    rows: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        rows.setdefault(label, []).append(number)
+    return rows
 
 
 def of_student(trials: pa.Table, rows: pa.Table) -> pa.Table:
@@ -307,15 +344,10 @@ def of_student(trials: pa.Table, rows: pa.Table) -> pa.Table:
     return trials if own is None else trials.filter(pc.equal(trials[STUDENT], own))
 
 
-def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:
-    """Return the trials with the rows' method and adapter setting, which are unique."""
-    (own,) = set(method_names(rows))
-    return trials.filter(pa.array([name == own for name in method_names(trials)], pa.bool_()))
-
-
 def _naming_columns(trials: pa.Table) -> list[str]:
     """Return the columns that name a method; records from earlier versions have fewer."""
-    return [name for name in NAMING_FIELDS if name in trials.column_names]
+    known = set(trials.column_names)
+    return [name for name in NAMING_FIELDS if name in known]
 
 
 def method_names(trials: pa.Table) -> list[str]:

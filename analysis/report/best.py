@@ -88,7 +88,8 @@ def _choose(
 
 def _line(study: StudyFolder, config_id: str, configs: Sequence[ConfigSummary]) -> str:
     """Return the options to reproduce a config from the records."""
-    trial = next(each for each in study.records.trials.to_pylist() if each["config_id"] == config_id)
+    trials = study.records.trials
+    trial = trials.slice(trials["config_id"].to_pylist().index(config_id), 1).to_pylist()[0]
     kept, held = _of_command(study)
     for flag, column in _OF_RECORDS.items():
         if trial.get(column) and (flag not in kept or column == STUDENT):

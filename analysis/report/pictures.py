@@ -5,9 +5,15 @@ width and by a screen reader.
 """
 
 import io
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -43,25 +49,85 @@ from analysis.report.typesetting import typeset
 _AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
 
 
+_FEWEST_SHARED: Final = 3
+_shared: list["Picture"] = []  # a forked process reads them here: drawing functions cannot be sent
+
+
+class Printed(NamedTuple):
+    """Version of a figure for paper.
+
+    Args:
+        title: title.
+        caption: description, with n and method.
+        svg: the figure, without both.
+    """
+
+    title: str
+    caption: str
+    svg: bytes
+
+
 @dataclass(frozen=True)
 class Picture:
     """Report figure.
 
     Args:
         key: anchor in the page.
-        title: title.
-        caption: description, with n and method.
         charts: plotly charts, one per panel.
-        svg: matplotlib version, for paper.
+        draw: draws the matplotlib version, with title and caption.
         least_width: width in pixels below which the chart scrolls sideways; 0 for a chart that fits all screens.
     """
 
     key: str
-    title: str
-    caption: str
     charts: tuple[Chart, ...]
-    svg: bytes
+    draw: Callable[[], Figure]
     least_width: int = 0
+
+    @cached_property
+    def printed(self) -> Printed:
+        """Version for paper, drawn when it is first read."""
+        return _print(self.draw)
+
+    @property
+    def title(self) -> str:
+        """Title."""
+        return self.printed.title
+
+    @property
+    def caption(self) -> str:
+        """Description, with n and method."""
+        return self.printed.caption
+
+    @property
+    def svg(self) -> bytes:
+        """Matplotlib version, for paper."""
+        return self.printed.svg
+
+
+def draw_all(pictures: Sequence[Picture]) -> None:
+    """Draw the versions for paper, one half of them in a process forked for this. Each is kept in its picture.
+
+    The time for drawing is most of the time of a report, and matplotlib holds the interpreter's lock. Forking is safe
+    only as long as this process has a single thread. Otherwise, and on a single processor, all are drawn here.
+    """
+    if len(pictures) < _FEWEST_SHARED or len(os.sched_getaffinity(0)) < 2 or threading.active_count() > 1:
+        return
+    _shared[:] = pictures
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as other:
+            elsewhere = {number: other.submit(_print_shared, number) for number in range(1, len(pictures), 2)}
+            for picture in pictures[::2]:
+                _ = picture.printed
+            for number, printed in elsewhere.items():
+                vars(pictures[number])["printed"] = printed.result()  # where `cached_property` keeps it
+    except BrokenProcessPool:  # killed for memory, for example; what is missing is drawn when it is read
+        pass
+    finally:
+        _shared.clear()
+
+
+def _print_shared(number: int) -> Printed:
+    return _shared[number].printed
 
 
 def gap_picture(found: GapAgainstAccuracy) -> Picture:
@@ -176,6 +242,10 @@ def _draw_importances(found: Sequence[Importance]) -> Figure:
 
 
 def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
+    return Picture(key, drawn, draw)
+
+
+def _print(draw: Callable[[], Figure]) -> Printed:
     with mpl.rc_context(_AS_WRITTEN):
         figure = draw()
         title, caption = figure.get_suptitle(), typeset(figure.get_supxlabel().replace("\n", " "))
@@ -186,4 +256,4 @@ def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
         # Without the title, some legends would extend beyond the edge.
         bounds = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
         figure.savefig(stream, format="svg", bbox_inches=bounds, metadata={"Date": None, "Creator": None})
-    return Picture(key, title, caption, drawn, stream.getvalue())
+    return Printed(title, caption, stream.getvalue())

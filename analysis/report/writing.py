@@ -11,6 +11,7 @@ from typing import Final
 from analysis.report.content import make_report
 from analysis.report.folder import read_folder
 from analysis.report.page import write_page
+from analysis.report.pictures import draw_all
 from trainables.process.errors import StudyError
 
 NAME: Final = "report.html"
@@ -32,6 +33,7 @@ def write_report(directory: Path, out: Path | None = None, *, thorough: bool = F
     """
     path = directory / NAME if out is None else out
     report = make_report(read_folder(directory), thorough=thorough)
+    draw_all([picture for section in report.sections for picture in section.pictures])
     try:
         write_page(report, path)
     except OSError as error:

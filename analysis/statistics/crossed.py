@@ -19,8 +19,8 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
+from analysis.statistics.distributions import normal_tail, t_quantile
 from analysis.statistics.estimates import MIN_PAIRS, Estimate
 from analysis.statistics.resampling import CONFIDENCE, RESAMPLES
 
@@ -59,7 +59,7 @@ def crossed_mean(table: ArrayLike, *, seed: int = 0) -> Estimate:
     value, (variance_of_mean, freedom) = float(values.mean()), _variance_of_mean(values)
     spread = float(draws.std())
     scaled = value + (draws - draws.mean()) * (math.sqrt(variance_of_mean) / spread if spread else 0.0)
-    tail = float(stats.norm.sf(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)))
+    tail = normal_tail(t_quantile((1 + CONFIDENCE) / 2, freedom))
     low, high = np.quantile(scaled, [tail, 1 - tail])
     method = f"{name}, crossed bootstrap interval over both, {CONFIDENCE}, {RESAMPLES} resamples"
     return Estimate(value, float(low), float(high), seeds, method)

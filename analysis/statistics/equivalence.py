@@ -23,8 +23,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
+from analysis.statistics.distributions import t_tail
 from analysis.statistics.resampling import complete, without_spread
 
 # Half a percentage point of accuracy: about the difference between good methods in published distillation tables.
@@ -51,4 +51,4 @@ def equivalence_p(differences: ArrayLike, smallest_effect: float) -> float:
     if n < 2 or without_spread(kept):
         return math.nan
     error = float(kept.std(ddof=1)) / math.sqrt(n)
-    return float(stats.t.sf((smallest_effect - abs(float(np.mean(kept)))) / error, n - 1))
+    return t_tail((smallest_effect - abs(float(np.mean(kept)))) / error, n - 1)

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
+from analysis.statistics.distributions import t_quantile
 from analysis.statistics.equivalence import equivalence_p
 from analysis.statistics.resampling import (
     CONFIDENCE,
@@ -307,7 +307,7 @@ def mediation(
 def _student_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Compute Student's t interval for the mean of independent values (n,), n ≥ 2."""
     mean, n = float(values.mean()), len(values)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = t_quantile((1 + confidence) / 2, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     return mean - half, mean + half
 
 

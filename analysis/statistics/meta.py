@@ -34,8 +34,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import optimize
 
+from analysis.statistics.distributions import chi2_tail, t_quantile, t_tail
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, Floats
 
@@ -92,15 +93,15 @@ def random_effects_mean(estimates: ArrayLike, errors: ArrayLike) -> RandomEffect
     value = float(weights @ y / weights.sum())
     scale = max(1.0, _spread(y, s**2, variance) / (k - 1))
     error = math.sqrt(scale / float(weights.sum()))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, k - 1)) * error
-    p_value = float(2 * stats.t.sf(abs(value) / error, k - 1))
+    half = t_quantile((1 + CONFIDENCE) / 2, k - 1) * error
+    p_value = 2 * t_tail(abs(value) / error, k - 1)
     method = f"{name}, Paule-Mandel variance, Hartung-Knapp interval, {CONFIDENCE}"
     mean = Estimate(value, value - half, value + half, k, method, p_value)
     return RandomEffects(
         mean,
         math.sqrt(variance),
         max(0.0, (q - (k - 1)) / q) if q > 0 else 0.0,
-        float(stats.chi2.sf(q, k - 1)),
+        chi2_tail(q, k - 1),
         _prediction(value, error, variance, k),
     )
 
@@ -126,5 +127,5 @@ def _prediction(value: float, error: float, variance: float, k: int) -> Estimate
     if k < _LEAST_FOR_PREDICTION:
         why = f"no prediction interval for fewer than {_LEAST_FOR_PREDICTION} studies"
         return Estimate(value, math.nan, math.nan, k, f"{name}, {why}")
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, k - 2)) * math.sqrt(variance + error**2)
+    half = t_quantile((1 + CONFIDENCE) / 2, k - 2) * math.sqrt(variance + error**2)
     return Estimate(value, value - half, value + half, k, f"{name}, prediction interval, {CONFIDENCE}")

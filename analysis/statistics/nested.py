@@ -38,8 +38,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
+from analysis.statistics.distributions import f_quantile, t_quantile
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, Floats, complete
 
@@ -78,7 +78,7 @@ class VarianceShare:
 
 def student_quantile(freedom: int) -> float:
     """Return the Student's t quantile used in an interval; infinite without degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) if freedom > 0 else math.inf
+    return t_quantile((1 + CONFIDENCE) / 2, freedom) if freedom > 0 else math.inf
 
 
 def nested_mean(values: ArrayLike, groups: Sequence[Any], *, unit: str = "teacher") -> Estimate:
@@ -140,7 +140,7 @@ def variance_share(values: ArrayLike, groups: Sequence[Any]) -> VarianceShare:
     usual = float((n - (sizes**2).sum() / n) / (k - 1))
     ratio = between / within if within else math.inf
     low, high = (
-        _share_of(ratio / float(stats.f.ppf(level, k - 1, n - k)), usual)
+        _share_of(ratio / f_quantile(level, k - 1, n - k), usual)
         for level in ((1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2)
     )
     method = f"{name}, interval by the F distribution ({k - 1} and {n - k} df), {CONFIDENCE}"

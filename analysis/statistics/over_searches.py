@@ -30,8 +30,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from analysis.statistics.distributions import t_quantile, t_tail
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -143,12 +143,12 @@ def _estimate(
         uncertainty += (share * spread.mean_square) ** 2 / spread.freedom
         uncertainty += (share * spread.noise) ** 2 / spread.noise_freedom
     freedom, error = total**2 / uncertainty, math.sqrt(total)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
     method = f"{name}, Student t interval over both, {CONFIDENCE}"
     if not tested:
         return Estimate(value, value - half, value + half, n, method)
-    p_value = 2 * float(stats.t.sf(abs(value) / error, freedom))
+    p_value = 2 * t_tail(abs(value) / error, freedom)
     equivalent = None
     if smallest_effect is not None:
-        equivalent = float(stats.t.sf((smallest_effect - abs(value)) / error, freedom))
+        equivalent = t_tail((smallest_effect - abs(value)) / error, freedom)
     return Estimate(value, value - half, value + half, n, f"{method}; t-test", p_value, smallest_effect, equivalent)

@@ -21,8 +21,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
+from analysis.statistics.distributions import chi2_quantiles, t_quantile
 from analysis.statistics.estimates import EXACT_PAIRS
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -30,6 +31,7 @@ POWER: Final = 0.8
 LEVEL: Final = round(1 - CONFIDENCE, 12)
 MOST_SEEDS: Final = 100_000
 _QUANTILES: Final = 4000
+_HALVINGS: Final = 36
 
 
 def attainable_level(n: int, *, level: float = LEVEL, tests: int = 1) -> float:
@@ -73,7 +75,7 @@ def paired_power(difference: float, spread: float, n: int, *, level: float = LEV
     reached = attainable_level(n, level=level, tests=tests)
     if n < 2 or not reached:
         return 0.0
-    bound, shift = float(stats.t.ppf(1 - reached / 2, n - 1)), abs(difference) / spread * math.sqrt(n)
+    bound, shift = t_quantile(1 - reached / 2, n - 1), abs(difference) / spread * math.sqrt(n)
     scaled = bound * _relative_spreads(n - 1)
     return float(np.mean(special.ndtr(shift - scaled) + special.ndtr(-shift - scaled)))
 
@@ -139,14 +141,25 @@ def least_detectable(spread: float, n: int, *, power: float = POWER, level: floa
     if n < 2 or not attainable_level(n, level=level, tests=tests):
         return math.inf
 
-    def missing(shift: float) -> float:
-        return paired_power(shift / math.sqrt(n), 1.0, n, level=level, tests=tests) - power
+    return spread * _least_shift(n, power, level, tests) / math.sqrt(n)
 
-    highest = 1.0
-    while missing(highest) < 0:
-        highest *= 2
-    shift = float(optimize.brentq(missing, 0.0, highest, xtol=1e-9)) if missing(0.0) < 0 else 0.0
-    return spread * shift / math.sqrt(n)
+
+@lru_cache(maxsize=256)
+def _least_shift(n: int, power: float, level: float, tests: int) -> float:
+    """Return the smallest detectable √n·δ/σ, the same for every spread, to a part in 2³⁶."""
+
+    def is_enough(shift: float) -> bool:
+        return paired_power(shift / math.sqrt(n), 1.0, n, level=level, tests=tests) >= power
+
+    low, high = 0.0, 1.0
+    if is_enough(low):
+        return low
+    while not is_enough(high):
+        low, high = high, 2 * high
+    for _ in range(_HALVINGS):  # SciPy's root finder takes longer to import than a report spends on power
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 @lru_cache(maxsize=64)
@@ -156,7 +169,7 @@ def _relative_spreads(freedom: int) -> NDArray[np.float64]:
     The mean over them integrates the noncentral t distribution. SciPy's own function returns nan for some large shifts.
     """
     middles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    return np.asarray(np.sqrt(stats.chi2.ppf(middles, freedom) / freedom), dtype=np.float64)
+    return np.asarray(np.sqrt(chi2_quantiles(middles, freedom) / freedom), dtype=np.float64)
 
 
 def _check(power: float, level: float) -> None:

@@ -30,8 +30,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from analysis.statistics.distributions import mid_ranks, t_quantile, t_tail
 from analysis.statistics.resampling import CONFIDENCE, Floats
 
 PERMUTATIONS: Final = 4000
@@ -73,7 +73,7 @@ def permutation_test(x: Floats, y: Floats, orders: NDArray[np.intp], *, exact: b
         orders: (B, n) orders of y.
         exact: whether these are all possible orders; else the observed order is added to the count.
     """
-    ranks, scores = (stats.rankdata(each) - (len(x) + 1) / 2 for each in (x, y))
+    ranks, scores = (mid_ranks(each) - (len(x) + 1) / 2 for each in (x, y))
     norm = math.sqrt(float(ranks @ ranks) * float(scores @ scores))
     observed = abs(float(ranks @ scores)) / norm
     null = np.abs(scores[orders] @ ranks) / norm
@@ -95,9 +95,9 @@ def permutation_test(x: Floats, y: Floats, orders: NDArray[np.intp], *, exact: b
 def t_test(value: float, freedom: int) -> CorrelationTest:
     """Test a correlation by Student's t with the given degrees of freedom, at least 1."""
     statistic = abs(value) * math.sqrt(freedom / max(1 - value**2, 1e-300))
-    quantile = float(stats.t.isf(_LEVEL / 2, freedom))
+    quantile = -t_quantile(_LEVEL / 2, freedom)
     critical = quantile / math.sqrt(freedom + quantile**2)
-    return CorrelationTest(float(2 * stats.t.sf(statistic, freedom)), critical, f"t test, {freedom} degrees of freedom")
+    return CorrelationTest(2 * t_tail(statistic, freedom), critical, f"t test, {freedom} degrees of freedom")
 
 
 def calibrated_interval(value: float, critical: float, n: int) -> tuple[float, float]:

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+
+from analysis.statistics.distributions import normal_tail, t_quantile
 
 Floats: TypeAlias = NDArray[np.float64]
 Units: TypeAlias = NDArray[np.intp]
@@ -109,8 +110,8 @@ def expanded_interval(values: Floats, units: int, freedom: int) -> tuple[float, 
     defined = values[np.isfinite(values)]
     if 2 * len(defined) <= len(values) or freedom < 1:
         return math.nan, math.nan
-    reach = math.sqrt(units / freedom) * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    tail = float(stats.norm.sf(reach))
+    reach = math.sqrt(units / freedom) * t_quantile((1 + CONFIDENCE) / 2, freedom)
+    tail = normal_tail(reach)
     low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -232,7 +233,7 @@ def line_values(columns: Floats, counts: Floats, at: Floats) -> Floats:
 
 def _mid_ranks(column: Floats, counts: Floats) -> Floats:
     """Compute each observation's mid-rank (B, n) within each resample, up to a constant."""
-    ranks = stats.rankdata(column, method="dense").astype(np.intp) - 1
+    _, ranks = np.unique(column, return_inverse=True)
     order = np.argsort(ranks, kind="stable")
     starts = np.searchsorted(ranks[order], np.arange(ranks.max() + 1))
     drawn = np.add.reduceat(counts[:, order], starts, axis=1)

@@ -25,8 +25,9 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, optimize, special, stats
+from scipy import integrate, optimize, special
 
+from analysis.statistics.distributions import t_tail
 from analysis.statistics.power import LEVEL, POWER
 
 Decision = Literal["better", "worse", "small"]
@@ -69,10 +70,10 @@ class SequentialPlan:
             return None
         mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
         error = max(error, 1e-12)
-        if 2 * float(stats.t.sf(abs(mean) / error, n - 1)) <= self.levels[look]:
+        if 2 * t_tail(abs(mean) / error, n - 1) <= self.levels[look]:
             return "better" if mean > 0 else "worse"
         nearest = (self.detect - abs(mean)) / error
-        return "small" if float(stats.t.sf(nearest, n - 1)) <= self.small_levels[look] else None
+        return "small" if t_tail(nearest, n - 1) <= self.small_levels[look] else None
 
 
 def plan_looks(detect: float, most: int, tests: int, *, level: float = LEVEL, power: float = POWER) -> SequentialPlan:

@@ -26,8 +26,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
+from analysis.statistics.distributions import t_quantile
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, complete
 
@@ -53,5 +53,5 @@ def trimmed_mean(values: ArrayLike) -> Estimate:
     value = float(kept[cut : n - cut].mean())
     winsorised = np.clip(kept, kept[cut], kept[n - cut - 1])
     error = float(winsorised.std(ddof=1)) / ((1 - 2 * cut / n) * math.sqrt(n))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 2 * cut - 1)) * error
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 2 * cut - 1) * error
     return Estimate(value, value - half, value + half, n, f"{name}, Yuen's t interval, {CONFIDENCE}")

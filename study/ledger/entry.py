@@ -1,6 +1,7 @@
 """State of one study trial, and a readable trial name."""
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -120,6 +121,11 @@ class TrialEntry:
     def seconds(self) -> float:
         """Computing time of the trial in seconds."""
         return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
+
+
+def with_shared_names(measures: dict[str, float]) -> dict[str, float]:
+    """Return the measures with names shared by all trials: each report brings copies, which take as much memory."""
+    return {sys.intern(name): value for name, value in measures.items()}
 
 
 def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:

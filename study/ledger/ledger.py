@@ -13,7 +13,7 @@ from study.ledger.budget import searched_in_all
 from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
 from study.ledger.damage import describe_damage, describe_unreadable
-from study.ledger.entry import Status, TrialEntry, trial_name
+from study.ledger.entry import Status, TrialEntry, trial_name, with_shared_names
 from study.ledger.events import fault_of, first_error_line, ordinal_in
 from study.ledger.journal import Journal, read_lines
 from study.ledger.repetitions import find_repetition_progress
@@ -346,7 +346,7 @@ class StudyLedger:
             return False
         now = self._time()
         self._append({"event": "epoch", "trial_id": trial_id, "epoch": epoch, "time": now, "measures": measures})
-        entry.epochs[epoch] = measures
+        entry.epochs[epoch] = with_shared_names(measures)
         entry.epoch_times[epoch] = now
         return True
 
@@ -549,7 +549,7 @@ def _enter_epoch(entry: TrialEntry, event: dict[str, Any]) -> str | None:
         return f"epoch {epoch}: trial {entry.trial_id} has only {entry.config.epochs} epochs"
     if epoch in entry.epochs:
         return f"epoch {epoch} of trial {entry.trial_id} is already recorded"
-    entry.epochs[epoch] = {name: float(value) for name, value in measures.items()}
+    entry.epochs[epoch] = with_shared_names({name: float(value) for name, value in measures.items()})
     entry.epoch_times[epoch] = event["time"]
     return None
 

@@ -1,6 +1,6 @@
 """Stopping and recording as callbacks for Ray Tune."""
 
-from typing import Any
+from typing import Any, Final
 
 from ray import tune
 
@@ -8,6 +8,8 @@ from study.cli.progress import StudyProgress
 from study.running.recorder import TrialRecorder
 from study.running.stop import Stop
 from study.running.trial_storage import TrialStorage
+
+_NAMING: Final = ("trial_id", "life")  # the settings that callbacks read from an ended trial
 
 
 class TuneStopper(tune.Stopper):
@@ -85,7 +87,25 @@ class StudyCallback(tune.Callback):
         if not self._recorder.ended(trial.config["trial_id"]):
             return False
         self._storage.clear(trial.path)
+        forget_results(trial)
         return True
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def forget_results(trial: Any) -> None:
+    """Remove an ended trial's results and settings from Tune's memory. The ledger has them.
+
+    Tune keeps the settings, the last report and running means of every number in it until the experiment ends, and then
+    once more as JSON. In a study of thousands of trials, this was most of the driver's memory.
+
+    Args:
+        trial: Tune trial that has ended.
+    """
+    known = trial.run_metadata
+    known.last_result = {"trial_id": trial.trial_id, "done": True}  # an empty one would be asked for at the dead actor
+    known.metric_analysis = {}
+    known.metric_n_steps = {}
+    trial.config = {name: trial.config[name] for name in _NAMING if name in trial.config}
+    vars(trial)["_Trial__unresolved_config"] = trial.config  # Tune's second reference to the settings

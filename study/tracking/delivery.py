@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from study.ledger.entry import TrialEntry
@@ -16,6 +16,7 @@ from trainables.storage.uris import redact
 
 PATIENCE: Final = 60.0
 _SECONDS_TO_GATHER: Final = 3.0
+_MOST_TOGETHER: Final = 100  # trials; a database is locked for a tenth of a second at most
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 10.0
 _SECONDS_TO_ABANDON: Final = 5.0  # limit for the request in progress, since the server may never respond
@@ -36,6 +37,8 @@ class Delivery:
         report: receives one line when the server becomes unreachable and one when the server is back.
         patience: seconds to wait for an unresponsive server after the end of the study.
         gather: seconds for merging several changes of a trial into one delivery.
+        send_together: sends some of several trials in one request. Returns the others, to send one by one. Raises
+            nothing.
         title: name of the server, for messages.
 
     Attributes:
@@ -49,10 +52,12 @@ class Delivery:
         report: Callable[[str], None],
         patience: float = PATIENCE,
         gather: float = _SECONDS_TO_GATHER,
+        send_together: Callable[[list[TrialEntry]], list[TrialEntry]] = list,
         title: str = "MLflow",
     ) -> None:
         self._title = title
         self._send_trial = send_trial
+        self._send_together = send_together
         self._report = report
         self.patience = patience
         self._seconds_to_gather = gather
@@ -94,7 +99,7 @@ class Delivery:
         closing = False
         while not closing:
             entries, closing = gather(self._queue, self._seconds_to_gather)
-            for entry in entries:
+            for entry in self._left_of(entries):
                 if self._abandoned.is_set():
                     return
                 try:
@@ -105,6 +110,13 @@ class Delivery:
                 except Exception as error:  # the thread must not die silently: `close` returns the error
                     self._failure = error
                     return
+
+    def _left_of(self, entries: list[TrialEntry]) -> Iterator[TrialEntry]:
+        """Send what can be sent together, and yield all other trials."""
+        for start in range(0, len(entries), _MOST_TOGETHER):
+            if self._abandoned.is_set():
+                return
+            yield from self._send_together(entries[start : start + _MOST_TOGETHER])
 
     def send_until_accepted(self, send: Callable[[], None]) -> None:
         """Call `send` until it succeeds.

@@ -27,6 +27,7 @@ from study.ledger.entry import TrialEntry
 from study.ledger.gpus import gpus_used
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
+from study.tracking.bulk import NewRun, open_bulk_runs
 from study.tracking.confirmed_models import log_confirmed_models
 from study.tracking.delivery import PATIENCE, Delivery, RefusedError, first_line
 from study.tracking.experiment import earlier_name, experiment_name
@@ -42,6 +43,7 @@ from trainables.storage.uris import redact, redact_place
 # Maximum per request to a tracking server: 1000 metrics, params and tags together, and 100 params.
 METRICS_PER_BATCH: Final = 800
 PARAMS_PER_BATCH: Final = 100
+_FEWEST_TOGETHER: Final = 2
 _NOTE: Final = "mlflow.note.content"
 _REPORT: Final = "report.html"
 _LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts a longer note at an arbitrary place
@@ -105,12 +107,10 @@ def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> R
     return found[0] if found else None
 
 
-def _search_children(
-    client: MlflowClient, experiment_id: str, parent_id: str, trial_id: str | None = None
-) -> Iterator[Run]:
-    """Yield the runs of all trials in a study, or of one trial."""
-    token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
-    query = f"tags.mlflow.parentRunId = '{parent_id}'{one}"
+def _search_children(client: MlflowClient, experiment_id: str, parent_id: str, *conditions: str) -> Iterator[Run]:
+    """Yield the runs of all trials in a study, or of those that meet all conditions in MLflow's query language."""
+    token = None
+    query = " and ".join([f"tags.mlflow.parentRunId = '{parent_id}'", *conditions])
     while True:
         page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
         yield from page
@@ -205,7 +205,10 @@ class StudyTracker:
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
         self._files = [TrialFiles(writer, report=report) for writer in writers]
-        self._delivery = Delivery(self._deliver_entry, report=report, patience=patience)
+        self._bulk = open_bulk_runs(self._client, self.experiment_id)
+        self._delivery = Delivery(
+            self._deliver_entry, send_together=self._deliver_together, report=report, patience=patience
+        )
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 
     def _write_note(self, *result: str) -> None:
@@ -325,8 +328,9 @@ class StudyTracker:
         return failure
 
     def _end(self, status: str, result_note: str, metrics: dict[str, float], artifacts: Sequence[Path]) -> None:
-        for run in self._children():
-            if run.info.status == "RUNNING" and self._is_ours(run):
+        # A list: with ended runs, later pages of the same query would begin further on.
+        for run in [*self._children("attributes.status = 'RUNNING'")]:
+            if self._is_ours(run):
                 self._client.set_terminated(run.info.run_id, status="KILLED")
         self._log_dataset()
         self._log_groups()
@@ -383,9 +387,9 @@ class StudyTracker:
             note=self._plan.search_space.question,
         )
 
-    def _children(self, trial_id: str | None = None) -> Iterator[Run]:
-        """Yield the runs of all trials, or of one trial."""
-        return _search_children(self._client, self.experiment_id, self.parent_id, trial_id)
+    def _children(self, *conditions: str) -> Iterator[Run]:
+        """Yield the runs of all trials, or of those that meet all conditions."""
+        return _search_children(self._client, self.experiment_id, self.parent_id, *conditions)
 
     def _log_dataset(self) -> None:
         dataset, self._dataset = self._dataset, None
@@ -400,11 +404,54 @@ class StudyTracker:
             self._dataset = dataset
             raise
 
-    def _deliver_entry(self, entry: TrialEntry) -> None:
+    def _deliver_together(self, entries: list[TrialEntry]) -> list[TrialEntry]:
+        """Deliver the ended trials without a run in one transaction. Return the trials to deliver one by one."""
+        new = {
+            entry.trial_id: entry
+            for entry in entries
+            if entry.status is not None and entry.trial_id not in self._runs.keys() | self._uncertain
+        }
+        if self._bulk is None or len(new) < _FEWEST_TOGETHER:
+            return entries
+        self._uncertain |= new.keys()
+        try:
+            for entry in new.values():
+                self._log_dataset_for(entry)
+            runs = self._bulk.write([self._new_run(entry) for entry in new.values()])
+        except Exception as error:  # one by one, the trial at fault is found, or the store is waited for
+            _log.debug("MLflow did not accept %s trials together: %s", len(new), redact(str(error)))
+            return entries
+        for entry, run in zip(new.values(), runs, strict=True):
+            self._runs[entry.trial_id] = run
+            self._delivered[entry.trial_id] = max(entry.epochs, default=0)
+            self._ended[entry.trial_id] = entry.attempt
+        self._uncertain -= new.keys()
+        return [entry for entry in entries if entry.trial_id not in new]
+
+    def _new_run(self, entry: TrialEntry) -> NewRun:
+        epochs = sorted(entry.epochs)
+        costs, tags = known_costs(entry) if epochs else ({}, [])
+        tags += [RunTag(*each) for each in trial_tags(self._plan, entry, self.parent_id).items()] + _end_tags(entry)
+        params = {**trial_params(self._plan, entry), **costs}
+        return NewRun(
+            name=entry.name,
+            status=_run_status(entry),
+            started=int(entry.started * 1000),
+            ended=int((entry.ended or time.time()) * 1000),
+            tags=tags,
+            params=[Param(name, str(value)) for name, value in params.items()],
+            metrics=epoch_metrics(entry, epochs, self._plan.objective),
+        )
+
+    def _log_dataset_for(self, entry: TrialEntry) -> None:
+        """Log the dataset as an input of the study if it is not logged, or not with the split read by this trial."""
         if entry.stage == "confirm" and not self._reads_test:
             self._reads_test, self._dataset = True, self._known_dataset
+        self._log_dataset()
+
+    def _deliver_entry(self, entry: TrialEntry) -> None:
         try:
-            self._log_dataset()
+            self._log_dataset_for(entry)
             _raising_refusals(lambda: self._deliver(entry, self._delivered))
         except Exception:
             self._uncertain.add(entry.trial_id)
@@ -418,7 +465,7 @@ class StudyTracker:
         """
         run = self._runs.get(entry.trial_id)
         if run is None and entry.trial_id in self._uncertain:
-            run = next(self._children(entry.trial_id), None)
+            run = next(self._children(f"tags.trial_id = '{entry.trial_id}'"), None)
             if run is not None:
                 self._runs[entry.trial_id] = run
         return run
@@ -454,8 +501,8 @@ class StudyTracker:
             self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
         delivered[entry.trial_id] = max(epochs, default=done)
         if status is not None:
-            ended = "FAILED" if status == "failed" else "FINISHED"
-            self._client.set_terminated(run_id, status=ended, end_time=int((entry.ended or time.time()) * 1000))
+            ended = int((entry.ended or time.time()) * 1000)
+            self._client.set_terminated(run_id, status=_run_status(entry), end_time=ended)
             self._ended[entry.trial_id] = entry.attempt
 
 
@@ -497,6 +544,10 @@ def _figures(artifacts: Sequence[Path]) -> list[tuple[str, str]]:
 def _rank(figure: Path) -> tuple[int, str]:
     ranks = (rank for rank, part in enumerate(_FIRST_SHOWN) if part in figure.stem)
     return next(ranks, len(_FIRST_SHOWN)), figure.stem
+
+
+def _run_status(entry: TrialEntry) -> str:
+    return "FAILED" if entry.status == "failed" else "FINISHED"
 
 
 def _end_tags(entry: TrialEntry) -> list[RunTag]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.reading.trials import EXAMPLE
+from analysis.reading.trials import EXAMPLE, EXAMPLES
 from analysis.report.__main__ import main
 from tests.analysis.report.studies import PLAN, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
@@ -63,6 +63,18 @@ def test_a_report_needs_neither_torch_nor_ray_nor_mlflow(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(tmp_path / "page.html"), "[]"]
+
+
+@pytest.mark.launcher
+def test_the_command_imports_neither_pandas_nor_optuna_for_a_comparison_and_pandas_stays_importable(tmp_path):
+    program = (
+        "import sys; from analysis.report.__main__ import report; from pathlib import Path\n"
+        f"report('fashion-method', Path({str(EXAMPLES)!r}), Path({str(tmp_path / 'p.html')!r}), False)\n"
+        "print([name for name in ('pandas', 'optuna', 'sklearn') if name in sys.modules])\n"
+        "import pandas"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(tmp_path / "p.html"), "[]"]
 
 
 def test_the_page_lies_in_the_studys_folder_if_nothing_else_is_said(report, tmp_path):

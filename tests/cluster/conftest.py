@@ -10,6 +10,6 @@ from tests.cluster.clusters import Cluster, cluster
 @pytest.fixture(scope="session")
 def real() -> Iterator[Cluster]:
     """Cluster of a head and two workers, with storage and an MLflow server, on five machines that share nothing."""
-    late = ("worker3", "worker4", "worker5", "worker6", "spot")
+    late = ("worker5", "worker6", "spot")
     with cluster(names=late, tracking=True) as started:
         yield started

@@ -115,11 +115,13 @@ class Machine:
         return done.stdout
 
     def processes(self, *names: str) -> list[psutil.Process]:
-        """Return the machine's processes with one of these names, or all of them."""
-        found = []
-        for each in psutil.Process(self.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if not names or each.name() in names or any(name in " ".join(each.cmdline()) for name in names):
+        """Return the machine's processes with one of these texts in the command line, or all of them."""
+        found, own = [], Path(f"/proc/{self.pid}/ns/pid").readlink()
+        for each in psutil.process_iter():
+            with suppress(psutil.Error, OSError):  # the process has ended
+                if Path(f"/proc/{each.pid}/ns/pid").readlink() != own:
+                    continue
+                if not names or any(name in " ".join(each.cmdline()) for name in names):
                     found.append(each)
         return found
 

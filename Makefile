@@ -12,7 +12,7 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-unit test-slow test-faults test-long test-lowest check docs notebooks audit format clean
+.PHONY: help setup study ui test test-unit test-slow test-faults test-cluster test-long test-lowest check docs notebooks audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test-slow: $(READY) ## the slow tests alone
 
 test-faults: $(READY) ## the tests in which something breaks for real
 	$(BIN)/python -m pytest -m fault -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-cluster: $(READY) ## the tests on simulated machines: Linux, root, about ten minutes
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-long: $(READY) ## the tests of both, which take half an hour
 	$(BIN)/python -m pytest -m "slow or fault" -n $(JOBS) --dist loadfile --no-loadscope-reorder

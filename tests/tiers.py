@@ -8,9 +8,10 @@
 | `launcher` | start the real command or any other process |
 | `slow` | take minutes |
 | `fault` | cause a real fault during the run |
+| `cluster` | run on simulated machines, which need root on Linux (`tests/cluster`) |
 
-`slow` and `fault` have priority over the other tiers: a `slow` test in a file of `study` tests is not a `study` test.
-Otherwise the nearest mark counts, or the tier of a fixture if it is later in the table.
+`slow`, `fault` and `cluster` have priority over the other tiers: a `slow` test in a file of `study` tests is not a
+`study` test. Otherwise the nearest mark counts, or the tier of a fixture if it is later in the table.
 """
 
 import ast
@@ -24,8 +25,8 @@ from typing import Any
 
 import pytest
 
-TIERS = ("unit", "conformance", "study", "launcher", "slow", "fault")
-LENGTHY = ("slow", "fault")
+TIERS = ("unit", "conformance", "study", "launcher", "slow", "fault", "cluster")
+LENGTHY = ("slow", "fault", "cluster")
 WITHOUT_PROCESSES = ("unit", "conformance")
 # Tests with these fixtures run a study, or read one that ran for another test.
 FIXTURES = {
@@ -53,7 +54,7 @@ _STARTED = pytest.StashKey[list[str]]()
 
 
 def tier_of(item: pytest.Item) -> str:
-    """Return the tier of a test: `slow` or `fault`, or else the later of the nearest mark and the fixtures' tiers."""
+    """Return the tier of a test: a lengthy one, or else the later of the nearest mark and the fixtures' tiers."""
     marks = [mark.name for mark in item.iter_markers() if mark.name in TIERS]
     lengthy = next((name for name in marks if name in LENGTHY), None)
     by_fixtures = [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]

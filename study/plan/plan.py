@@ -35,6 +35,7 @@ from study.plan.options import default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.spaces import space_named, with_space_bounds
 from study.plan.stages import PlannedTrial
+from study.plan.travel import default_outputs_location
 from study.plan.until import Until, check_until
 from study.plan.warm_start import EarlierStudy
 from trainables.models.taken_weights import TakenWeights
@@ -350,8 +351,8 @@ class StudyPlan(BaseModel):
 
     @property
     def teacher_outputs_location(self) -> str:
-        """Folder or URI with teacher outputs, by default shared by all studies in the output folder."""
-        return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
+        """Folder or URI with teacher outputs, by default shared by all studies in the output folder or storage."""
+        return self.teacher_outputs_path or default_outputs_location(self)
 
     @property
     def teachers(self) -> dict[str, TrialConfig]:

@@ -1,5 +1,6 @@
 """Stopping and recording as callbacks for Ray Tune."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from ray import tune
@@ -7,6 +8,7 @@ from ray import tune
 from study.cli.progress import StudyProgress
 from study.running.recorder import TrialRecorder
 from study.running.stop import Stop
+from study.running.travel import StudentCollector
 from study.running.trial_storage import TrialStorage
 
 _NAMING: Final = ("trial_id", "life")  # the settings that callbacks read from an ended trial
@@ -41,9 +43,21 @@ class StudyCallback(tune.Callback):
         recorder: recorder for trials.
         progress: progress display for the user.
         storage: trial checkpoints.
+        returned: called with the identifier of a trial that a node returns because the node is being taken away.
+        students: collector of students from storage, if the nodes share no folder.
     """
 
-    def __init__(self, recorder: TrialRecorder, progress: StudyProgress, storage: TrialStorage) -> None:
+    def __init__(
+        self,
+        recorder: TrialRecorder,
+        progress: StudyProgress,
+        storage: TrialStorage,
+        returned: Callable[[str], None] = lambda _: None,
+        students: StudentCollector | None = None,
+    ) -> None:
+        self._students = students
+        self._returned = returned
+        self._leaving: dict[str, str] = {}
         self._recorder = recorder
         self._progress = progress
         self._storage = storage
@@ -60,7 +74,15 @@ class StudyCallback(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Record a trial's reported epochs."""
+        """Record a trial's reported epochs. A finished student is fetched first, for the trial's run in MLflow."""
+        if (node := result.get("preempted")) is not None:
+            self._leaving[trial.config["trial_id"]] = node
+            self._returned(trial.config["trial_id"])
+        if self._students is not None and result.get("finished"):
+            try:
+                self._students.collect(trial.config["trial_id"])
+            except OSError as error:
+                self._progress.warn(f"{error}; the student is fetched at the end of the study")
         self._recorder.reported(trial.config["trial_id"], result)
 
     def on_checkpoint(
@@ -80,7 +102,15 @@ class StudyCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Handle a dead trial process. The trial fails or continues in another process."""
-        if not self._clear_if_ended(trial):
+        node = self._leaving.pop(trial.config["trial_id"], None)
+        if self._clear_if_ended(trial):
+            return
+        if node is not None:
+            self._progress.say(
+                f"{trial.config['trial_id']} was returned by node {node}, which is being taken away; it goes on from a "
+                "checkpoint"
+            )
+        else:
             self._progress.say(f"the process of {trial.config['trial_id']} died; another goes on with it")
 
     def _clear_if_ended(self, trial: Any) -> bool:

@@ -46,6 +46,8 @@ from study.running.worker_server import START_SCRIPT, worker_server
 from study.running.worker_start import ADDRESS
 from trainables.process.errors import StudyError
 
+# Identifiers of nodes on which no trial may run; see `study.running.node_watch`.
+unusable_nodes: Final[set[str]] = set()
 _worker_servers: Final = ExitStack()  # closed when Ray is stopped
 _SECONDS_TO_ANSWER: Final = 25
 _SECONDS_BETWEEN_COUNTS: Final = 3.0
@@ -201,11 +203,14 @@ class Slots:
         gpus: GPUs per trial, or per worker.
         at_most: upper limit.
         workers: workers per trial. A trial's workers may be on several nodes.
+
+    Attributes:
+        demand: resources per trial, or per worker, by Ray's names.
     """
 
     def __init__(self, *, cpus: float, gpus: float, at_most: int | None, workers: int = 1) -> None:
         self._workers = workers
-        self._demand = {"CPU": cpus, "GPU": gpus}
+        self.demand = {"CPU": cpus, "GPU": gpus}
         self._at_most = at_most
         self._asked = -math.inf
         self._slots = 1
@@ -217,14 +222,14 @@ class Slots:
             StudyError: a trial does not fit. The message names the demand and the available resources.
         """
         nodes = _nodes()
-        for name, amount in self._demand.items():
+        for name, amount in self.demand.items():
             most = max((node.get(name, 0.0) for node in nodes), default=0.0)
             if most < amount:
                 raise StudyError(
                     f"a trial asks for {amount:g} {name} and the largest node has {most:g}: "
                     f"lower --{name.lower()}s-per-trial, or name another --address"
                 )
-        fits = sum(_fitting(node, self._demand) for node in nodes)
+        fits = sum(fitting(node, self.demand) for node in nodes)
         if fits < self._workers:
             raise StudyError(
                 f"a trial has {self._workers} workers and the whole cluster holds {fits}: lower --workers-per-trial, "
@@ -235,16 +240,16 @@ class Slots:
         """Return the number of slots, at least one. The count is refreshed every three seconds."""
         if time.monotonic() - self._asked > _SECONDS_BETWEEN_COUNTS:
             self._asked = time.monotonic()
-            fits = sum(_fitting(node, self._demand) for node in _nodes()) // self._workers
+            fits = sum(fitting(node, self.demand) for node in _nodes()) // self._workers
             self._slots = max(1, min(fits, self._at_most or fits))
         return self._slots
 
 
 def _nodes() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in unusable_nodes]
 
 
-def _fitting(has: dict[str, float], demand: dict[str, float]) -> int:
+def fitting(has: dict[str, float], demand: dict[str, float]) -> int:
     """Return how many trials, or workers, fit on a node."""
     fits = []
     for name, amount in demand.items():

@@ -74,6 +74,7 @@ class ClusterWatch:
         hear: called once, from any thread, with a description of the loss.
         last_words: called before an unresponsive process is ended, for at most eight seconds.
         parting: returns the error message to show in that case.
+        trouble: returns a description of another reason why the study cannot go on, or None. It must not block.
         seconds_away: tolerated time without an answer from an external head.
         seconds_to_leave: time after a loss for the process to finish or to call `dismiss`.
 
@@ -88,6 +89,7 @@ class ClusterWatch:
         *,
         last_words: Callable[[], None] = lambda: None,
         parting: Callable[[str], str] = lambda lost: lost,
+        trouble: Callable[[], str | None] = lambda: None,
         seconds_away: float = SECONDS_AWAY,
         seconds_to_leave: float = SECONDS_TO_LEAVE,
     ) -> None:
@@ -97,6 +99,7 @@ class ClusterWatch:
         self._hear = hear
         self._last_words = last_words
         self._parting = parting
+        self._trouble = trouble
         self._seconds_away = seconds_away
         self._seconds_to_leave = seconds_to_leave
         self._processes: list[psutil.Process] = []
@@ -149,7 +152,7 @@ class ClusterWatch:
             if not self._is_own:
                 answered = now if _answers(self._cluster.head, is_near=False) else answered
                 with self._looking:
-                    self._lose(self._of_head if now - answered >= self._seconds_away else None)
+                    self._lose(self._of_head if now - answered >= self._seconds_away else self._trouble())
             else:
                 self._processes = self._known_processes() or self._processes
         if self.lost is not None:

@@ -35,7 +35,7 @@ def check_node_code() -> None:
     Raises:
         StudyError: some nodes lack the package or have different code. The message names the nodes.
     """
-    task: Any = ray.remote(_probe())
+    task: Any = ray.remote(code_probe())
     asked = {}
     for node in ray.nodes():
         if node["Alive"]:
@@ -61,7 +61,9 @@ def check_node_code() -> None:
             )
 
 
-def _probe() -> Callable[[], str | None]:
+def code_probe() -> Callable[[], str | None]:
+    """Return a function for any node that returns the digest of the code there, or None if it is missing."""
+
     # Ray sends a nested function by value. A module-level function is sent by name, and a node without the package
     # could not load it.
     def probe() -> str | None:

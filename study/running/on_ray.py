@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,16 +21,20 @@ from study.cli.progress import StudyProgress
 from study.ledger.ledger import StudyLedger
 from study.plan.gpus import AUTO
 from study.plan.plan import StudyPlan
+from study.plan.travel import files_travel
 from study.plan.user_code import sources_in
 from study.running.callback import StudyCallback, TuneStopper
 from study.running.cluster_watch import ClusterWatch, connected_cluster
 from study.running.executor import ShowTeacher, TrialsToRun
 from study.running.gpus import GpuChoice
 from study.running.gpus_on_ray import choose_on_ray
+from study.running.node_checks import check_nodes
+from study.running.node_watch import NodeWatch
 from study.running.resources import Packing
 from study.running.stop import Stop
 from study.running.task_errors import TaskFailedError, TaskLostError
 from study.running.teacher_fill import SECONDS_PER_TASK
+from study.running.travel import StudentCollector, files_of_given_teacher
 from study.running.trial_storage import TrialStorage, life_folder
 from study.running.watchdog import Watchdog
 from study.search.schedulers import make_scheduler
@@ -66,9 +71,11 @@ def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Ite
         lambda lost: progress.say(f"{lost}; ending the study"),
         last_words=stop.last_words,
         parting=parting,
+        trouble=lambda: executor.trouble,
     )
+    executor = RayExecutor(plan, progress, stop)
     try:
-        yield RayExecutor(plan, progress, stop)
+        yield executor
     except Exception:  # Ray raises various errors
         if watch.end() is None:
             raise
@@ -99,10 +106,18 @@ class RayExecutor:
         self._plan = plan
         self._progress = progress
         self._stop = stop
+        self._nodes: NodeWatch | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """A reason why the cluster cannot run the study's trials any more, or None."""
+        return self._nodes.trouble if self._nodes is not None else None
 
     def check_resources(self) -> None:
-        """On a local cluster, check that a trial fits. Other clusters may grow."""
+        """On a local cluster, check that a trial fits. Other clusters may grow, so their nodes are checked."""
         plan = self._plan
+        if plan.address != "local":
+            check_nodes(plan)
         if plan.address == "local":
             gpus = 0.0 if plan.gpus_per_trial == AUTO else plan.gpus_per_trial
             Slots(cpus=plan.cpus_per_trial, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
@@ -116,11 +131,11 @@ class RayExecutor:
 
     def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
         """Return the data digest, or None if stopped."""
-        from trainables.tune.tasks import dataset_digest
+        from trainables.tune.ray_tasks import dataset_digest_on_node
 
-        task: Any = ray.remote(num_cpus=1)(dataset_digest)
-        code = sources_in(self._plan)
-        digest: str | None = self._result_of(task.remote(config, data_root, folder, user_code=code))
+        task: Any = ray.remote(num_cpus=1)(dataset_digest_on_node)
+        given = files_of_given_teacher(self._plan) if files_travel(self._plan) else None
+        digest: str | None = self._result_of(task.remote(config, data_root, folder, given, sources_in(self._plan)))
         return digest
 
     def begin_teacher(self, config: dict[str, Any], data_root: str | None, folder: str) -> None:
@@ -140,6 +155,8 @@ class RayExecutor:
             "num_gpus": min(1.0, _resolved(self._plan)),
             "max_retries": _TEACHER_RETRIES,
         }
+        if files_travel(self._plan):
+            return self._prepare_travelling_teacher(config, data_root, Path(folder), show, options)
         progress_file = self._plan.directory.absolute() / _PROGRESS_FILE
         task: Any = ray.remote(**options)(prepare_teacher_on_node)
         try:
@@ -150,6 +167,34 @@ class RayExecutor:
         finally:
             progress_file.unlink(missing_ok=True)
         return prepared
+
+    def _prepare_travelling_teacher(
+        self, config: dict[str, Any], data_root: str | None, folder: Path, show: ShowTeacher, options: dict[str, Any]
+    ) -> "PreparedTeacher | None":
+        from trainables.tune.ray_tasks import Workplace, forget_progress, prepare_travelling_teacher, read_progress
+        from trainables.tune.travel import unpack
+
+        plan, key = self._plan, f"teacher-{uuid.uuid4().hex}"
+        assert plan.storage_path is not None
+        known = [path.name for path in folder.glob("*.safetensors")]
+        workplace = Workplace(plan.storage_path, plan.study_id, known, files_of_given_teacher(plan), key)
+        task: Any = ray.remote(**options)(prepare_travelling_teacher)
+
+        def look() -> None:
+            if (found := read_progress(key)) is not None:
+                show(found["epoch"], found["accuracy"])
+
+        try:
+            # By reference, because the storage's URI may have secrets and a given teacher is large.
+            done = self._result_of(task.remote(config, data_root, ray.put(workplace), sources_in(plan)), look)
+        finally:
+            forget_progress(key)
+        if done is None:
+            return None
+        prepared: PreparedTeacher
+        prepared, files = done
+        unpack(files, folder)
+        return prepared._replace(path=str(folder / prepared.path))
 
     def _result_of(self, running: Any, look: Callable[[], None] = lambda: None) -> Any:
         """Return a task's result, or None if stopped."""
@@ -190,10 +235,23 @@ class RayExecutor:
             lambda entry: known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id),
             packing.slots,
             self._stop.lost_the_cluster,
+            lambda: self._nodes is not None and self._nodes.is_unsettled(),
         )
-        callback = StudyCallback(trials.recorder, self._progress, storage)
-        with closing(storage), _tune_is_silent():
+        students = StudentCollector(ledger) if files_travel(self._plan) else None
+        callback = StudyCallback(trials.recorder, self._progress, storage, search.was_returned, students)
+        with closing(storage), self._watched_nodes(packing), _tune_is_silent():
             _tuner(self._plan, packing.trainable, search, ledger, callback, self._stop, storage).fit()
+        for problem in students.collect_missing() if students is not None else ():
+            self._progress.warn(problem)
+
+    @contextmanager
+    def _watched_nodes(self, packing: Packing) -> Iterator[None]:
+        """Watch the nodes of a cluster that somebody else started."""
+        if self._plan.address == "local":
+            yield
+            return
+        with NodeWatch(self._plan, packing.slots.demand, self._progress.warn) as self._nodes:
+            yield
 
 
 class RayFillTasks:

@@ -31,6 +31,7 @@ from study.plan.notes import describe_teacher_storage
 from study.plan.objectives import measures_students
 from study.plan.plan import StudyPlan
 from study.plan.teacher_choice import describe_one_teacher, keep_teacher
+from study.plan.travel import files_travel
 from study.plan.user_code import sources_in
 from study.records import RecordWriter
 from study.running.data_check import check_data
@@ -43,6 +44,7 @@ from study.running.stop import Stop
 from study.running.teacher_fill import TeacherFill, check_outputs_location
 from study.running.teacher_preparation import prepare_study_teacher, teacher_ahead
 from study.running.tracker_opening import TrackerOpening
+from study.running.travel import files_of_trials
 from study.running.trial_storage import check_trial_storage
 from study.search.optuna_mirror import Put, mirrored
 from study.search.searcher import StudySearch
@@ -265,7 +267,7 @@ def _search(
         if prepared is None:
             return
         own, *further = prepared
-        teachers = own["paths"]
+        teachers = dict(own["paths"])
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
@@ -275,6 +277,8 @@ def _search(
             "device": gpus.device,
             "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
         }
+        if files_travel(plan):
+            settings["travelling"] = executor.share(files_of_trials(plan, prepared))
         if code := sources_in(plan):
             settings["user_code"] = executor.share(code)
         progress.say(f"teacher {describe_teacher_storage(plan)}")

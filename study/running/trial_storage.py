@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from study.plan.plan import StudyPlan
-from study.search.searcher import WORKER_RESTARTS
 from trainables.process.errors import StudyError
 from trainables.storage.files import check_writable
 from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder
@@ -20,6 +19,7 @@ from trainables.storage.uris import is_uri
 _CHECKPOINTS_KEPT: Final = 2
 _RUN: Final = re.compile(r"run-(\d+)")
 _LIFE: Final = "+"
+_LIFE_FOLDER: Final = re.compile(r"(.+?)(?:\+(\d+))?")
 _CHECKPOINT: Final = "checkpoint_"  # as Tune calls them
 
 
@@ -89,7 +89,7 @@ class TrialStorage:
             StudyError: the storage does not answer.
         """
         runs = [self._next, *self._runs]
-        folders = (f"{self._root}/run-{run}/{life}" for run in runs for life in _lives_of(trial_id))
+        folders = [folder for run in runs for folder in self._lives_of(trial_id, f"{self._root}/run-{run}")]
         paths = [f"{folder}/{name}" for folder in folders for name in _newest_first(self._names(folder))]
         if self._shared is None:
             return list(paths)
@@ -132,11 +132,11 @@ class TrialStorage:
             return
         now, trial_id = Path(trial_path).parent.as_posix(), Path(trial_path).name.partition(_LIFE)[0]
         runs = [now, *(f"{self._root}/run-{run}" for run in self._runs)]
-        for folder in (f"{run}/{life}" for run in runs for life in _lives_of(trial_id)):
-            if self._remover is not None:
-                self._remover.submit(self._remove, folder)
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
+        if self._remover is not None:
+            self._remover.submit(self._remove, trial_id, runs)
+            return
+        for folder in (folder for run in runs for folder in self._lives_of(trial_id, run)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Wait for pending removals."""
@@ -148,9 +148,17 @@ class TrialStorage:
         for name in _newest_first(self._remote.names(folder))[_CHECKPOINTS_KEPT:]:
             self._remote.delete_folder(f"{folder}/{name}")
 
-    def _remove(self, folder: str) -> None:
+    def _remove(self, trial_id: str, runs: list[str]) -> None:
         assert self._remote is not None
-        self._remote.delete_folder(folder)
+        for run in runs:
+            for folder in self._lives_of(trial_id, run):
+                self._remote.delete_folder(folder)
+
+    def _lives_of(self, trial_id: str, run: str) -> list[str]:
+        """Return a trial's folders in one run, the newest process first."""
+        found = (_LIFE_FOLDER.fullmatch(name) for name in self._names(run))
+        lives = sorted((int(each[2] or 0) for each in found if each and each[1] == trial_id), reverse=True)
+        return [f"{run}/{life_folder(trial_id, life)}" for life in lives]
 
 
 def _folder_of(plan: StudyPlan, there: set[str]) -> str:
@@ -172,11 +180,6 @@ def life_folder(trial_id: str, life: int) -> str:
         life: process index, from 0.
     """
     return f"{trial_id}{_LIFE}{life}" if life else trial_id
-
-
-def _lives_of(trial_id: str) -> list[str]:
-    """Return all possible folder names of a trial in one run, newest first."""
-    return [life_folder(trial_id, life) for life in range(WORKER_RESTARTS, -1, -1)]
 
 
 def _newest_first(names: set[str]) -> list[str]:

@@ -55,6 +55,8 @@ class StudySearch:
         slots: returns the number of trials that fit at once. For a trial handed out too early, Tune would start a new
             process and end the free process with everything loaded. This costs a second per trial.
         cluster_is_lost: returns whether the whole cluster is gone, not just the process of one trial.
+        blames_node: returns whether a process may just have died because of an unusable node. Such a death does not
+            count.
 
     Attributes:
         metric: name of the measure to maximise.
@@ -67,6 +69,7 @@ class StudySearch:
         checkpoints: Callable[[TrialEntry], Sequence[Any]] = lambda _: [],
         slots: Callable[[], int] = lambda: 1_000_000,
         cluster_is_lost: Callable[[], bool] = lambda: False,
+        blames_node: Callable[[], bool] = lambda: False,
     ) -> None:
         plan = ledger.plan
         self.metric = plan.objective
@@ -76,6 +79,7 @@ class StudySearch:
         self._checkpoints = checkpoints
         self._slots = slots
         self._cluster_is_lost = cluster_is_lost
+        self._blames_node = blames_node
         self._trial_ids: dict[str, str] = {}  # by the executor's identifier
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
@@ -83,7 +87,9 @@ class StudySearch:
         self._controls = _not_begun(plan.control_trials(), ledger.in_stage("control"))
         self._to_repeat: deque[PlannedTrial] | None = None
         self._deaths: Counter[str] = Counter()
+        self._lives: Counter[str] = Counter()  # processes that ended, including those that do not count as deaths
         self._given_up: dict[str, str] = {}
+        self._returned: set[str] = set()
         self._to_tune: deque[PlannedTrial] | None = None
         self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
@@ -170,7 +176,7 @@ class StudySearch:
             entry = self._to_resume.pop(0)
             # If the journal has lost epochs of the trial, resuming from a checkpoint would skip the lost epochs.
             checkpoints = [] if entry.gaps else self._checkpoints(entry)
-            again = {"checkpoints": checkpoints, "life": self._deaths[entry.trial_id]}
+            again = {"checkpoints": checkpoints, "life": self._lives[entry.trial_id]}
             return {**self._start_trial(trial_id, entry), **again}
         search = self._next_search()
         if search is not None:
@@ -338,6 +344,13 @@ class StudySearch:
         """Mark a trial as terminated from outside, with a reason. The trial then fails and is not restarted."""
         self._given_up[trial_id] = reason
 
+    def was_returned(self, trial_id: str) -> None:
+        """Note that a node returns a trial with a checkpoint, because the node is being taken away.
+
+        The end of the process then does not count as a death.
+        """
+        self._returned.add(trial_id)
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Record how a trial ended, and report search trials to Optuna.
 
@@ -351,8 +364,12 @@ class StudySearch:
         if error and entry.status is None:
             if self._cluster_is_lost():  # not a trial failure: the trial continues at the next resume
                 return
-            self._deaths[entry.trial_id] += 1
             message = self._given_up.pop(entry.trial_id, None)
+            self._lives[entry.trial_id] += 1
+            was_returned = entry.trial_id in self._returned
+            self._returned.discard(entry.trial_id)
+            if message is not None or not (was_returned or self._blames_node()):
+                self._deaths[entry.trial_id] += 1
             if message is None and self._deaths[entry.trial_id] <= WORKER_RESTARTS:
                 self._to_resume.append(entry)
                 return

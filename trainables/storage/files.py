@@ -75,7 +75,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
         path: file to replace.
         content: new content.
         durable: whether to wait for the disk. The file then survives a power cut, as in
-            `trainables.storage.tensors.write_atomically`. Not needed for files that can be recreated or are written
+            `trainables.storage.atomic.write_atomically`. Not needed for files that can be recreated or are written
             once per trial.
 
     Raises:

@@ -51,7 +51,16 @@ Result = TypeVar("Result")
 
 
 class RemoteFolderError(OSError):
-    """Storage does not answer or refuses a request. The message contains no secrets."""
+    """Storage does not answer or refuses a request. The message contains no secrets.
+
+    Args:
+        message: the message.
+        is_final: whether another try is useless, as for a missing bucket.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class RemoteFolder:
@@ -184,7 +193,7 @@ class RemoteFolder:
                     # compute the rows.
                     self._resting_until = time.monotonic() + _SECONDS_OF_REST
                 if pause is None or final:
-                    raise RemoteFolderError(f"{self}: {redact(str(error), self._uri)}") from None
+                    raise RemoteFolderError(f"{self}: {redact(str(error), self._uri)}", is_final=final) from None
                 time.sleep(pause)
         raise AssertionError("unreachable")
 

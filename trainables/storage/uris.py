@@ -59,6 +59,12 @@ def is_uri(place: str) -> bool:
     return _URI.match(place) is not None
 
 
+def joined(uri: str, name: str) -> str:
+    """Return the URI of a file or folder below a URI. The query stays at the end."""
+    place, separator, query = uri.partition("?")
+    return f"{place.rstrip('/')}/{name}{separator}{query}"
+
+
 def redact(text: str, *uris: str | None) -> str:
     """Replace the secrets in all URIs and connection strings in a text.
 

@@ -18,6 +18,8 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trainables.tune.preemption import Preemption
+
 _CLIENT_SETTINGS: Final = ("desk",)
 
 
@@ -49,8 +51,9 @@ class PackActor:
     async def begin(self, client: str, settings: dict[str, Any]) -> None:
         """Begin a trial; an error is reported by the next step."""
         from trainables.tune.session import Reporting
+        from trainables.tune.settings import resolved
 
-        reporting = self._reporting[client] = Reporting(settings, trials=self._size)
+        reporting = self._reporting[client] = Reporting(resolved(settings), trials=self._size)
         try:
             await self._server.begin(client, settings)
         except Exception as error:
@@ -127,6 +130,7 @@ class PackedTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin a trial in a new process."""
         self._client = uuid.uuid4().hex
+        self._preemption = Preemption()
         node = ray.get_runtime_context().get_node_id()
         desk = ray.get_actor(config["desk"])
         self._pack: Any = ray.get(desk.place.remote(self._client, node, os.getpid()))
@@ -143,8 +147,8 @@ class PackedTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate in the pack; see `DistillationTrainable.step`."""
-        result: dict[str, Any] = ray.get(self._pack.step.remote(self._client))
-        return result
+        self._preemption.leave_if_told()
+        return self._preemption.mark(ray.get(self._pack.step.remote(self._client)))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a trial checkpoint through the pack."""

@@ -1,6 +1,7 @@
 """One trial in a study, from the settings to the last report, without Ray."""
 
 import math
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,10 @@ from trainables.run.run import DistillationRun
 from trainables.run.workers import Workers
 from trainables.spec.measures import OBJECTIVES
 from trainables.spec.trial import TrialConfig
+from trainables.storage.uris import is_uri, redact_place
 from trainables.students.file import keep_student
 from trainables.tune.cache import dataset_of, stores, teacher_of, teacher_outputs_of, teacher_path_of
+from trainables.tune.travel import upload_student
 from trainables.user_code.errors import UserCodeError
 from trainables.user_code.loading import describe, line_of, remember_json
 
@@ -179,13 +182,26 @@ def _resume_from(run: DistillationRun, folder: Path) -> bool:
 
 
 def save_student_if_requested(run: DistillationRun, path: str | None) -> None:
-    """Save a finished trial's student to `path`, if given; a write error becomes a note and the trial goes on."""
+    """Save a finished trial's student to `path`, if given; a write error becomes a note and the trial goes on.
+
+    Args:
+        run: the trial.
+        path: path on this node, or a URI on a cluster without a shared folder.
+    """
     if path is None or not run.finished:
         return
     try:
-        keep_student(run, Path(path))
+        if is_uri(path):
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                student = Path(folder) / Path(path.partition("?")[0]).name
+                keep_student(run, student)
+                upload_student(student, path)
+        else:
+            keep_student(run, Path(path))
     except OSError as error:
-        add_note(f"the student of a confirmed trial could not be saved to {path} ({error.strerror})")
+        add_note(
+            f"the student of a confirmed trial could not be saved to {redact_place(path)} ({error.strerror or error})"
+        )
 
 
 def report(

@@ -10,6 +10,7 @@ from ray import tune
 from trainables.costs.epoch import run_epoch
 from trainables.process.threads import use_one_thread
 from trainables.run.run import DistillationRun
+from trainables.tune.preemption import Preemption
 from trainables.tune.session import (
     TrialSession,
     begin_run,
@@ -44,6 +45,8 @@ class DistillationTrainable(tune.Trainable):
     - `seconds_between_reports`: training time before a report is due; 0 to report every epoch.
     - `reads_test`: for confirmation, whether the last epoch reports the accuracy on the test split.
     - `student_path`: for confirmation, path at which the student is saved; optional.
+    - `travelling`: reference to the study's files, if the nodes share no folder; see `trainables.tune.travel`. The
+      paths of teachers and students are then those on the driver's machine. Optional.
 
     An error in an epoch ends the trial, not the study; the last result then has the error under `failed`. Tune restarts
     a trial only if the process dies.
@@ -55,6 +58,7 @@ class DistillationTrainable(tune.Trainable):
         """Receive a trial in a new process; the first step begins the trial, so slow work is part of a step."""
         use_one_thread()
         self._to_begin: dict[str, Any] | None = config
+        self._preemption = Preemption()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Receive another trial in the same process, which saves process start-up for short trials."""
@@ -74,8 +78,9 @@ class DistillationTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate until a report is due; see `TrialSession.step`."""
+        self._preemption.leave_if_told()
         self._begin_if_new()
-        return self._session.step()
+        return self._preemption.mark(self._session.step())
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Write a checkpoint; on a write error, add a note and go on, because only time on a resume is lost."""

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from study.cli.progress import StudyProgress
 from study.plan.cluster_address import check_address_form, host_and_port
 from study.running import cluster as cluster_module
-from study.running.cluster import Slots, _fitting, check_address, start_ray, stop_ray
+from study.running.cluster import Slots, check_address, fitting, start_ray, stop_ray
 from study.running.ray_servers import _STAND_IN, _with_stand_in
 from study.running.resources import Packing
 from tests.study.factories import make_plan
@@ -93,7 +93,7 @@ def test_a_raylet_without_an_agent_is_started_as_it_is():
     ],
 )
 def test_so_many_trials_fit_on_a_node(has, cpus, gpus, fit):
-    assert _fitting(has, {"CPU": cpus, "GPU": gpus}) == fit
+    assert fitting(has, {"CPU": cpus, "GPU": gpus}) == fit
 
 
 @pytest.mark.parametrize("gpus", [1.5, 2.25])

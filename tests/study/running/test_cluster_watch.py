@@ -63,6 +63,17 @@ def test_a_head_elsewhere_is_lost_when_it_does_not_answer_for_some_time(head):
     watch.dismiss()
 
 
+def test_another_reason_not_to_go_on_ends_a_study_too(head):
+    reasons = []
+    watch, heard = watched(head, trouble=lambda: reasons[0] if reasons else None)
+    assert watch.check() is None
+    reasons.append("no node can run a trial")
+    wait_until(lambda: heard, timeout=30)
+    assert heard == ["no node can run a trial"]
+    assert watch.lost == "no node can run a trial"
+    watch.dismiss()
+
+
 STUCK = """
 import socket, sys, threading, time
 from study.running.cluster_watch import Cluster, ClusterWatch

@@ -75,14 +75,22 @@ def test_a_plan_keeps_the_place_and_not_its_secrets(tmp_path):
 def test_runs_and_checkpoints_are_found_newest_first(tmp_path):
     plan = make_plan(tmp_path, storage_path=str(tmp_path / "shared"))
     own = tmp_path / "shared" / f"{plan.name}-{plan.study_id[:8]}"
-    for place in ("run-2/t/checkpoint_000003", "run-2/t/checkpoint_000011", "run-10/t/checkpoint_000000", "run-10/u"):
+    places = (
+        "run-2/t/checkpoint_000003", "run-2/t/checkpoint_000011", "run-10/t/checkpoint_000000", "run-10/u",
+        "run-10/t+9/checkpoint_000001", "run-10/t+12/checkpoint_000000", "run-10/t-2/checkpoint_000004",
+    )  # fmt: skip
+    for place in places:
         (own / place).mkdir(parents=True)
     storage = TrialStorage(plan)
     assert storage.next_run["name"] == "run-11"
     assert [Path(str(found)).relative_to(own).as_posix() for found in storage.checkpoints_of("t")] == [
-        "run-10/t/checkpoint_000000", "run-2/t/checkpoint_000011", "run-2/t/checkpoint_000003",
+        "run-10/t+12/checkpoint_000000", "run-10/t+9/checkpoint_000001", "run-10/t/checkpoint_000000",
+        "run-2/t/checkpoint_000011", "run-2/t/checkpoint_000003",
     ]  # fmt: skip
     assert storage.checkpoints_of("u") == []
+    storage.clear(f"{own}/run-10/t+12")
+    assert storage.checkpoints_of("t") == []
+    assert len(storage.checkpoints_of("t-2")) == 1
 
 
 @pytest.mark.slow

@@ -6,8 +6,9 @@ with 100 selected runs. Study: note with the result, available only in the study
 visit, without a cache. Processor time covers browser and server until the page is usable. Other load on the machine
 changes processor time less than wall time. Memory is the page's JavaScript heap after garbage collection.
 
-Both stores are filled through a client that writes the rows for many trials at once. This changes no content and takes
-minutes for thousands of trials instead of half an hour. Needs Chromium and playwright (extra `dev`).
+A study delivers its ended trials to a database together. The callback's runs are gathered and written in the same way,
+which changes no content and takes minutes for thousands of trials instead of half an hour. Needs Chromium and
+playwright (extra `dev`).
 
     python benchmarks/mlflow_ui.py [--quick] [--runs 500] [--repeats 5] [--json PATH]
 """
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,14 @@ sys.path[0] = str(Path(__file__).parents[1])  # this script's folder has a study
 import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunTag
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
-from mlflow.utils.uri import append_to_uri_path
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
-from sqlalchemy import insert
 
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.resolve import resolve_plan
 from study.search.searcher import StudySearch
+from study.tracking.bulk import NewRun, open_bulk_runs
 from study.tracking.tracker import StudyTracker
 from study.tracking.view import all_trials
 from trainables.spec.measures import ACCURACY, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
@@ -82,48 +81,36 @@ def simulate(folder: Path, count: int) -> StudyLedger:
     return ledger
 
 
-class BulkClient:
-    """SQL store client that gathers the writes for many runs, and writes their rows at once.
-
-    Every other request first writes the gathered rows.
+class GatheringClient:
+    """Client that gathers whole runs, and writes them at once before any other request.
 
     Args:
-        client: store client.
+        client: client of a store in a file.
     """
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
-        self._runs: dict[str, SqlRun] = {}
-        self._metrics: dict[str, dict[Metric, None]] = {}  # a metric logged twice is one row
-        self._params: dict[str, dict[str, str]] = {}
-        self._tags: dict[str, dict[str, str]] = {}
+        self._runs: dict[str, dict[str, Any]] = {}
+        self._experiment_id = ""
 
     def create_run(
         self, experiment_id: str, start_time: int | None = None, tags: dict[str, str] | None = None, *, run_name: str
     ) -> Run:
         """Gather a run."""
-        run_id, began = uuid.uuid4().hex, start_time or int(time.time() * 1000)
-        place = self._client.get_experiment(experiment_id).artifact_location
-        self._runs[run_id] = SqlRun(
-            run_uuid=run_id, name=run_name, experiment_id=int(experiment_id), user_id="unknown", status="RUNNING",
-            source_type="UNKNOWN", source_name="", entry_point_name="", source_version="", start_time=began,
-            lifecycle_stage="active", artifact_uri=append_to_uri_path(place, run_id, "artifacts"),
-        )  # fmt: skip
-        self._metrics[run_id], self._params[run_id] = {}, {}
-        self._tags[run_id] = {**(tags or {}), "mlflow.runName": run_name}
-        info = RunInfo(run_id, experiment_id, "unknown", "RUNNING", began, None, "active", run_name=run_name)
-        return Run(info, RunData(tags=[RunTag(*each) for each in self._tags[run_id].items()]))
+        self._experiment_id, run_id = experiment_id, uuid.uuid4().hex
+        started = start_time or int(time.time() * 1000)
+        self._runs[run_id] = {
+            "name": run_name, "started": started, "tags": [RunTag(*each) for each in (tags or {}).items()],
+            "params": [], "metrics": [],
+        }  # fmt: skip
+        return Run(RunInfo(run_id, experiment_id, "unknown", "RUNNING", started, None, "active"), RunData())
 
     def log_batch(
         self, run_id: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
     ) -> None:
         """Gather measures, settings and tags."""
-        if run_id not in self._runs:
-            self._flushed().log_batch(run_id, metrics, params, tags)
-            return
-        self._metrics[run_id].update(dict.fromkeys(metrics))
-        self._params[run_id].update({each.key: each.value for each in params})
-        self._tags[run_id].update({each.key: each.value for each in tags})
+        for kind, values in (("metrics", metrics), ("params", params), ("tags", tags)):
+            self._runs[run_id][kind] += values
 
     def log_metric(self, run_id: str, key: str, value: float, step: int) -> None:
         """Gather a measure."""
@@ -135,61 +122,20 @@ class BulkClient:
 
     def set_terminated(self, run_id: str, status: str = "FINISHED", end_time: int | None = None) -> None:
         """Gather a run's end."""
-        if run_id not in self._runs:
-            self._flushed().set_terminated(run_id, status, end_time)
-            return
-        self._runs[run_id].status, self._runs[run_id].end_time = status, end_time or int(time.time() * 1000)
+        self._runs[run_id] |= {"status": status, "ended": end_time or int(time.time() * 1000)}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._flushed(), name)
-
-    def _flushed(self) -> MlflowClient:
-        runs, self._runs = self._runs, {}
-        metrics = [_row(each, run_id) for run_id in runs for each in self._metrics.pop(run_id)]
-        latest: dict[tuple[str, str], dict[str, Any]] = {}
-        for row in metrics:
-            found = latest.setdefault((row["run_uuid"], row["key"]), row)
-            if (row["step"], row["timestamp"], row["value"]) > (found["step"], found["timestamp"], found["value"]):
-                latest[row["run_uuid"], row["key"]] = row
-        if runs:
-            with self._client._tracking_client.store.ManagedSessionMaker(read_only=False) as session:
-                session.add_all(runs.values())
-                session.flush()
-                for table, rows in (
-                    (SqlMetric, metrics),
-                    (SqlLatestMetric, list(latest.values())),
-                    (SqlParam, _named_rows(self._params, runs)),
-                    (SqlTag, _named_rows(self._tags, runs)),
-                ):
-                    if rows:
-                        session.execute(insert(table.__table__), rows)
-        return self._client
+        gathered, self._runs = self._runs, {}
+        if gathered:
+            runs = open_bulk_runs(self._client, self._experiment_id)
+            assert runs is not None, "the store has other tables than those known"
+            runs.write(NewRun(**each) for each in gathered.values())
+        return getattr(self._client, name)
 
 
-def _row(metric: Metric, run_id: str) -> dict[str, Any]:
-    assert math.isfinite(metric.value)  # MLflow stores other values in a special way
-    columns = {name: getattr(metric, name) for name in ("key", "value", "timestamp", "step")}
-    return {**columns, "is_nan": False, "run_uuid": run_id}
-
-
-def _named_rows(gathered: dict[str, dict[str, str]], runs: Iterable[str]) -> list[dict[str, str]]:
-    return [
-        {"key": key, "value": value, "run_uuid": run_id}
-        for run_id in runs
-        for key, value in gathered.pop(run_id).items()
-    ]
-
-
-def deliver(ledger: StudyLedger, *, bulk: bool = True) -> tuple[str, str]:
-    """Log the study by its own tracker. Return the experiment and the study run.
-
-    Args:
-        ledger: the study.
-        bulk: whether to write the rows for many trials at once.
-    """
+def deliver(ledger: StudyLedger) -> tuple[str, str]:
+    """Log the study by its own tracker. Return the experiment and the study run."""
     tracker = StudyTracker(ledger.plan, command="", versions={}, ledger=ledger)
-    if bulk:
-        tracker._client = BulkClient(tracker._client)  # type: ignore[assignment]
     tracker.catch_up(ledger)
     error = tracker.finish("FINISHED", result_note="| config | accuracy |\n| --- | --- |\n| best | 0.9 |")
     assert error is None, error
@@ -208,7 +154,7 @@ def log_by_ray(ledger: StudyLedger, uri: str, *, bulk: bool = True) -> str:
     callback.setup()
     client = MlflowClient(uri)
     if bulk:
-        client = BulkClient(client)  # type: ignore[assignment]
+        client = GatheringClient(client)  # type: ignore[assignment]
         util = callback.mlflow_util
         util._get_client = lambda: client  # type: ignore[method-assign]
         util._run_exists = lambda _: True  # type: ignore[method-assign]

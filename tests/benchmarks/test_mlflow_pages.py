@@ -1,8 +1,9 @@
-"""The benchmark of MLflow's pages measures stores with the content that a tracker writes by itself."""
+"""The benchmark of MLflow's pages compares stores with the content that Ray's callback writes by itself."""
 
 import importlib.util
+import itertools
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -42,20 +43,15 @@ def content(uri: str, experiment: str, folder: Path) -> list[str]:
     return sorted(repr(each).replace(str(folder), "FOLDER") for each in found)
 
 
-@pytest.mark.parametrize("arm", ["study", "ray"])
-def test_rows_written_for_many_trials_at_once_are_those_of_single_writes(arm, benchmark, tmp_path, monkeypatch):
+def test_gathered_runs_of_ray_s_callback_are_those_of_single_writes(benchmark, tmp_path, monkeypatch):
     contents = []
     for bulk in (True, False):
         folder = tmp_path / f"bulk-{bulk}"
         folder.mkdir()
         monkeypatch.chdir(folder)  # the callback puts artifacts into the working folder
-        ledger = benchmark.simulate(folder, 27)
-        if arm == "study":
-            uri, (experiment, _) = ledger.plan.tracking_uri, benchmark.deliver(ledger, bulk=bulk)
-        else:
-            uri = f"sqlite:///{folder}/ray.db"
-            experiment = benchmark.log_by_ray(ledger, uri, bulk=bulk)
-        contents.append(content(uri, experiment, folder))
-    quick, single = contents
-    assert len(single) > 20
-    assert quick == single
+        ledger, uri = benchmark.simulate(folder, 27), f"sqlite:///{folder}/ray.db"
+        few = SimpleNamespace(entries=dict(itertools.islice(ledger.entries.items(), 2)))
+        contents.append(content(uri, benchmark.log_by_ray(few, uri, bulk=bulk), folder))
+    gathered, single = contents
+    assert len(single) == 2
+    assert gathered == single

@@ -375,7 +375,7 @@ def test_what_ray_was_asked_to_do_is_left_out_by_a_resume_in_one_process(tmp_pat
     plan = make_plan(tmp_path, max_concurrent=2, pack=2, cpus_per_trial=0.5)
     plan.save()
     resumed = resumed_plan(plan.name, tmp_path, {"executor": "in-process"})
-    assert (resumed.executor, resumed.max_concurrent, resumed.pack) == ("in-process", None, 1)
+    assert (resumed.executor, resumed.max_concurrent, resumed.pack) == ("in-process", None, None)
     assert resumed.digest == plan.digest
     assert resumed_plan(plan.name, tmp_path, {}).pack == 2
     with pytest.raises(UsageError, match="packs none"):

@@ -21,7 +21,7 @@ from optuna.distributions import (
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.questions.importance import TREES, Dimension, Evaluation, EvaluatorName, Point, top_quantile
+from analysis.questions.searched import TREES, Dimension, Evaluation, EvaluatorName, Point, top_quantile
 from analysis.statistics.resampling import Floats
 
 

@@ -18,44 +18,29 @@ so early stopping excludes no trial. All results are exploratory: the search cho
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.questions.wider import Range, wider_argument
+from analysis.questions.searched import TREES, Dimension, Evaluation, EvaluatorName, Point, top_quantile
+from analysis.questions.wider import wider_argument
 from analysis.reading.landmark import Evidence, Floats, at_landmark
 from analysis.reading.trials import StudyRecords, trial_scores, varied_fields
 from analysis.statistics.distributions import t_quantile
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE
 
-EvaluatorName = Literal["PED-ANOVA", "fANOVA"]
-Point: TypeAlias = Mapping[str, Any]
-# Map points and accuracies (n,) to unnormalised importances (parameters,).
-Evaluation: TypeAlias = Callable[[Sequence[Point], Floats], Floats]
-
 # With fewer configs, the best tenth or fifth consists of one or two configs.
 MIN_CONFIGS: Final = 10
-# PED-ANOVA needs at least this many configs at the top. The top is a tenth of all configs if this is more.
-_TOP: Final = 5
-_TOP_SHARE: Final = 0.1
-TREES: Final = 32
 # Number of halves and of permutations. A forest takes several hundred times as long as a Parzen estimate.
 _DRAWS: Final[Mapping[EvaluatorName, int]] = {"PED-ANOVA": 300, "fANOVA": 100}
 # Fraction of the range at either end.
 _EDGE: Final = 0.125
 _BEST_SHARE: Final = 0.15
 _MIN_BEST: Final = 3
-
-
-class Dimension(Range, Protocol):
-    """Interface of a searched parameter; `search_spaces.Parameter` implements it."""
-
-    @property
-    def choices(self) -> tuple[Any, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -244,11 +229,6 @@ def _points(trials: pa.Table, searched: Sequence[Dimension]) -> tuple[list[Point
     kept = np.isfinite(accuracies)
     rows = trials.select([each.name for each in searched]).to_pylist() if searched else [{}] * trials.num_rows
     return [row for row, keep in zip(rows, kept, strict=True) if keep], accuracies[kept]
-
-
-def top_quantile(n: int) -> float:
-    """Return the fraction of n configs that PED-ANOVA takes as the best ones."""
-    return min(0.5, max(_TOP_SHARE, _TOP / n))
 
 
 def _named(name: EvaluatorName, n: int) -> str:

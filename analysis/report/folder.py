@@ -19,7 +19,7 @@ _CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "s
 
 @dataclass(frozen=True)
 class Searched:
-    """Parameter searched by a study, with bounds; implements `analysis.questions.importance.Dimension`.
+    """Parameter searched by a study, with bounds; implements `analysis.questions.searched.Dimension`.
 
     Args:
         name: config field.

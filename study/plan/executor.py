@@ -1,31 +1,90 @@
 """Executor of a study, and the trials that may be packed: the choice if the plan leaves it open, and the checks."""
 
 import sys
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
 
 from study.plan.gpus import may_use_gpus
 from study.plan.options import OPTIONS
 from study.plan.ray_only import RAY_ONLY
 from trainables.spec.architectures import is_known_to_draw_nothing, is_packable
 from trainables.spec.modality import is_text
+from trainables.spec.trial import TrialConfig
 from trainables.storage.uris import is_uri
 from trainables.user_code.reference import is_canonical
-
-if TYPE_CHECKING:
-    from study.plan.plan import StudyPlan
 
 AUTO: Final = "auto"
 ExecutorUsed = Literal["ray", "processes", "in-process"]
 
 
-def executor_of(plan: "StudyPlan") -> ExecutorUsed:
+class ExecutedPlan(Protocol):
+    """Study plan with the attributes needed here; implemented by `study.plan.plan.StudyPlan`."""
+
+    @property
+    def executor(self) -> Literal["auto", "ray", "processes", "in-process"]:
+        """What runs the trials."""
+
+    @property
+    def address(self) -> str:
+        """Address of the Ray cluster, or `local`."""
+
+    @property
+    def gpus_per_trial(self) -> float | Literal["auto"]:
+        """GPUs per trial."""
+
+    @property
+    def workers_per_trial(self) -> int:
+        """Processes per trial."""
+
+    @property
+    def ship_code(self) -> bool:
+        """Whether the nodes receive the code."""
+
+    @property
+    def storage_path(self) -> str | None:
+        """Folder or URI for checkpoints."""
+
+    @property
+    def pack(self) -> int | Literal["auto"] | None:
+        """Number of trials in a pack."""
+
+    @property
+    def trial_timeout(self) -> float | None:
+        """Seconds until a hanging trial ends."""
+
+    @property
+    def base(self) -> TrialConfig:
+        """Base config."""
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """Fields set for all trials."""
+
+    @property
+    def compared(self) -> Sequence[object]:
+        """Compared methods."""
+
+    @property
+    def own_methods(self) -> Sequence[str]:
+        """The user's own methods."""
+
+    @property
+    def given_bounds(self) -> Sequence[object]:
+        """Bounds given by the user."""
+
+    @property
+    def students(self) -> Sequence[str]:
+        """Student architectures."""
+
+
+def executor_of(plan: ExecutedPlan) -> ExecutorUsed:
     """Return the executor for a plan's trials. `auto` is `processes` unless the plan needs Ray."""
     if plan.executor != AUTO:
         return plan.executor
     return "processes" if not reason_for_ray(plan) else "ray"
 
 
-def reason_for_ray(plan: "StudyPlan") -> str:
+def reason_for_ray(plan: ExecutedPlan) -> str:
     """Return which part of the plan only Ray can do, or an empty text."""
     if sys.platform != "linux":
         return "forked workers need Linux"
@@ -42,7 +101,7 @@ def reason_for_ray(plan: "StudyPlan") -> str:
     return ""
 
 
-def packs_by_default(plan: "StudyPlan") -> bool:
+def packs_by_default(plan: ExecutedPlan) -> bool:
     """Return whether a study without --pack may pack trials: known networks and methods, one method per study.
 
     Packs are then limited to trials that no other trial's result decides about.
@@ -63,7 +122,7 @@ def packs_by_default(plan: "StudyPlan") -> bool:
     )
 
 
-def check_packing(plan: "StudyPlan") -> None:
+def check_packing(plan: ExecutedPlan) -> None:
     """Check that the trials of a plan with a given --pack can be packed.
 
     Raises:
@@ -104,7 +163,7 @@ def check_packing(plan: "StudyPlan") -> None:
         )
 
 
-def check_executor(plan: "StudyPlan") -> None:
+def check_executor(plan: ExecutedPlan) -> None:
     """Check that a plan's executor can do everything in the plan.
 
     Raises:

@@ -146,6 +146,7 @@ def test_the_page_on_teacher_outputs_has_the_numbers_of_the_default_preview(comm
     assert f"{size} MiB for the default study, and {passes} passes" in page
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize("target", MAKES)
 def test_a_make_target_in_the_documentation_exists(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)

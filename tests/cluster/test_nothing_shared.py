@@ -15,7 +15,7 @@ def test_nodes_that_do_not_see_the_output_folder_are_named_and_nothing_is_left(r
     study = real.launch("--space", "adapter_width", "--smoke", "--name", "unseen", *CONNECTED)
     said = study.finish(code=1)
     others = ", ".join(sorted(machine.address for name, machine in real.network.machines.items() if "worker" in name))
-    assert f"--output-dir /home/machine/studies is not seen by nodes {others}: give --storage-path s3://" in said
+    assert f"--output-dir {study.directory.parent} is not seen by nodes {others}: give --storage-path s3://" in said
     assert not study.directory.exists()
     assert not list(output_folder(study).rglob(".node-check*"))
 

@@ -8,7 +8,7 @@ import ray
 
 from trainables.tune.travel import SETTING, Travelling, localised, unpacked
 
-_SHARED: Final = ("teacher_outputs", "user_code", SETTING)
+_SHARED: Final = ("teacher_outputs", "user_code")
 # Fetched once per process, because teachers may be large.
 _travelling: dict[Any, tuple[Travelling, dict[str, Path]]] = {}
 
@@ -29,7 +29,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
             files: Travelling = _fetched(reference)
             _travelling[reference] = files, {path: unpacked(each) for path, each in files.teachers.items()}
         found = localised(found, *_travelling[reference])
-    return found | {name: _fetched(settings[name]) for name in _SHARED if name != SETTING and name in settings}
+    return found | {name: _fetched(settings[name]) for name in _SHARED if name in settings}
 
 
 def _fetched(value: Any) -> Any:

@@ -8,11 +8,12 @@ training, are written to the storage for checkpoints. This module needs no Ray.
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from trainables.run.checkpoint import CHECKPOINT_FILE
-from trainables.storage.atomic import write_atomically
+from trainables.storage.atomic import atomic_file, write_atomically
 from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, node_cache
 from trainables.storage.uris import joined
 from trainables.students.file import example_path
@@ -144,15 +145,9 @@ def fetch_student(remote: RemoteFolder, student: Path) -> None:
         FileNotFoundError: storage does not have the student.
         OSError: storage does not answer, or the disk refuses the files.
     """
-    student.parent.mkdir(parents=True, exist_ok=True)
     for path in (example_path(student), student):
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                remote.read_into(path.name, file)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(path) as file:
+            remote.read_into(path.name, file)
     for path in (student, example_path(student)):
         remote.delete(path.name)
 
@@ -182,16 +177,8 @@ class TrainingCopy:
         path = self._training / CHECKPOINT_FILE
         if path.exists():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as file:
-                self._remote.read_into(self._name, file)
-            partial.replace(path)
-        except OSError:
-            return
-        finally:
-            partial.unlink(missing_ok=True)
+        with suppress(OSError), atomic_file(path) as file:
+            self._remote.read_into(self._name, file)
 
     def copy_after(self, progress: Callable[[int, int, float], None]) -> Callable[[int, int, float], None]:
         """Return a function to call after each epoch: it calls `progress`, and copies the checkpoint if due."""
@@ -206,10 +193,8 @@ class TrainingCopy:
     def copy(self) -> None:
         """Copy the checkpoint to storage now."""
         self._copied_at = time.monotonic()
-        try:
+        with suppress(OSError):
             self._remote.write_from(self._name, self._training / CHECKPOINT_FILE)
-        except OSError:
-            return
 
     def delete(self) -> None:
         """Remove the checkpoint from storage."""

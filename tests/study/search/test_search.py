@@ -132,6 +132,16 @@ def test_a_trial_whose_process_died_goes_on_and_fails_when_that_happens_too_ofte
     assert ledger.entries[first].error == PROCESS_DIED
 
 
+def assert_deaths_count(ledger, search, tune, trial_id):
+    """Let the process of a trial die until the trial fails."""
+    for _ in range(WORKER_RESTARTS + 1):
+        assert ledger.entries[trial_id].status is None
+        tune_id, settings = tune.next()
+        assert settings["trial_id"] == trial_id
+        search.on_trial_complete(tune_id, None, error=True)
+    assert ledger.entries[trial_id].error == PROCESS_DIED
+
+
 def test_a_death_on_an_unusable_node_does_not_count_and_each_process_has_a_folder_of_its_own(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path))
     unusable = [True]
@@ -145,12 +155,7 @@ def test_a_death_on_an_unusable_node_does_not_count_and_each_process_has_a_folde
     first = lives[0][0]
     assert lives == [(first, life) for life in range(2 * WORKER_RESTARTS)]
     unusable[0] = False
-    for _ in range(WORKER_RESTARTS + 1):
-        assert ledger.entries[first].status is None
-        tune_id, settings = tune.next()
-        assert settings["trial_id"] == first
-        search.on_trial_complete(tune_id, None, error=True)
-    assert ledger.entries[first].error == PROCESS_DIED
+    assert_deaths_count(ledger, search, tune, first)
 
 
 def test_a_trial_that_a_node_returns_goes_on_however_often_and_a_death_afterwards_counts(tmp_path):
@@ -161,11 +166,7 @@ def test_a_trial_that_a_node_returns_goes_on_however_often_and_a_death_afterward
         search.was_returned(settings["trial_id"])
         search.on_trial_complete(tune_id, None, error=True)
     first = settings["trial_id"]
-    for _ in range(WORKER_RESTARTS + 1):
-        tune_id, settings = tune.next()
-        assert settings["trial_id"] == first
-        search.on_trial_complete(tune_id, None, error=True)
-    assert ledger.entries[first].error == PROCESS_DIED
+    assert_deaths_count(ledger, search, tune, first)
 
 
 def test_a_trial_that_was_given_up_is_not_begun_again(tmp_path):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def teacher_ahead(plan: StudyPlan, executor: Executor) -> Iterator[None]:
-    """Train the study's first teacher beside the block, if the executor can. If the block fails, nothing is left.
+    """Train the first teacher in the background during the block, if the executor can. A failed block leaves no files.
 
     Args:
         plan: the study. A given teacher is not prepared here.

@@ -1,4 +1,4 @@
-"""Template process of a study's workers, started before the study's own slow imports."""
+"""Template process for workers, started before the slow imports in the study's own process."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ _ahead: dict[str, Template] = {}
 
 @contextmanager
 def template_ahead(plan: "StudyPlan", *, shows_output: bool) -> Iterator[None]:
-    """Start the template of a new study at once, so that PyTorch is imported beside the study's own imports.
+    """Start a new study's template at once. It imports PyTorch while the study's process imports the rest.
 
     Args:
         plan: the study.
@@ -47,11 +47,11 @@ def template_of(plan: "StudyPlan") -> Template:
 
 
 def start_template(plan: "StudyPlan", *, shows_output: bool = False) -> Template:
-    """Start the template process of a study's workers. The imports go on in the background.
+    """Start the template process for workers. The imports continue in the background.
 
     Args:
         plan: the study.
-        shows_output: whether output of the workers goes to this process's streams. By default, it is discarded.
+        shows_output: whether the workers' output goes to this process's streams. By default, it is discarded.
     """
     dataset = plan.example_config.dataset
     if is_text(dataset):

@@ -1,4 +1,4 @@
-"""Return of a trial from a node that is being taken away, such as a spot instance.
+"""Trials on nodes that are being taken away, such as spot instances.
 
 `ray start --block` marks the node as draining when it receives SIGTERM, and waits up to 30 seconds for the node's
 processes to end. Within this time, a trial's next report asks Tune for a checkpoint. The process then ends, and the
@@ -15,7 +15,7 @@ _SECONDS_BETWEEN_LOOKS: Final = 1.0
 
 
 class Preemption:
-    """Whether the node of this process is being taken away."""
+    """Watch whether this process's node is being taken away."""
 
     def __init__(self) -> None:
         self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else None
@@ -23,12 +23,12 @@ class Preemption:
         self._leaves = False
 
     def leave_if_told(self) -> None:
-        """End this process if the last report said so. Tune has the checkpoint by then."""
+        """End this process if the last report announced it. Tune has the checkpoint by then."""
         if self._leaves:
             ray.actor.exit_actor()
 
     def mark(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a report. If the node is being taken away, the report asks for a checkpoint and says so."""
+        """Return the report. If the node is being taken away, the report names the node and asks for a checkpoint."""
         if result["done"] or not self._is_draining():
             return result
         self._leaves = True
